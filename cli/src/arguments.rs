@@ -1,0 +1,127 @@
+//! The command line: global options and verbs. What a verb takes is declared beside the verb.
+
+use std::time::Duration;
+
+use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+use crate::error::CliError;
+use crate::screen::Screen;
+use crate::{backend, plan, vm};
+
+const GLOBAL_OPTIONS: &str = "Global options";
+
+const EXIT_CODES: &str = "\
+Exit codes:
+  0  done
+  1  another failure: a file of yours, the terminal, a call that the daemon does not know
+  2  the command line is wrong
+  3  no such VM or backend
+  4  the request is at fault (INVALID_ARGUMENT, or an ID that fits several VMs)
+  5  something is used up (RESOURCE_EXHAUSTED): a limit, a port, memory
+  6  this host cannot do it, or QEMU ended during the launch (FAILED_PRECONDITION, ABORTED)
+  7  the daemon cannot be reached or did not answer in time (UNAVAILABLE, DEADLINE_EXCEEDED)
+  8  the daemon or a backend is at fault (INTERNAL)
+With several IDs, the highest code of all.
+
+Environment:
+  CASEMATE_ENDPOINT  where the daemon is, as --endpoint
+  NO_COLOR           no colours, if it is set to anything";
+
+/// Starts, shows and removes VMs through the daemon casemated.
+#[derive(Debug, Parser)]
+#[command(name = "casemate", version, after_long_help = EXIT_CODES)]
+pub(crate) struct Arguments {
+    /// Address of the daemon.
+    #[arg(
+        long,
+        global = true,
+        help_heading = GLOBAL_OPTIONS,
+        env = "CASEMATE_ENDPOINT",
+        value_name = "URL",
+        default_value = "http://127.0.0.1:7001"
+    )]
+    pub(crate) endpoint: String,
+
+    /// How to show the answer.
+    #[arg(long, global = true, help_heading = GLOBAL_OPTIONS, value_enum, default_value_t = Format::Table)]
+    pub(crate) format: Format,
+
+    /// How long to wait for an answer.
+    #[arg(long, global = true, help_heading = GLOBAL_OPTIONS, value_name = "TIME", default_value = "120s", value_parser = timeout)]
+    pub(crate) timeout: Duration,
+
+    #[command(subcommand)]
+    pub(crate) verb: Verb,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    Table,
+    /// For programs: one JSON value.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Verb {
+    /// Create, list, show and remove VMs, and read their consoles.
+    #[command(subcommand)]
+    Vm(vm::VmVerb),
+    /// Show the backends that the daemon has loaded.
+    #[command(subcommand)]
+    Backend(backend::BackendVerb),
+    /// Show the QEMU command that `vm create` would run, without running it.
+    Plan(Box<plan::PlanArguments>),
+    /// Print a completion script for a shell.
+    Completions(CompletionsArguments),
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct CompletionsArguments {
+    shell: Shell,
+}
+
+impl CompletionsArguments {
+    pub(crate) fn print(&self, screen: &Screen) -> Result<(), CliError> {
+        let mut script = Vec::new();
+        let mut command = Arguments::command();
+        clap_complete::generate(self.shell, &mut command, "casemate", &mut script);
+        screen.write_raw(&script)
+    }
+}
+
+fn timeout(text: &str) -> Result<Duration, String> {
+    let timeout = duration(text)?;
+    if timeout.is_zero() {
+        return Err("must be longer than nothing".to_owned());
+    }
+    Ok(timeout)
+}
+
+/// `90s`, `1h30m`, `2 days`.
+pub(crate) fn duration(text: &str) -> Result<Duration, String> {
+    humantime::parse_duration(text)
+        .map_err(|error| format!("{error}; wanted is a time such as 90s or 1h30m"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Arguments::command().debug_assert();
+    }
+
+    #[test]
+    fn times_have_units() {
+        for (text, seconds) in [("90s", 90), ("1h30m", 5400), ("2days", 172_800)] {
+            assert_eq!(duration(text), Ok(Duration::from_secs(seconds)), "{text}");
+        }
+        for text in ["", "90", "1 fortnight", "-1s"] {
+            assert!(duration(text).is_err(), "{text}");
+        }
+        assert!(timeout("0s").is_err());
+    }
+}

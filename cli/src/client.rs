@@ -1,0 +1,263 @@
+//! The connection to the daemon. Every call goes through [`Client::call`], which limits the time,
+//! shows that it is still waiting, and says what failed.
+
+use std::future::Future;
+use std::time::Duration;
+
+use casemate_proto::v1;
+use casemate_proto::v1::backend_service_client::BackendServiceClient;
+use casemate_proto::v1::vm_service_client::VmServiceClient;
+use tonic::transport::{Channel, Endpoint};
+use tonic::{Response, Status, Streaming};
+
+use crate::error::CliError;
+use crate::waiting;
+
+/// A daemon that is there accepts at once; one that is away on the network need not be waited for
+/// as long as for a VM's start.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A plan carries the files that the backend generated, and tonic's 4 MiB are less than those may
+/// be.
+const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
+
+#[derive(Debug, Clone)]
+pub(crate) struct Client {
+    endpoint: Endpoint,
+    /// As the caller wrote it, for messages.
+    address: String,
+    timeout: Duration,
+    channel: Option<Channel>,
+}
+
+impl Client {
+    pub(crate) fn new(address: &str, timeout: Duration) -> Result<Self, CliError> {
+        Ok(Self {
+            endpoint: endpoint_of(address)?.connect_timeout(CONNECT_TIMEOUT.min(timeout)),
+            address: address.to_owned(),
+            timeout,
+            channel: None,
+        })
+    }
+
+    pub(crate) async fn create_vm(&mut self, spec: v1::VmSpec) -> Result<v1::Vm, CliError> {
+        const DOING: &str = "create the VM";
+        let mut service = self.vms().await?;
+        let request = v1::CreateVmRequest { spec: Some(spec) };
+        let answer = self.call(DOING, service.create_vm(request)).await?;
+        answer.vm.ok_or(CliError::Incomplete {
+            doing: DOING,
+            missing: "VM",
+        })
+    }
+
+    pub(crate) async fn get_vm(&mut self, id: String) -> Result<v1::Vm, CliError> {
+        const DOING: &str = "show the VM";
+        let mut service = self.vms().await?;
+        let answer = self
+            .call(DOING, service.get_vm(v1::GetVmRequest { id }))
+            .await?;
+        answer.vm.ok_or(CliError::Incomplete {
+            doing: DOING,
+            missing: "VM",
+        })
+    }
+
+    pub(crate) async fn list_vms(&mut self) -> Result<Vec<v1::Vm>, CliError> {
+        let mut service = self.vms().await?;
+        let answer = self
+            .call("list VMs", service.list_vms(v1::ListVmsRequest {}))
+            .await?;
+        Ok(answer.vms)
+    }
+
+    /// Does not show that it waits, because several removals run at once.
+    pub(crate) async fn remove_vm(&mut self, id: String) -> Result<(), CliError> {
+        let mut service = self.vms().await?;
+        let request = v1::RemoveVmRequest { id };
+        let limited = tokio::time::timeout(self.timeout, service.remove_vm(request)).await;
+        answer_of("remove the VM", self.timeout, limited)?;
+        Ok(())
+    }
+
+    pub(crate) async fn console(
+        &mut self,
+        id: String,
+        tail_bytes: u64,
+    ) -> Result<Console, CliError> {
+        let mut service = self.vms().await?;
+        let request = v1::GetConsoleRequest { id, tail_bytes };
+        let chunks = self
+            .call(READING_THE_CONSOLE, service.get_console(request))
+            .await?;
+        Ok(Console {
+            chunks,
+            timeout: self.timeout,
+        })
+    }
+
+    pub(crate) async fn plan_vm(
+        &mut self,
+        spec: v1::VmSpec,
+    ) -> Result<v1::PlanVmResponse, CliError> {
+        let mut service = self.vms().await?;
+        let request = v1::PlanVmRequest { spec: Some(spec) };
+        self.call("plan the VM", service.plan_vm(request)).await
+    }
+
+    pub(crate) async fn list_backends(&mut self) -> Result<Vec<v1::Backend>, CliError> {
+        let mut service = self.backends().await?;
+        let request = v1::ListBackendsRequest {};
+        let answer = self
+            .call("list backends", service.list_backends(request))
+            .await?;
+        Ok(answer.backends)
+    }
+
+    pub(crate) async fn get_backend(&mut self, name: String) -> Result<v1::Backend, CliError> {
+        const DOING: &str = "show the backend";
+        let mut service = self.backends().await?;
+        let answer = self
+            .call(DOING, service.get_backend(v1::GetBackendRequest { name }))
+            .await?;
+        answer.backend.ok_or(CliError::Incomplete {
+            doing: DOING,
+            missing: "backend",
+        })
+    }
+
+    async fn vms(&mut self) -> Result<VmServiceClient<Channel>, CliError> {
+        let channel = self.channel().await?;
+        Ok(VmServiceClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES))
+    }
+
+    async fn backends(&mut self) -> Result<BackendServiceClient<Channel>, CliError> {
+        let channel = self.channel().await?;
+        Ok(BackendServiceClient::new(channel).max_decoding_message_size(MAX_ANSWER_BYTES))
+    }
+
+    /// Connects at the first call, so that a daemon that is not there is told apart from one that
+    /// answers with an error.
+    async fn channel(&mut self) -> Result<Channel, CliError> {
+        if let Some(channel) = &self.channel {
+            return Ok(channel.clone());
+        }
+        let connected = waiting::shown("connect to the daemon", self.endpoint.connect()).await;
+        match connected {
+            Ok(channel) => {
+                self.channel = Some(channel.clone());
+                Ok(channel)
+            }
+            Err(error) => Err(CliError::Unreachable {
+                endpoint: self.address.clone(),
+                reason: innermost_cause(&error),
+            }),
+        }
+    }
+
+    async fn call<Answer>(
+        &self,
+        doing: &'static str,
+        call: impl Future<Output = Result<Response<Answer>, Status>>,
+    ) -> Result<Answer, CliError> {
+        let limited = tokio::time::timeout(self.timeout, call);
+        answer_of(doing, self.timeout, waiting::shown(doing, limited).await)
+            .map(Response::into_inner)
+    }
+}
+
+const READING_THE_CONSOLE: &str = "read the console";
+
+/// A console's bytes, as the daemon sends them.
+#[derive(Debug)]
+pub(crate) struct Console {
+    chunks: Streaming<v1::GetConsoleResponse>,
+    timeout: Duration,
+}
+
+impl Console {
+    /// `None` at the end.
+    pub(crate) async fn next_chunk(&mut self) -> Result<Option<Vec<u8>>, CliError> {
+        let limited = tokio::time::timeout(self.timeout, self.chunks.message()).await;
+        let chunk = answer_of(READING_THE_CONSOLE, self.timeout, limited)?;
+        Ok(chunk.map(|chunk| chunk.data))
+    }
+}
+
+fn answer_of<Answer>(
+    doing: &'static str,
+    timeout: Duration,
+    outcome: Result<Result<Answer, Status>, tokio::time::error::Elapsed>,
+) -> Result<Answer, CliError> {
+    match outcome {
+        Ok(Ok(answer)) => Ok(answer),
+        Ok(Err(status)) if is_from_transport(&status) => Err(CliError::Broken { doing }),
+        Ok(Err(status)) => Err(CliError::Refused {
+            doing,
+            status: Box::new(status),
+        }),
+        Err(_) => Err(CliError::Timeout { doing, timeout }),
+    }
+}
+
+/// Whether tonic made up the status here because there was no answer. A status that a server sent
+/// has no source.
+fn is_from_transport(status: &Status) -> bool {
+    std::error::Error::source(status).is_some()
+}
+
+/// `http://HOST:PORT`, or `HOST:PORT` for short.
+fn endpoint_of(address: &str) -> Result<Endpoint, CliError> {
+    let refused = |reason: &str| CliError::Endpoint {
+        endpoint: address.to_owned(),
+        reason: reason.to_owned(),
+    };
+    let url = match address.split_once("://") {
+        Some(("http", _)) => address.to_owned(),
+        Some(("https", _)) => {
+            return Err(refused("the daemon serves plain HTTP/2; use http://"));
+        }
+        Some(_) => return Err(refused("the scheme is not http")),
+        None => format!("http://{address}"),
+    };
+    let endpoint = Endpoint::from_shared(url).map_err(|error| refused(&innermost_cause(&error)))?;
+    if endpoint.uri().host().is_none_or(str::is_empty) {
+        return Err(refused("it names no host"));
+    }
+    if endpoint.uri().port().is_none() {
+        return Err(refused("it names no port"));
+    }
+    Ok(endpoint)
+}
+
+/// tonic's own words ("transport error") say less than what is behind them.
+fn innermost_cause(error: &dyn std::error::Error) -> String {
+    let mut cause = error;
+    while let Some(next) = cause.source() {
+        cause = next;
+    }
+    cause.to_string()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_checked() {
+        for (address, is_accepted) in [
+            ("http://127.0.0.1:7001", true),
+            ("http://[::1]:7001", true),
+            ("127.0.0.1:7001", true),
+            ("host.example:7001", true),
+            ("https://127.0.0.1:7001", false),
+            ("unix:///run/casemate.sock", false),
+            ("http://127.0.0.1", false),
+            ("http://:7001", false),
+            ("two words:1", false),
+            ("", false),
+        ] {
+            assert_eq!(endpoint_of(address).is_ok(), is_accepted, "{address}");
+        }
+    }
+}

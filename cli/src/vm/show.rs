@@ -1,0 +1,123 @@
+//! `casemate vm show`.
+
+use casemate_proto::v1::Vm;
+use jiff::Timestamp;
+
+use crate::arguments::Format;
+use crate::client::Client;
+use crate::error::CliError;
+use crate::screen::{Screen, Tinted, Tone};
+use crate::vm::{list, state_name, state_tone, yes_or_no};
+use crate::{byte_size, findings, json, resolve};
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ShowArguments {
+    /// ID, unique beginning of an ID, or unique name.
+    #[arg(value_name = "ID")]
+    vm: String,
+}
+
+pub(crate) async fn run(
+    arguments: &ShowArguments,
+    mut client: Client,
+    screen: &Screen,
+) -> Result<(), CliError> {
+    let vms = client.list_vms().await?;
+    let id = resolve::one(&vms, &arguments.vm)?.id.clone();
+    let vm = client.get_vm(id).await?;
+    match screen.format {
+        Format::Json => screen.write_json(&json::vm(&vm)),
+        Format::Table => screen.write_raw(block(&vm, screen).as_bytes()),
+    }
+}
+
+/// What does not apply is left out.
+pub(super) fn block(vm: &Vm, screen: &Screen) -> String {
+    let plain = |text: &str| (text.to_owned(), Tone::Plain);
+    let state = vm.state();
+    let confidential = if vm.confidential {
+        Tone::Good
+    } else {
+        Tone::Plain
+    };
+    let created_at = match list::age(&vm.created_at, Timestamp::now()) {
+        age if age.is_empty() => vm.created_at.clone(),
+        age => format!("{} ({age} ago)", vm.created_at),
+    };
+    let pid = match vm.pid {
+        0 => String::new(),
+        pid => pid.to_string(),
+    };
+    let fields: Vec<(&str, Tinted)> = vec![
+        ("id", plain(&vm.id)),
+        ("name", plain(&vm.name)),
+        ("state", (state_name(state).to_owned(), state_tone(state))),
+        ("detail", plain(&vm.detail)),
+        ("backend", plain(&vm.backend)),
+        ("tee", plain(&vm.tee)),
+        (
+            "confidential",
+            (yes_or_no(vm.confidential).to_owned(), confidential),
+        ),
+        ("vcpus", plain(&vm.vcpus.to_string())),
+        ("memory", plain(&byte_size::display(vm.memory_bytes))),
+        ("machine", plain(&vm.machine)),
+        ("cpu", plain(&vm.cpu)),
+        ("kernel cmdline", plain(&vm.kernel_cmdline)),
+        ("agent", plain(&vm.agent_address)),
+        ("created", plain(&created_at)),
+        ("expires", plain(&vm.expires_at)),
+        ("pid", plain(&pid)),
+        ("qemu", plain(&vm.qemu_version)),
+        ("backend sha256", plain(&vm.backend_sha256)),
+    ];
+    let shown: Vec<(&str, Tinted)> = fields
+        .into_iter()
+        .filter(|(_, (value, _))| !value.is_empty())
+        .collect();
+    let mut text = screen.block(&shown);
+    if !vm.findings.is_empty() {
+        text.push_str("\nfindings:\n");
+        text.push_str(&findings::lines(&vm.findings, |text, tone| {
+            screen.tint(text, tone)
+        }));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use casemate_proto::v1::{Finding, VmState};
+
+    use super::*;
+    use crate::screen::piped;
+
+    #[test]
+    fn a_block_leaves_out_what_does_not_apply() {
+        let mut vm = Vm {
+            id: "aa11".to_owned(),
+            detail: "exited: guest-shutdown".to_owned(),
+            vcpus: 1,
+            memory_bytes: 512 << 20,
+            findings: vec![Finding {
+                id: "measurement.none".to_owned(),
+                severity: "note".to_owned(),
+                detail: "nothing is measured".to_owned(),
+                ..Finding::default()
+            }],
+            ..Vm::default()
+        };
+        vm.set_state(VmState::Exited);
+        assert_eq!(
+            block(&vm, &piped(Format::Table)),
+            "id:            aa11\n\
+             state:         exited\n\
+             detail:        exited: guest-shutdown\n\
+             confidential:  no\n\
+             vcpus:         1\n\
+             memory:        512 MiB\n\
+             \nfindings:\n\
+             note  measurement.none: nothing is measured\n"
+        );
+    }
+}

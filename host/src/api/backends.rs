@@ -1,0 +1,57 @@
+//! `casemate.v1.BackendService`.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use casemate_proto::v1;
+use casemate_proto::v1::backend_service_server::BackendService;
+use tonic::{Request, Response, Status};
+
+use super::{status, to_proto};
+use crate::vm::facts::HostFacts;
+use crate::vm::manager::VmManager;
+use crate::vm::planning;
+
+#[derive(Debug)]
+pub(super) struct Backends {
+    pub(super) manager: VmManager,
+}
+
+#[tonic::async_trait]
+impl BackendService for Backends {
+    async fn list_backends(
+        &self,
+        _: Request<v1::ListBackendsRequest>,
+    ) -> Result<Response<v1::ListBackendsResponse>, Status> {
+        let catalog = &self.manager.host().catalog;
+        let default = catalog.default_name();
+        let backends =
+            catalog.entries().iter().map(|entry| to_proto::backend(entry, default)).collect();
+        Ok(Response::new(v1::ListBackendsResponse { backends }))
+    }
+
+    async fn get_backend(
+        &self,
+        request: Request<v1::GetBackendRequest>,
+    ) -> Result<Response<v1::GetBackendResponse>, Status> {
+        let name = request.into_inner().name;
+        let host = self.manager.host();
+        let entry = host.catalog.entries().iter().find(|entry| entry.config.name == name);
+        let entry = entry.ok_or_else(|| {
+            let name: String = crate::spec::printable(&name).chars().take(64).collect();
+            Status::not_found(format!(
+                "there is no backend {name:?}\nremedy: `casemate backend list` shows what there is"
+            ))
+        })?;
+        let mut backend = to_proto::backend(entry, host.catalog.default_name());
+        if let Ok(loaded) = &entry.state {
+            let context = planning::context(host, loaded, &BTreeMap::new())
+                .map_err(|error| status::of_create_error(&error))?;
+            let facts = Arc::new(HostFacts::new(Arc::clone(&host.qemu)));
+            let findings = loaded.check(&context, facts).await;
+            let findings = findings.map_err(|error| status::of_call_error(&error))?;
+            backend.findings = to_proto::findings(&findings);
+        }
+        Ok(Response::new(v1::GetBackendResponse { backend: Some(backend) }))
+    }
+}

@@ -1,0 +1,273 @@
+//! From messages to domain values, and the only place that judges a request's form.
+
+use casemate_proto::{manager, v1};
+
+use crate::spec::go_duration;
+use crate::spec::request::{Boot, Certificates, Secret, VmSpec};
+use crate::vm::shares::{self, VariableError};
+
+/// Longest name of a VM, as of a host name's label.
+const MAX_NAME: usize = 63;
+/// Largest PEM file; a chain of certificates has some kilobytes.
+const MAX_PEM: usize = 256 << 10;
+/// Most memory that a request may name, far above any machine.
+const MAX_MEMORY: u64 = 1 << 46;
+const MIB: u64 = 1 << 20;
+
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub(super) enum SpecError {
+    #[error("{field}: {what}")]
+    Field { field: &'static str, what: String, remedy: &'static str },
+    #[error("environment: {0}")]
+    Variable(#[from] VariableError),
+}
+
+impl SpecError {
+    pub(super) fn remedy(&self) -> &'static str {
+        match self {
+            Self::Field { remedy, .. } => remedy,
+            Self::Variable(_) => "give each variable a plain name and a value on one line",
+        }
+    }
+}
+
+fn field(field: &'static str, what: impl Into<String>, remedy: &'static str) -> SpecError {
+    SpecError::Field { field, what: crate::spec::printable(&what.into()), remedy }
+}
+
+pub(super) fn vm_spec(spec: v1::VmSpec) -> Result<VmSpec, SpecError> {
+    let boot = match v1::Boot::try_from(spec.boot) {
+        Ok(v1::Boot::Unspecified) => None,
+        Ok(v1::Boot::Kernel) => Some(Boot::Kernel),
+        Ok(v1::Boot::Disk) => Some(Boot::Disk),
+        Err(_) => return Err(field("boot", "unknown value", "use BOOT_KERNEL or BOOT_DISK")),
+    };
+    let memory_bytes = some_unless_zero(spec.memory_bytes);
+    if memory_bytes.is_some_and(|bytes| !bytes.is_multiple_of(MIB) || bytes > MAX_MEMORY) {
+        return Err(field(
+            "memory_bytes",
+            format!("{} is no multiple of 1 MiB up to 64 TiB", spec.memory_bytes),
+            "give bytes, such as 2147483648 for 2 GiB",
+        ));
+    }
+    let ttl = match spec.ttl {
+        None => None,
+        Some(ttl) => {
+            let duration = std::time::Duration::try_from(ttl).ok().and_then(go_duration::check);
+            if duration.is_none() {
+                return Err(field(
+                    "ttl",
+                    "it is not between one second and ten years",
+                    "give a positive duration, or leave it out",
+                ));
+            }
+            duration
+        }
+    };
+    let mut environment: Vec<_> = spec
+        .environment
+        .into_iter()
+        .map(|(name, value)| (name, Secret::new(value)))
+        .collect();
+    // The map has no order of its own; the file has one.
+    environment.sort_by(|(one, _), (other, _)| one.cmp(other));
+    shares::check_variables(&environment)?;
+    let certificates = spec.certificates.unwrap_or_default();
+    Ok(VmSpec {
+        name: name(spec.name)?,
+        backend: text("backend", spec.backend)?,
+        vcpus: some_unless_zero(spec.vcpus),
+        memory_bytes,
+        machine: text("machine", spec.machine)?,
+        cpu: text("cpu", spec.cpu)?,
+        boot,
+        kernel_cmdline: spec.kernel_cmdline,
+        kernel_cmdline_suffix: None,
+        environment,
+        certificates: Certificates {
+            client_certificate: pem("client_certificate", certificates.client_certificate)?,
+            client_key: pem("client_key", certificates.client_key)?,
+            server_ca: pem("server_ca", certificates.server_ca)?,
+        },
+        settings: spec.settings.into_iter().collect(),
+        ttl,
+        require_confidential: spec.require_confidential,
+    })
+}
+
+/// The predecessor's request. Its fields become variables; what is empty was not given, and is
+/// written as the predecessor writes it.
+pub(super) fn predecessor_spec(request: manager::CreateReq) -> Result<VmSpec, SpecError> {
+    let ttl = match request.ttl.as_str() {
+        "" => None,
+        text => Some(go_duration::parse(text).map_err(|error| {
+            field("ttl", error.to_string(), "write it as Go does, such as `1h30m`")
+        })?),
+    };
+    let kernel_cmdline_suffix = match request.aa_kbs_params.as_str() {
+        "" => None,
+        value => Some(format!("agent.aa_kbc_params={}", kbs_parameters(value)?)),
+    };
+    let given = |name: &str, path: &str, content: &[u8]| {
+        (!content.is_empty()).then(|| (name.to_owned(), path.to_owned()))
+    };
+    let mut environment = vec![
+        ("AGENT_LOG_LEVEL".to_owned(), request.agent_log_level),
+        ("AGENT_CVM_GRPC_URL".to_owned(), request.agent_cvm_server_url),
+    ];
+    environment.extend(
+        [
+            given(
+                "AGENT_CVM_GRPC_CLIENT_CERT",
+                "/etc/certs/cert.pem",
+                &request.agent_cvm_client_cert,
+            ),
+            given("AGENT_CVM_GRPC_CLIENT_KEY", "/etc/certs/key.pem", &request.agent_cvm_client_key),
+            given(
+                "AGENT_CVM_GRPC_SERVER_CA_CERTS",
+                "/etc/certs/ca.pem",
+                &request.agent_cvm_server_ca_cert,
+            ),
+        ]
+        .into_iter()
+        .flatten(),
+    );
+    environment.extend([
+        ("AGENT_CERTS_TOKEN".to_owned(), request.agent_certs_token),
+        ("AGENT_CVM_CA_URL".to_owned(), request.agent_cvm_ca_url),
+        ("AWS_ACCESS_KEY_ID".to_owned(), request.aws_access_key_id),
+        ("AWS_SECRET_ACCESS_KEY".to_owned(), request.aws_secret_access_key),
+        ("AWS_ENDPOINT_URL".to_owned(), request.aws_endpoint_url),
+        ("AWS_REGION".to_owned(), request.aws_region),
+    ]);
+    let environment: Vec<_> =
+        environment.into_iter().map(|(name, value)| (name, Secret::new(value))).collect();
+    shares::check_variables(&environment)?;
+    Ok(VmSpec {
+        environment,
+        certificates: Certificates {
+            client_certificate: pem("agent_cvm_client_cert", request.agent_cvm_client_cert)?,
+            client_key: pem("agent_cvm_client_key", request.agent_cvm_client_key)?,
+            server_ca: pem("agent_cvm_server_ca_cert", request.agent_cvm_server_ca_cert)?,
+        },
+        kernel_cmdline_suffix,
+        ttl,
+        ..VmSpec::default()
+    })
+}
+
+/// One word of a kernel command line: a blank would start another parameter, a quote would join
+/// them.
+fn kbs_parameters(value: &str) -> Result<&str, SpecError> {
+    let fits = value.len() <= 1_024
+        && value.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~:/?#[]@!$&()*+,;=%".contains(&b));
+    if fits {
+        return Ok(value);
+    }
+    Err(field(
+        "aa_kbs_params",
+        "it holds a character that a URL has not, or more than 1024 of them",
+        "give `<kbc>::<URL>`; blanks and quotes are not allowed",
+    ))
+}
+
+fn name(name: String) -> Result<String, SpecError> {
+    let fits = name.len() <= MAX_NAME
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b));
+    if fits {
+        return Ok(name);
+    }
+    Err(field("name", format!("{name:?} is no name"), "use at most 63 letters, digits, `.`, `_`, `-`"))
+}
+
+fn text(at: &'static str, text: String) -> Result<Option<String>, SpecError> {
+    if text.len() > 256 || text.contains(char::is_control) {
+        return Err(field(at, "it is too long or holds a control character", "give a plain name"));
+    }
+    Ok(if text.is_empty() { None } else { Some(text) })
+}
+
+fn pem(at: &'static str, content: Vec<u8>) -> Result<Option<Secret<Vec<u8>>>, SpecError> {
+    if content.len() > MAX_PEM {
+        return Err(field(at, "it is larger than 256 KiB", "give a PEM file"));
+    }
+    Ok(if content.is_empty() { None } else { Some(Secret::new(content)) })
+}
+
+fn some_unless_zero<T: Default + PartialEq>(value: T) -> Option<T> {
+    (value != T::default()).then_some(value)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Name of a case, its change to a good request, and a part of the message; none: it is good.
+    type Case<R> = (&'static str, fn(&mut R), Option<&'static str>);
+
+    #[test]
+    fn requests_of_v1() {
+        let cases: &[Case<v1::VmSpec>] = &[
+            ("empty", |_| {}, None),
+            ("name", |s| s.name = "a b".to_owned(), Some("name")),
+            ("long name", |s| s.name = "a".repeat(64), Some("name")),
+            ("memory", |s| s.memory_bytes = 1, Some("memory_bytes")),
+            ("huge memory", |s| s.memory_bytes = u64::MAX - (MIB - 1), Some("memory_bytes")),
+            ("boot", |s| s.boot = 9, Some("boot")),
+            ("negative ttl", |s| s.ttl = Some(prost_types::Duration { seconds: -1, nanos: 0 }), Some("ttl")),
+            ("endless ttl", |s| s.ttl = Some(prost_types::Duration { seconds: i64::MAX, nanos: 0 }), Some("ttl")),
+            ("newline", |s| drop(s.environment.insert("A".to_owned(), "x\nB=1".to_owned())), Some("environment")),
+            ("control", |s| s.machine = "q35\u{7}".to_owned(), Some("machine")),
+        ];
+        for (case, change, wanted) in cases {
+            let mut spec = v1::VmSpec::default();
+            change(&mut spec);
+            let error = vm_spec(spec).err().map(|error| error.to_string());
+            match (wanted, &error) {
+                (None, None) => {}
+                (Some(part), Some(error)) => assert!(error.contains(part), "{case}: {error}"),
+                _ => panic!("{case}: {error:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn requests_of_the_predecessor() {
+        let cases: &[Case<manager::CreateReq>] = &[
+            ("empty", |_| {}, None),
+            ("ttl", |r| r.ttl = "1h30m".to_owned(), None),
+            ("bad ttl", |r| r.ttl = "soon".to_owned(), Some("ttl")),
+            ("newline", |r| r.agent_cvm_server_url = "x\nA=1".to_owned(), Some("AGENT_CVM_GRPC_URL")),
+            ("nul", |r| r.aws_region = "\0".to_owned(), Some("AWS_REGION")),
+            ("kbs", |r| r.aa_kbs_params = "cc_kbc::http://1.2.3.4:8080".to_owned(), None),
+            ("kbs with a blank", |r| r.aa_kbs_params = "a init=/bin/sh".to_owned(), Some("aa_kbs_params")),
+            ("kbs with a quote", |r| r.aa_kbs_params = "a\"".to_owned(), Some("aa_kbs_params")),
+        ];
+        for (case, change, wanted) in cases {
+            let mut request = manager::CreateReq::default();
+            change(&mut request);
+            let error = predecessor_spec(request).err().map(|error| error.to_string());
+            match (wanted, &error) {
+                (None, None) => {}
+                (Some(part), Some(error)) => assert!(error.contains(part), "{case}: {error}"),
+                _ => panic!("{case}: {error:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn certificate_variables_come_only_with_certificates() {
+        let names = |request: manager::CreateReq| -> Vec<String> {
+            let spec = predecessor_spec(request).unwrap();
+            spec.environment.into_iter().map(|(name, _)| name).collect()
+        };
+        let without = names(manager::CreateReq::default());
+        assert!(!without.iter().any(|name| name.contains("CERT_") || name.ends_with("_CERT")));
+        let with = names(manager::CreateReq {
+            agent_cvm_client_cert: b"pem".to_vec(),
+            ..manager::CreateReq::default()
+        });
+        assert!(with.contains(&"AGENT_CVM_GRPC_CLIENT_CERT".to_owned()));
+        assert!(!with.contains(&"AGENT_CVM_GRPC_CLIENT_KEY".to_owned()));
+    }
+}

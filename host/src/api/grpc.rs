@@ -1,0 +1,57 @@
+//! The gRPC server: services, health, reflection on loopback.
+
+use std::future::Future;
+
+use casemate_proto::manager::manager_service_server::ManagerServiceServer;
+use casemate_proto::v1::backend_service_server::BackendServiceServer;
+use casemate_proto::v1::vm_service_server::VmServiceServer;
+use tokio::net::TcpListener;
+use tokio_stream::wrappers::TcpListenerStream;
+use tonic::transport::Server;
+
+use super::backends::Backends;
+use super::predecessor::Predecessor;
+use super::vms::Vms;
+use crate::vm::manager::VmManager;
+
+#[derive(Debug, thiserror::Error)]
+pub enum GrpcError {
+    #[error("the gRPC server failed")]
+    Serve(#[from] tonic::transport::Error),
+    #[error("reflection cannot be built")]
+    Reflection(#[from] tonic_reflection::server::Error),
+    #[error("the gRPC listener has no address")]
+    Address(#[from] std::io::Error),
+}
+
+/// Serves until `stop` resolves and the calls under way have ended.
+pub async fn serve(
+    listener: TcpListener,
+    manager: VmManager,
+    stop: impl Future<Output = ()> + Send,
+) -> Result<(), GrpcError> {
+    let (health, health_service) = tonic_health::server::health_reporter();
+    health.set_serving::<ManagerServiceServer<Predecessor>>().await;
+    health.set_serving::<VmServiceServer<Vms>>().await;
+    health.set_serving::<BackendServiceServer<Backends>>().await;
+    // Off loopback it would hand the interface to whoever asks.
+    let reflection = if listener.local_addr()?.ip().is_loopback() {
+        Some(
+            tonic_reflection::server::Builder::configure()
+                .register_encoded_file_descriptor_set(casemate_proto::DESCRIPTORS)
+                .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+                .build_v1()?,
+        )
+    } else {
+        None
+    };
+    Server::builder()
+        .add_service(ManagerServiceServer::new(Predecessor { manager: manager.clone() }))
+        .add_service(VmServiceServer::new(Vms { manager: manager.clone() }))
+        .add_service(BackendServiceServer::new(Backends { manager }))
+        .add_service(health_service)
+        .add_optional_service(reflection)
+        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop)
+        .await?;
+    Ok(())
+}

@@ -1,0 +1,94 @@
+//! The HTTP server.
+//!
+//! | route | answer |
+//! |---|---|
+//! | `/health` | 200 while the process serves: status, version, description, build time, instance id |
+//! | `/ready` | 200 when a VM could be created, 503 with the failing checks when not |
+//! | `/metrics` | Prometheus text format |
+
+use std::future::Future;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use serde_json::json;
+use tokio::net::TcpListener;
+
+use crate::backend::catalog::chain;
+use crate::vm::manager::VmManager;
+
+#[derive(Clone, Debug)]
+struct Site {
+    manager: VmManager,
+    instance_id: Arc<str>,
+}
+
+pub async fn serve(
+    listener: TcpListener,
+    manager: VmManager,
+    instance_id: Arc<str>,
+    stop: impl Future<Output = ()> + Send + 'static,
+) -> std::io::Result<()> {
+    let router = Router::new()
+        .route("/health", get(health))
+        .route("/ready", get(ready))
+        .route("/metrics", get(metrics))
+        .fallback(not_found)
+        .with_state(Site { manager, instance_id });
+    axum::serve(listener, router).with_graceful_shutdown(stop).await
+}
+
+fn json_response(status: StatusCode, media_type: &'static str, body: &serde_json::Value) -> Response {
+    (status, [(header::CONTENT_TYPE, media_type)], body.to_string()).into_response()
+}
+
+async fn health(State(site): State<Site>) -> Response {
+    let body = json!({
+        "status": "pass",
+        "version": env!("CARGO_PKG_VERSION"),
+        "description": "casemate manager service",
+        "build_time": env!("CASEMATE_BUILD_TIME"),
+        "instance_id": &*site.instance_id,
+    });
+    json_response(StatusCode::OK, "application/health+json", &body)
+}
+
+async fn ready(State(site): State<Site>) -> Response {
+    let host = site.manager.host();
+    let qemu = host.qemu.info().await;
+    let backend = host.catalog.choose(None);
+    let checks = json!([
+        check("qemu", qemu.map(|info| format!("{} {}", info.path.display(), info.version))),
+        check("backend", backend.map(|backend| backend.name().to_owned())),
+    ]);
+    let is_ready = checks.as_array().is_some_and(|checks| checks.iter().all(|c| c["status"] == "pass"));
+    let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let body = json!({"status": if is_ready { "pass" } else { "fail" }, "checks": checks});
+    json_response(status, "application/json", &body)
+}
+
+fn check<E: std::error::Error>(id: &str, result: Result<String, E>) -> serde_json::Value {
+    match result {
+        Ok(detail) => json!({"id": id, "status": "pass", "detail": detail}),
+        Err(error) => json!({"id": id, "status": "fail", "detail": chain(&error)}),
+    }
+}
+
+async fn metrics(State(site): State<Site>) -> Response {
+    let text = site.manager.host().metrics.render(site.manager.state_names());
+    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+}
+
+/// RFC 9457.
+async fn not_found() -> Response {
+    let body = json!({
+        "type": "about:blank",
+        "title": "Not Found",
+        "status": 404,
+        "detail": "routes are /health, /ready and /metrics",
+    });
+    json_response(StatusCode::NOT_FOUND, "application/problem+json", &body)
+}

@@ -1,0 +1,77 @@
+//! `manager.ManagerService`, as clients of the predecessor know it.
+
+use casemate_proto::manager;
+use casemate_proto::manager::manager_service_server::ManagerService;
+use tonic::{Request, Response, Status};
+
+use super::{from_proto, status};
+use crate::spec::VmId;
+use crate::vm::manager::VmManager;
+use crate::vm::status::VmStatus;
+
+#[derive(Debug)]
+pub(super) struct Predecessor {
+    pub(super) manager: VmManager,
+}
+
+impl Predecessor {
+    fn find(&self, id: &str) -> Result<std::sync::Arc<VmStatus>, Status> {
+        let vm = VmId::parse(id).and_then(|id| self.manager.get(id));
+        vm.ok_or_else(|| status::no_such_vm(id))
+    }
+}
+
+#[tonic::async_trait]
+impl ManagerService for Predecessor {
+    async fn create_vm(
+        &self,
+        request: Request<manager::CreateReq>,
+    ) -> Result<Response<manager::CreateRes>, Status> {
+        let spec = from_proto::predecessor_spec(request.into_inner())
+            .map_err(|error| status::of_spec_error(&error))?;
+        let vm = self.manager.create(spec).await.map_err(|error| status::of_create_error(&error))?;
+        let port = vm.agent_address.map(|address| address.port().to_string());
+        Ok(Response::new(manager::CreateRes {
+            forwarded_port: port.unwrap_or_default(),
+            cvm_id: vm.id.to_string(),
+        }))
+    }
+
+    async fn remove_vm(
+        &self,
+        request: Request<manager::RemoveReq>,
+    ) -> Result<Response<()>, Status> {
+        let text = request.into_inner().cvm_id;
+        let id = VmId::parse(&text).ok_or_else(|| status::no_such_vm(&text))?;
+        self.manager.remove(id).await.map_err(|error| status::of_remove_error(&error))?;
+        Ok(Response::new(()))
+    }
+
+    async fn cvm_info(
+        &self,
+        request: Request<manager::CvmInfoReq>,
+    ) -> Result<Response<manager::CvmInfoRes>, Status> {
+        let vm = self.find(&request.into_inner().id)?;
+        let defaults = &self.manager.host().defaults;
+        let planned = vm.planned.as_ref();
+        Ok(Response::new(manager::CvmInfoRes {
+            id: vm.id.to_string(),
+            ovmf_version: defaults.ovmf_version.clone(),
+            cpu_num: planned.map_or(0, |planned| i32::try_from(planned.vcpus).unwrap_or(i32::MAX)),
+            cpu_type: planned.map(|planned| planned.cpu.clone()).unwrap_or_default(),
+            kernel_cmd: planned.map(|planned| planned.kernel_cmdline.clone()).unwrap_or_default(),
+            eos_version: defaults.eos_version.clone(),
+        }))
+    }
+
+    async fn attestation_policy(
+        &self,
+        request: Request<manager::AttestationPolicyReq>,
+    ) -> Result<Response<manager::AttestationPolicyRes>, Status> {
+        let vm = self.find(&request.into_inner().id)?;
+        let backend = vm.planned.as_ref().map_or("", |planned| planned.backend.as_str());
+        Err(Status::failed_precondition(format!(
+            "nothing is measured for this VM: backend {backend:?} computes no launch measurement, so there is no policy\nremedy: start the VM with a backend that measures"
+        )))
+    }
+}

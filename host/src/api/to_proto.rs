@@ -1,0 +1,155 @@
+//! From domain values to messages.
+
+use casemate_proto::v1;
+
+use crate::backend::catalog::chain;
+use crate::backend::{BackendInfo, CatalogEntry, LoadedBackend, settings};
+use crate::spec::permissions::Permissions;
+use crate::spec::plan::Finding;
+use crate::vm::status::{VmState, VmStatus};
+
+pub(super) fn vm(status: &VmStatus) -> v1::Vm {
+    let planned = status.planned.as_ref();
+    let text = |read: fn(&crate::vm::status::PlannedStatus) -> &String| {
+        planned.map(read).cloned().unwrap_or_default()
+    };
+    v1::Vm {
+        id: status.id.to_string(),
+        name: status.name.clone(),
+        state: vm_state(&status.state).into(),
+        detail: status.state.detail(),
+        backend: text(|planned| &planned.backend),
+        tee: text(|planned| &planned.tee),
+        confidential: planned.is_some_and(|planned| planned.confidential),
+        vcpus: planned.map_or(0, |planned| planned.vcpus),
+        memory_bytes: planned.map_or(0, |planned| planned.memory_bytes),
+        machine: text(|planned| &planned.machine),
+        cpu: text(|planned| &planned.cpu),
+        kernel_cmdline: text(|planned| &planned.kernel_cmdline),
+        agent_address: status.agent_address.map(|address| address.to_string()).unwrap_or_default(),
+        created_at: status.created_at.to_string(),
+        expires_at: status.expires_at.map(|time| time.to_string()).unwrap_or_default(),
+        backend_sha256: text(|planned| &planned.backend_sha256),
+        qemu_version: text(|planned| &planned.qemu_version),
+        pid: status.pid.unwrap_or(0),
+        generation: status.generation,
+        findings: planned.map(|planned| findings(&planned.findings)).unwrap_or_default(),
+    }
+}
+
+fn vm_state(state: &VmState) -> v1::VmState {
+    match state {
+        VmState::Creating => v1::VmState::Creating,
+        VmState::Starting => v1::VmState::Starting,
+        VmState::Running => v1::VmState::Running,
+        VmState::Stopping => v1::VmState::Stopping,
+        VmState::Exited(_) => v1::VmState::Exited,
+        VmState::Removing => v1::VmState::Removing,
+        VmState::Lost(_) => v1::VmState::Lost,
+    }
+}
+
+pub(super) fn findings(findings: &[Finding]) -> Vec<v1::Finding> {
+    findings
+        .iter()
+        .map(|finding| v1::Finding {
+            id: finding.id.clone(),
+            severity: finding.severity.as_str().to_owned(),
+            subject: finding.subject.clone(),
+            detail: finding.detail.clone(),
+            remedy: finding.remedy.clone(),
+        })
+        .collect()
+}
+
+pub(super) fn backend(entry: &CatalogEntry, default: Option<&str>) -> v1::Backend {
+    let is_default = default == Some(entry.config.name.as_str());
+    match &entry.state {
+        Ok(loaded) => v1::Backend { is_default, ..loaded_backend(loaded) },
+        Err(error) => v1::Backend {
+            name: entry.config.name.clone(),
+            path: entry.config.path.display().to_string(),
+            status: "failed".to_owned(),
+            error: chain(error),
+            is_default,
+            ..v1::Backend::default()
+        },
+    }
+}
+
+fn loaded_backend(loaded: &LoadedBackend) -> v1::Backend {
+    let info = loaded.info();
+    v1::Backend {
+        name: loaded.name().to_owned(),
+        tee: info.tee.clone(),
+        protection: info.protection.as_str().to_owned(),
+        vendor: info.vendor.clone(),
+        version: info.version.clone(),
+        api_version: loaded.api_version().to_owned(),
+        sha256: loaded.sha256().to_owned(),
+        path: loaded.path().display().to_string(),
+        architectures: info.architectures.clone(),
+        status: "in-service".to_owned(),
+        settings: backend_settings(loaded),
+        grants: grants(info, loaded.permissions()),
+        ..v1::Backend::default()
+    }
+}
+
+fn backend_settings(loaded: &LoadedBackend) -> Vec<v1::BackendSetting> {
+    let effective = loaded.settings_for(&std::collections::BTreeMap::new()).unwrap_or_default();
+    loaded
+        .info()
+        .settings
+        .iter()
+        .map(|spec| {
+            let value = effective.iter().find(|(input, _)| input.key == spec.key);
+            let value = value.map(|(input, _)| match &input.value {
+                settings::SettingValue::Plain(value) => settings::show(value),
+                settings::SettingValue::File(path) => path.display().to_string(),
+            });
+            v1::BackendSetting {
+                key: spec.key.clone(),
+                kind: spec.kind_text.clone(),
+                value: value.unwrap_or_default(),
+                description: spec.description.clone(),
+                per_request: spec.per_request,
+            }
+        })
+        .collect()
+}
+
+fn grants(info: &BackendInfo, effective: &Permissions) -> Vec<v1::Grant> {
+    let mut grants: Vec<v1::Grant> = info
+        .needs
+        .iter()
+        .map(|need| v1::Grant {
+            kind: "fact".to_owned(),
+            what: format!("{} {}", need.pattern.fact, need.pattern.pattern).trim().to_owned(),
+            reason: need.reason.clone(),
+            granted: effective.facts.contains(&need.pattern),
+        })
+        .collect();
+    for (kind, announced, granted) in [
+        ("object", &info.announced.objects, &effective.objects),
+        ("device", &info.announced.devices, &effective.devices),
+    ] {
+        for (name, announced) in announced {
+            let granted = granted.get(name);
+            let properties: Vec<&str> = announced.properties.iter().map(String::as_str).collect();
+            grants.push(v1::Grant {
+                kind: kind.to_owned(),
+                what: format!("{name} ({})", properties.join(", ")),
+                reason: String::new(),
+                granted: granted.is_some_and(|granted| granted.properties == announced.properties),
+            });
+        }
+    }
+    grants.extend(info.announced.machine_texts.iter().map(|name| v1::Grant {
+        kind: "machine-text".to_owned(),
+        what: name.clone(),
+        reason: String::new(),
+        granted: effective.machine_texts.contains(name),
+    }));
+    grants
+}

@@ -1,0 +1,205 @@
+//! Wires every module; the only file that knows them all.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use jiff::Timestamp;
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio::sync::watch;
+
+use crate::api;
+use crate::backend::engine::EngineError;
+use crate::backend::{BackendEngine, Catalog, Limits};
+use crate::config::Config;
+use crate::lease::{Ports, Slots, Uids};
+use crate::metrics::Metrics;
+use crate::qemu::process::Credentials;
+use crate::qemu::schema::Qemu;
+use crate::spec::VmId;
+use crate::store::{Announcement, LeftRecord, StateDir, StoreError};
+use crate::vm::manager::{Host, VmManager};
+use crate::vm::status::{VmState, VmStatus};
+
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Engine(#[from] EngineError),
+    #[error("{listener} cannot listen on {address}: another program may have the port")]
+    Listen {
+        listener: &'static str,
+        address: SocketAddr,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("metrics cannot be registered")]
+    Metrics(#[from] prometheus::Error),
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    #[error(transparent)]
+    Grpc(#[from] api::grpc::GrpcError),
+    #[error("the HTTP server failed")]
+    Http(#[source] std::io::Error),
+}
+
+/// A daemon that is ready to serve.
+#[derive(Debug)]
+pub struct App {
+    manager: VmManager,
+    grpc: TcpListener,
+    http: TcpListener,
+    instance_id: Arc<str>,
+    _announcement: Announcement,
+}
+
+impl App {
+    pub async fn build(config: Config) -> Result<Self, BuildError> {
+        let store = StateDir::open(&config.state_dir)?;
+        let instance_id = store.instance_id()?;
+        let lost = settle_left_records(&store)?;
+        let (grpc, grpc_address) = listen("grpc", config.grpc.address()).await?;
+        let (http, http_address) = listen("http", config.http.address()).await?;
+        // Only root can start a process as another user.
+        let uids = rustix::process::geteuid().is_root().then(|| Uids::new(config.qemu.uids.clone()));
+        let probing = match &uids {
+            // The last one, which a VM gets only when all others are taken.
+            Some(_) => {
+                let uid = *config.qemu.uids.end();
+                Credentials::User { uid, gid: uid }
+            }
+            None => Credentials::Daemon,
+        };
+        let qemu = Arc::new(Qemu::new(config.qemu.binary.clone(), probing));
+        let engine = BackendEngine::new(Limits::default())?;
+        let (catalog, probed) =
+            tokio::join!(Catalog::load(&engine, config.backends, config.default_backend), qemu.info());
+        if let Err(error) = probed {
+            tracing::error!(error = %crate::backend::catalog::chain(&error), "no QEMU yet");
+        }
+        let metrics = Metrics::new(env!("CARGO_PKG_VERSION"))?;
+        metrics.set_vm_limit(config.max_vms);
+        let own_ports = [grpc_address.port(), http_address.port()];
+        let ports = config.network.ports.clone().map(|range| Ports::new(range, own_ports));
+        let endpoints = json!({
+            "pid": std::process::id(),
+            "grpc": grpc_address.to_string(),
+            "http": http_address.to_string(),
+        });
+        let announcement = store.announce(endpoints.to_string().as_bytes())?;
+        let host = Host {
+            catalog,
+            qemu,
+            qemu_config: config.qemu,
+            network: config.network,
+            defaults: config.vm,
+            store,
+            slots: Slots::new(config.max_vms),
+            uids,
+            ports,
+            metrics,
+        };
+        tracing::info!(grpc = %grpc_address, http = %http_address, instance = instance_id, "listening");
+        Ok(Self {
+            manager: VmManager::new(host, lost),
+            grpc,
+            http,
+            instance_id: instance_id.into(),
+            _announcement: announcement,
+        })
+    }
+
+    /// Serves until `stop` resolves, then removes all VMs and ends.
+    pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), RunError> {
+        let (stopping, stopped) = watch::channel(false);
+        let wait = |mut stopped: watch::Receiver<bool>| async move {
+            let _ = stopped.wait_for(|stopped| *stopped).await;
+        };
+        let grpc = api::grpc::serve(self.grpc, self.manager.clone(), wait(stopped.clone()));
+        let http = api::http::serve(
+            self.http,
+            self.manager.clone(),
+            Arc::clone(&self.instance_id),
+            wait(stopped),
+        );
+        let (mut grpc, mut http) = (tokio::spawn(grpc), tokio::spawn(http));
+        let ended = tokio::select! {
+            () = stop => None,
+            result = &mut grpc => Some(flatten(result.map(|result| result.map_err(RunError::from)))),
+            result = &mut http => Some(flatten(result.map(|result| result.map_err(RunError::Http)))),
+        };
+        tracing::info!("stopping");
+        self.manager.shut_down().await;
+        let _ = stopping.send(true);
+        // Streams of slow clients must not hold the end.
+        let drained = async {
+            let _ = (&mut grpc).await;
+            let _ = (&mut http).await;
+        };
+        if tokio::time::timeout(std::time::Duration::from_secs(5), drained).await.is_err() {
+            grpc.abort();
+            http.abort();
+        }
+        ended.unwrap_or(Ok(()))
+    }
+}
+
+fn flatten(result: Result<Result<(), RunError>, tokio::task::JoinError>) -> Result<(), RunError> {
+    result.unwrap_or_else(|error| Err(RunError::Http(std::io::Error::other(error))))
+}
+
+async fn listen(
+    listener: &'static str,
+    address: SocketAddr,
+) -> Result<(TcpListener, SocketAddr), BuildError> {
+    let error = |source| BuildError::Listen { listener, address, source };
+    let socket = TcpListener::bind(address).await.map_err(error)?;
+    let address = socket.local_addr().map_err(error)?;
+    Ok((socket, address))
+}
+
+/// What an earlier daemon left: a VM whose process is gone is cleared away; one whose process may
+/// still run is shown as lost and never touched; a record that does not parse is reported.
+fn settle_left_records(store: &StateDir) -> Result<Vec<Arc<VmStatus>>, StoreError> {
+    let mut lost = Vec::new();
+    for LeftRecord { path, record } in store.left_records()? {
+        let record = match record {
+            Ok(record) => record,
+            Err(reason) => {
+                let reason = crate::spec::printable(&reason);
+                tracing::error!(path = %path.display(), reason, "record set aside");
+                continue;
+            }
+        };
+        match record.process.as_ref().filter(|process| process.is_alive()) {
+            None => {
+                tracing::warn!(id = %record.id, "VM of an earlier daemon: its process is gone");
+                store.delete_left(record.id)?;
+            }
+            Some(process) => {
+                let detail = format!("process {} was started by an earlier daemon", process.pid);
+                tracing::warn!(id = %record.id, pid = process.pid, "VM of an earlier daemon: lost");
+                lost.push(Arc::new(lost_status(record.id, &record.name, detail, &record.created_at)));
+            }
+        }
+    }
+    Ok(lost)
+}
+
+fn lost_status(id: VmId, name: &str, detail: String, created_at: &str) -> VmStatus {
+    VmStatus {
+        id,
+        name: name.to_owned(),
+        state: VmState::Lost(detail),
+        generation: 1,
+        created_at: created_at.parse().unwrap_or(Timestamp::UNIX_EPOCH),
+        expires_at: None,
+        planned: None,
+        agent_address: None,
+        pid: None,
+    }
+}

@@ -1,0 +1,35 @@
+//! Backends: WebAssembly components that decide what is particular to a technology.
+//!
+//! A backend is untrusted. It is loaded through one pipeline (`component`), runs in a fresh store
+//! for each call with limits on memory, time, output, log and facts (`call`), sees only what
+//! `imports` gives it, and what it answers is turned into domain values by `convert`, which refuses
+//! what breaks the contract.
+//!
+//! ```text
+//!  file ──load──▶ LoadedBackend ──plan(request)──▶ fresh Store ──▶ WIT plan ──convert──▶ LaunchPlan
+//!        size, pin,                 deadline, limits                        or CallError
+//!        tier, version,
+//!        compile, describe
+//! ```
+//!
+//! Three classes of failure are never mixed: `LoadError` (the operator or the vendor must act), the
+//! backend's own `BackendError` (the caller or the operator must act, as it says), and `Fault`
+//! (the backend is broken or hostile; its vendor must act).
+
+pub mod catalog;
+pub mod component;
+pub mod engine;
+pub mod settings;
+
+mod bindings;
+mod call;
+mod convert;
+mod describe;
+mod imports;
+
+pub use call::{BackendError, BackendErrorKind, CallError, Fault, PlanOutcome};
+pub use catalog::{BackendConfig, Catalog, CatalogEntry};
+pub use component::{LoadError, LoadedBackend};
+pub use convert::Violation;
+pub use describe::{BackendInfo, Need, Protection, SettingKind, SettingSpec};
+pub use engine::{BackendEngine, Limits};

@@ -1,0 +1,17 @@
+//! Generated from `wit/`, and nothing else.
+#![allow(
+    missing_debug_implementations,
+    unreachable_pub,
+    reason = "generated code"
+)]
+
+wasmtime::component::bindgen!({
+    path: "../wit",
+    world: "tee-backend",
+    imports: {
+        "casemate:tee/files": async,
+        "casemate:tee/facts": async | trappable,
+        "casemate:tee/log": trappable,
+    },
+    exports: { default: async },
+});

@@ -1,0 +1,217 @@
+//! One call into a backend: a fresh store, a deadline, and a typed end.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use wasmtime::Store;
+
+use super::bindings::{TeeBackend, TeeBackendPre};
+use super::component::LoadedBackend;
+use super::convert::{self, Violation};
+use super::engine::Limits;
+use super::imports::{Access, CallLog, CallState, MemoryLimiter};
+use crate::spec::facts::{FactRecord, FactSource};
+use crate::spec::permissions::Permissions;
+use crate::spec::plan::{Finding, LaunchPlan};
+use crate::spec::request::{HostContext, LaunchRequest};
+
+/// The backend broke: a trap, a limit, or an answer against the contract. Its vendor must act.
+#[derive(Debug, thiserror::Error)]
+pub enum Fault {
+    #[error("it trapped: {message}{}", said(.log))]
+    Trap { message: String, log: String },
+    #[error("it did not answer within {} ms", .limit.as_millis())]
+    Timeout { limit: Duration },
+    #[error("it wanted more than {} MiB of memory", .limit >> 20)]
+    MemoryLimit { limit: usize },
+    #[error("its answer is larger than {} KiB", .limit >> 10)]
+    OutputLimit { limit: usize },
+    #[error("it wrote more than {limit} log lines in one call")]
+    LogFlood { limit: usize },
+    #[error("its answer breaks a rule: {0}")]
+    Contract(#[from] Violation),
+}
+
+fn said(log: &str) -> String {
+    if log.is_empty() { String::new() } else { format!(" (it said: {log})") }
+}
+
+impl Fault {
+    /// Stable name for metrics and events.
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::Trap { .. } => "trap",
+            Self::Timeout { .. } => "timeout",
+            Self::MemoryLimit { .. } => "memory-limit",
+            Self::OutputLimit { .. } => "output-limit",
+            Self::LogFlood { .. } => "log-flood",
+            Self::Contract(_) => "contract",
+        }
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BackendErrorKind {
+    UnsupportedHost,
+    InvalidRequest,
+    UnsuitableFile,
+    Unavailable,
+    Other,
+}
+
+/// The backend's own answer that it cannot do what was asked.
+#[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
+#[error("{subject}: {message}")]
+pub struct BackendError {
+    pub kind: BackendErrorKind,
+    pub subject: String,
+    pub message: String,
+    pub remedy: String,
+    pub details: Vec<(String, String)>,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum CallError {
+    #[error(transparent)]
+    Backend(BackendError),
+    #[error("backend {backend:?} is at fault: {fault}")]
+    Fault { backend: String, fault: Fault },
+}
+
+/// A plan with the facts it was made from.
+#[derive(Clone, Debug)]
+pub struct PlanOutcome {
+    pub plan: LaunchPlan,
+    pub facts: FactRecord,
+    pub elapsed: Duration,
+}
+
+type CallFuture<'a, R> = Pin<Box<dyn Future<Output = wasmtime::Result<R>> + Send + 'a>>;
+
+/// Runs `call` in a store of its own and returns its answer with the facts it asked for.
+pub(super) async fn run<R, F>(
+    pre: &TeeBackendPre<CallState>,
+    backend: &Arc<str>,
+    limits: Limits,
+    access: Access,
+    call: F,
+) -> Result<(R, FactRecord), Fault>
+where
+    R: Send,
+    F: for<'a> FnOnce(&'a TeeBackend, &'a mut Store<CallState>) -> CallFuture<'a, R> + Send,
+{
+    let state = CallState {
+        backend: Arc::clone(backend),
+        access,
+        record: FactRecord::default(),
+        memory: MemoryLimiter::new(limits),
+        log: CallLog::new(limits),
+    };
+    let mut store = Store::new(pre.engine(), state);
+    store.limiter(|state| &mut state.memory);
+    store.set_hostcall_fuel(limits.output_bytes);
+    // Before the first instruction: without a deadline an instance traps at once.
+    store.set_epoch_deadline(1);
+    store.epoch_deadline_async_yield_and_update(1);
+    // A store is never used again after a fault, a deadline or an answer.
+    let result = tokio::time::timeout(limits.call_time, async {
+        let instance = pre.instantiate_async(&mut store).await?;
+        call(&instance, &mut store).await
+    })
+    .await;
+    let state = store.into_data();
+    if state.log.dropped() > 0 {
+        tracing::warn!(backend = &**backend, dropped = state.log.dropped(), "log lines dropped");
+    }
+    match result {
+        Err(_) => Err(Fault::Timeout { limit: limits.call_time }),
+        Ok(Ok(answer)) => Ok((answer, state.record)),
+        Ok(Err(error)) => Err(fault_of(&error, &state, limits)),
+    }
+}
+
+fn fault_of(error: &wasmtime::Error, state: &CallState, limits: Limits) -> Fault {
+    if state.log.flooded {
+        return Fault::LogFlood { limit: limits.log_lines_fatal };
+    }
+    // A guest that was refused memory aborts, which alone looks like any other trap.
+    if state.memory.refused {
+        return Fault::MemoryLimit { limit: limits.memory_bytes };
+    }
+    // wasmtime's own type for this is private, so its text has to tell; a test holds it.
+    if error.chain().any(|cause| cause.to_string().contains("fuel allocated for hostcalls")) {
+        return Fault::OutputLimit { limit: limits.output_bytes };
+    }
+    let message = match error.downcast_ref::<wasmtime::Trap>() {
+        Some(trap) => trap.to_string(),
+        None => crate::spec::printable(&format!("{error:#}")),
+    };
+    Fault::Trap { message, log: state.log.tail() }
+}
+
+impl LoadedBackend {
+    /// The plan for `request`, with the facts that `source` answered.
+    pub async fn plan(
+        &self,
+        request: &LaunchRequest,
+        source: Arc<dyn FactSource>,
+    ) -> Result<PlanOutcome, CallError> {
+        let started = Instant::now();
+        let wit = convert::request_to_wit(request);
+        let access = self.access(&request.host, source);
+        let (answer, facts) = self
+            .call(access, |instance, store| {
+                Box::pin(async move {
+                    instance.casemate_tee_backend().call_plan(store, &wit).await
+                })
+            })
+            .await?;
+        let plan = answer.map_err(|error| CallError::Backend(convert::error_from_wit(error)))?;
+        let plan = convert::plan_from_wit(plan, request, self.info())
+            .map_err(|violation| self.fault(violation.into()))?;
+        Ok(PlanOutcome { plan, facts, elapsed: started.elapsed() })
+    }
+
+    /// Whether VMs of this kind can be started here.
+    pub async fn check(
+        &self,
+        host: &HostContext,
+        source: Arc<dyn FactSource>,
+    ) -> Result<Vec<Finding>, CallError> {
+        let wit = convert::host_to_wit(host);
+        let access = self.access(host, source);
+        let (findings, _) = self
+            .call(access, |instance, store| {
+                Box::pin(async move {
+                    instance.casemate_tee_backend().call_check(store, &wit).await
+                })
+            })
+            .await?;
+        convert::findings_from_wit(findings).map_err(|violation| self.fault(violation.into()))
+    }
+
+    fn access(&self, host: &HostContext, source: Arc<dyn FactSource>) -> Access {
+        Access::Host {
+            files: host.files.clone().into(),
+            facts: source,
+            permissions: Arc::<Permissions>::clone(self.permissions()),
+        }
+    }
+
+    async fn call<R, F>(&self, access: Access, call: F) -> Result<(R, FactRecord), CallError>
+    where
+        R: Send,
+        F: for<'a> FnOnce(&'a TeeBackend, &'a mut Store<CallState>) -> CallFuture<'a, R> + Send,
+    {
+        run(self.pre(), self.name_handle(), self.limits(), access, call)
+            .await
+            .map_err(|fault| self.fault(fault))
+    }
+
+    /// A fault of this backend, for the host's own checks of a plan.
+    pub fn fault(&self, fault: Fault) -> CallError {
+        CallError::Fault { backend: self.name().to_owned(), fault }
+    }
+}

@@ -1,0 +1,325 @@
+//! What a backend tells about itself, checked, and held against what config grants.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::bindings::exports::casemate::tee::backend as wit;
+use super::bindings::casemate::tee::types;
+use super::settings;
+use crate::spec::permissions::{FactPattern, Permissions, TypeGrant};
+use crate::spec::plan::Value;
+
+/// Most entries of any list in `describe`; a real backend has some dozens.
+const MAX_ENTRIES: usize = 256;
+/// Longest text in `describe`.
+const MAX_TEXT: usize = 4_096;
+
+/// A `describe` that the host cannot use. The vendor must act.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum DescribeError {
+    #[error("{field} is {value:?}; wanted is {wanted}")]
+    Field { field: String, value: String, wanted: &'static str },
+    #[error("{field} has {count} entries, more than {MAX_ENTRIES}")]
+    TooMany { field: &'static str, count: usize },
+    #[error("{field} names {value:?} twice")]
+    Duplicate { field: &'static str, value: String },
+    #[error("tee \"none\" goes with protection `none`, not with `guard`")]
+    GuardOfNothing,
+    #[error("setting {key:?}: kind {kind:?} is none of boolean, integer, unsigned, size, text, bytes, bytes:N, file, host-path, one-of:a|b")]
+    SettingKind { key: String, kind: String },
+    #[error("setting {key:?}: its default is not of its kind {kind}")]
+    SettingDefault { key: String, kind: String },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Protection {
+    /// No plan has a guard.
+    None,
+    /// Every plan has one.
+    Guard,
+}
+
+impl Protection {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Guard => "guard",
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+pub struct Need {
+    pub pattern: FactPattern,
+    pub reason: String,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SettingKind {
+    Boolean,
+    Integer,
+    Unsigned,
+    Size,
+    Text,
+    Bytes { exact: Option<usize> },
+    File,
+    HostPath,
+    OneOf(Vec<String>),
+}
+
+#[derive(Clone, Debug)]
+pub struct SettingSpec {
+    pub key: String,
+    pub kind: SettingKind,
+    /// As the backend wrote it, for people.
+    pub kind_text: String,
+    pub default: Option<Value>,
+    pub description: String,
+    pub per_request: bool,
+}
+
+#[derive(Clone, Debug)]
+pub struct BackendInfo {
+    pub tee: String,
+    pub protection: Protection,
+    pub name: String,
+    pub vendor: String,
+    pub version: String,
+    pub architectures: Vec<String>,
+    pub needs: Vec<Need>,
+    /// Announced objects, devices and machine texts; its `facts` are those of `needs`.
+    pub announced: Permissions,
+    pub settings: Vec<SettingSpec>,
+    pub firmware_features: Vec<String>,
+}
+
+pub(super) fn from_wit(info: wit::BackendInfo) -> Result<BackendInfo, DescribeError> {
+    bounded("needs", info.needs.len())?;
+    bounded("objects", info.objects.len())?;
+    bounded("devices", info.devices.len())?;
+    bounded("machine-texts", info.machine_texts.len())?;
+    bounded("settings", info.settings.len())?;
+    bounded("architectures", info.architectures.len())?;
+    bounded("firmware-features", info.firmware_features.len())?;
+    bounded("extras", info.extras.len())?;
+    let tee = word("tee", info.tee)?;
+    let protection = match info.protection {
+        types::Protection::None => Protection::None,
+        types::Protection::Guard => Protection::Guard,
+    };
+    if tee == "none" && protection == Protection::Guard {
+        return Err(DescribeError::GuardOfNothing);
+    }
+    let needs = info
+        .needs
+        .into_iter()
+        .map(|need| {
+            let fact = word("needs.fact", need.fact)?;
+            let pattern = text("needs.pattern", need.pattern)?;
+            let reason = text("needs.reason", need.reason)?;
+            Ok(Need { pattern: FactPattern { fact, pattern }, reason })
+        })
+        .collect::<Result<Vec<_>, DescribeError>>()?;
+    let announced = Permissions {
+        facts: needs.iter().map(|need| need.pattern.clone()).collect(),
+        objects: type_uses("objects", info.objects)?,
+        devices: type_uses("devices", info.devices)?,
+        machine_texts: info
+            .machine_texts
+            .into_iter()
+            .map(|name| word("machine-texts", name))
+            .collect::<Result<_, _>>()?,
+        host_paths: BTreeSet::new(),
+    };
+    let settings = info.settings.into_iter().map(setting).collect::<Result<Vec<_>, _>>()?;
+    let mut keys = BTreeSet::new();
+    if let Some(twice) = settings.iter().find(|setting| !keys.insert(setting.key.clone())) {
+        return Err(DescribeError::Duplicate { field: "settings", value: twice.key.clone() });
+    }
+    Ok(BackendInfo {
+        tee,
+        protection,
+        name: text("name", info.name)?,
+        vendor: text("vendor", info.vendor)?,
+        version: text("version", info.version)?,
+        architectures: words("architectures", info.architectures)?,
+        needs,
+        announced,
+        settings,
+        firmware_features: words("firmware-features", info.firmware_features)?,
+    })
+}
+
+/// What of its announcements config grants. Host paths are config's alone.
+pub(super) fn effective(info: &BackendInfo, grants: &Permissions) -> Permissions {
+    let types = |announced: &BTreeMap<String, TypeGrant>, granted: &BTreeMap<String, TypeGrant>| {
+        announced
+            .iter()
+            .filter_map(|(kind, announced)| {
+                let granted = granted.get(kind)?;
+                let properties: BTreeSet<String> =
+                    announced.properties.intersection(&granted.properties).cloned().collect();
+                // A property is a path if either side says so: the stricter word holds.
+                let paths = announced.paths.union(&granted.paths).cloned().collect();
+                Some((kind.clone(), TypeGrant { properties, paths }))
+            })
+            .collect()
+    };
+    Permissions {
+        // A need is granted as a whole or not at all.
+        facts: info
+            .announced
+            .facts
+            .iter()
+            .filter(|need| grants.facts.iter().any(|grant| grant.covers(need)))
+            .cloned()
+            .collect(),
+        objects: types(&info.announced.objects, &grants.objects),
+        devices: types(&info.announced.devices, &grants.devices),
+        machine_texts: info
+            .announced
+            .machine_texts
+            .intersection(&grants.machine_texts)
+            .cloned()
+            .collect(),
+        host_paths: grants.host_paths.clone(),
+    }
+}
+
+fn type_uses(
+    field: &'static str,
+    uses: Vec<types::TypeUse>,
+) -> Result<BTreeMap<String, TypeGrant>, DescribeError> {
+    let mut map = BTreeMap::new();
+    for used in uses {
+        bounded(field, used.properties.len())?;
+        bounded(field, used.paths.len())?;
+        let kind = word(field, used.kind)?;
+        let properties: BTreeSet<String> = words(field, used.properties)?.into_iter().collect();
+        let paths: BTreeSet<String> = words(field, used.paths)?.into_iter().collect();
+        if let Some(path) = paths.iter().find(|path| !properties.contains(*path)) {
+            return Err(DescribeError::Field {
+                field: format!("{field}.paths of {kind}"),
+                value: path.clone(),
+                wanted: "a name that is in `properties` too",
+            });
+        }
+        if map.insert(kind.clone(), TypeGrant { properties, paths }).is_some() {
+            return Err(DescribeError::Duplicate { field, value: kind });
+        }
+    }
+    Ok(map)
+}
+
+fn setting(spec: types::SettingSpec) -> Result<SettingSpec, DescribeError> {
+    let key = word("settings.key", spec.key)?;
+    let kind = settings::parse_kind(&spec.kind).ok_or_else(|| DescribeError::SettingKind {
+        key: key.clone(),
+        kind: crate::spec::printable(&spec.kind),
+    })?;
+    let default = match spec.default {
+        None => None,
+        Some(value) => {
+            let value = settings::default_from_wit(value);
+            if !settings::is_of_kind(&value, &kind) {
+                return Err(DescribeError::SettingDefault { key, kind: spec.kind });
+            }
+            Some(value)
+        }
+    };
+    Ok(SettingSpec {
+        key,
+        kind,
+        kind_text: spec.kind,
+        default,
+        description: text("settings.description", spec.description)?,
+        per_request: spec.per_request,
+    })
+}
+
+fn bounded(field: &'static str, count: usize) -> Result<(), DescribeError> {
+    if count > MAX_ENTRIES {
+        return Err(DescribeError::TooMany { field, count });
+    }
+    Ok(())
+}
+
+fn text(field: &str, value: String) -> Result<String, DescribeError> {
+    if value.len() > MAX_TEXT || value.chars().any(char::is_control) {
+        return Err(DescribeError::Field {
+            field: field.to_owned(),
+            value: crate::spec::printable(&value).chars().take(80).collect(),
+            wanted: "text without control characters, at most 4096 bytes",
+        });
+    }
+    Ok(value)
+}
+
+/// A name that appears in config, URLs and tables.
+fn word(field: &str, value: String) -> Result<String, DescribeError> {
+    let fits = !value.is_empty()
+        && value.len() <= 128
+        && value.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._+".contains(&b));
+    if fits {
+        return Ok(value);
+    }
+    Err(DescribeError::Field {
+        field: field.to_owned(),
+        value: crate::spec::printable(&value).chars().take(80).collect(),
+        wanted: "1 to 128 letters, digits, `-`, `.`, `_` or `+`",
+    })
+}
+
+fn words(field: &str, values: Vec<String>) -> Result<Vec<String>, DescribeError> {
+    values.into_iter().map(|value| word(field, value)).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn grant(properties: &[&str], paths: &[&str]) -> TypeGrant {
+        let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+        TypeGrant { properties: set(properties), paths: set(paths) }
+    }
+
+    #[test]
+    fn effective_permissions_are_announced_and_granted() {
+        let pattern = |fact: &str, pattern: &str| FactPattern {
+            fact: fact.to_owned(),
+            pattern: pattern.to_owned(),
+        };
+        let info = BackendInfo {
+            tee: "x".to_owned(),
+            protection: Protection::None,
+            name: String::new(),
+            vendor: String::new(),
+            version: String::new(),
+            architectures: Vec::new(),
+            needs: Vec::new(),
+            announced: Permissions {
+                facts: vec![pattern("read-text", "/sys/module/*"), pattern("qemu-version", "")],
+                objects: [
+                    ("a".to_owned(), grant(&["x", "y"], &["y"])),
+                    ("b".to_owned(), grant(&["x"], &[])),
+                ]
+                .into(),
+                ..Permissions::default()
+            },
+            settings: Vec::new(),
+            firmware_features: Vec::new(),
+        };
+        let granted = Permissions {
+            facts: vec![pattern("read-text", "/sys/*"), pattern("cpuid", "*")],
+            objects: [
+                ("a".to_owned(), grant(&["x", "z"], &["x"])),
+                ("c".to_owned(), grant(&["x"], &[])),
+            ]
+            .into(),
+            ..Permissions::default()
+        };
+        let effective = effective(&info, &granted);
+        assert_eq!(effective.facts, [pattern("read-text", "/sys/module/*")]);
+        assert_eq!(effective.objects.len(), 1);
+        assert_eq!(effective.objects["a"], grant(&["x"], &["x", "y"]));
+    }
+}

@@ -1,0 +1,513 @@
+//! What a backend sees of the host during one call: files, facts and a log.
+
+use std::os::unix::fs::FileExt as _;
+use std::sync::Arc;
+
+use sha2::Digest as _;
+use wasmtime::ResourceLimiter;
+
+use super::bindings::casemate::tee::{facts, files, log, types};
+use super::engine::Limits;
+use crate::spec::facts::{FactAnswer, FactFailure, FactQuestion, FactRecord, FactSource, FactValue};
+use crate::spec::permissions::{Permissions, is_plain_absolute};
+use crate::spec::request::RequestFile;
+use crate::spec::printable;
+
+/// Most bytes that one `files.read` returns.
+const MAX_READ: u32 = 1 << 20;
+/// Most ranges of one digest; a firmware has some dozens of sections.
+const MAX_RANGES: usize = 4_096;
+/// Longest argument of a fact; the longest honest one is a path.
+const MAX_FACT_ARGUMENT: usize = 4_096;
+/// Last log lines that a fault shows.
+const FAULT_LOG_LINES: usize = 5;
+
+/// What a call may ask for.
+#[derive(Clone, Debug)]
+pub(super) enum Access {
+    /// `describe`: nothing.
+    None,
+    /// The files of one request, and facts through permissions.
+    Host {
+        files: Arc<[RequestFile]>,
+        facts: Arc<dyn FactSource>,
+        permissions: Arc<Permissions>,
+    },
+}
+
+/// Data of one store.
+#[derive(Debug)]
+pub(super) struct CallState {
+    pub(super) backend: Arc<str>,
+    pub(super) access: Access,
+    pub(super) record: FactRecord,
+    pub(super) memory: MemoryLimiter,
+    pub(super) log: CallLog,
+}
+
+#[derive(Debug)]
+pub(super) struct CallLog {
+    written: usize,
+    limits: Limits,
+    /// Last lines, for the message of a fault: a panic text arrives here.
+    tail: Vec<String>,
+    pub(super) flooded: bool,
+}
+
+impl CallLog {
+    pub(super) fn new(limits: Limits) -> Self {
+        Self { written: 0, limits, tail: Vec::new(), flooded: false }
+    }
+
+    pub(super) fn dropped(&self) -> usize {
+        self.written.saturating_sub(self.limits.log_lines)
+    }
+
+    pub(super) fn tail(&self) -> String {
+        self.tail.join("; ")
+    }
+}
+
+/// Sums over all memories and tables of a store, unlike wasmtime's own limits, which hold for each.
+#[derive(Debug)]
+pub(super) struct MemoryLimiter {
+    memory_left: usize,
+    tables_left: usize,
+    /// A refused growth makes the guest abort: this tells that from any other trap.
+    pub(super) refused: bool,
+}
+
+impl MemoryLimiter {
+    pub(super) fn new(limits: Limits) -> Self {
+        Self {
+            memory_left: limits.memory_bytes,
+            tables_left: limits.table_elements,
+            refused: false,
+        }
+    }
+}
+
+fn take(left: &mut usize, current: usize, desired: usize) -> bool {
+    let wanted = desired.saturating_sub(current);
+    let fits = wanted <= *left;
+    if fits {
+        *left -= wanted;
+    }
+    fits
+}
+
+impl ResourceLimiter for MemoryLimiter {
+    fn memory_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        let fits = take(&mut self.memory_left, current, desired);
+        self.refused |= !fits;
+        Ok(fits)
+    }
+
+    fn table_growing(
+        &mut self,
+        current: usize,
+        desired: usize,
+        _maximum: Option<usize>,
+    ) -> wasmtime::Result<bool> {
+        let fits = take(&mut self.tables_left, current, desired);
+        self.refused |= !fits;
+        Ok(fits)
+    }
+}
+
+impl CallState {
+    fn file(&self, id: u32) -> Result<RequestFile, String> {
+        match &self.access {
+            Access::None => Err("no file can be read in describe".to_owned()),
+            Access::Host { files, .. } => files
+                .iter()
+                .find(|file| file.id == id)
+                .cloned()
+                .ok_or_else(|| format!("file {id} is not of this request")),
+        }
+    }
+
+    /// Answers from the record where the question was asked before, so that one call sees one
+    /// snapshot of the host.
+    async fn fact(&mut self, question: FactQuestion) -> wasmtime::Result<FactAnswer> {
+        if question.argument().len() > MAX_FACT_ARGUMENT {
+            return Ok(Err(FactFailure::Denied));
+        }
+        if let Some(answer) = self.record.get(&question) {
+            return Ok(answer.clone());
+        }
+        let answer = match &self.access {
+            Access::None => return Ok(Err(FactFailure::Denied)),
+            Access::Host { facts, permissions, .. } => {
+                if may_ask(permissions, &question) {
+                    Arc::clone(facts).answer(&question).await
+                } else {
+                    Err(FactFailure::Denied)
+                }
+            }
+        };
+        if !self.record.insert(question, answer.clone()) {
+            return Err(wasmtime::Error::msg("more facts were asked for than a call may"));
+        }
+        Ok(answer)
+    }
+}
+
+/// A path with `..` or an empty segment is denied whatever the grant says: a pattern is compared
+/// with what is written, so what is written has to be what is opened.
+fn may_ask(permissions: &Permissions, question: &FactQuestion) -> bool {
+    let plain = match question {
+        FactQuestion::ReadText(path) => {
+            is_plain_absolute(path) && (path.starts_with("/sys/") || path.starts_with("/proc/"))
+        }
+        FactQuestion::Device(path) => is_plain_absolute(path) && path.starts_with("/dev/"),
+        FactQuestion::Socket(path) => is_plain_absolute(path),
+        FactQuestion::QmpQuery(command) => {
+            command.starts_with("query-")
+                && command.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        }
+        _ => true,
+    };
+    plain && permissions.allows_fact(question)
+}
+
+impl types::Host for CallState {}
+
+impl log::Host for CallState {
+    fn write(&mut self, level: u8, message: String) -> wasmtime::Result<()> {
+        let limits = self.log.limits;
+        self.log.written += 1;
+        if self.log.written > limits.log_lines_fatal {
+            self.log.flooded = true;
+            return Err(wasmtime::Error::msg("log flood"));
+        }
+        let mut end = message.len().min(limits.log_line_bytes);
+        while !message.is_char_boundary(end) {
+            end -= 1;
+        }
+        let line = printable(&message[..end]);
+        if self.log.tail.len() == FAULT_LOG_LINES {
+            self.log.tail.remove(0);
+        }
+        self.log.tail.push(line.clone());
+        if self.log.written <= limits.log_lines {
+            let backend = &*self.backend;
+            match level {
+                0 => tracing::debug!(backend, "{line}"),
+                1 => tracing::info!(backend, "{line}"),
+                2 => tracing::warn!(backend, "{line}"),
+                _ => tracing::error!(backend, "{line}"),
+            }
+        }
+        Ok(())
+    }
+}
+
+impl files::Host for CallState {
+    async fn read(&mut self, file: u32, offset: u64, length: u32) -> Result<Vec<u8>, String> {
+        let file = self.file(file)?;
+        let length = u64::from(length.min(MAX_READ)).min(file.size.saturating_sub(offset));
+        blocking(move || {
+            let mut buffer = vec![0; usize::try_from(length).expect("at most 1 MiB")];
+            let read = read_at(&file, &mut buffer, offset)?;
+            buffer.truncate(read);
+            Ok(buffer)
+        })
+        .await
+    }
+
+    async fn digest(
+        &mut self,
+        file: u32,
+        algorithm: String,
+        ranges: Vec<files::Range>,
+    ) -> Result<Vec<u8>, String> {
+        let file = self.file(file)?;
+        let hasher = Hasher::new(&algorithm)?;
+        if ranges.len() > MAX_RANGES {
+            return Err(format!("{} ranges are more than {MAX_RANGES}", ranges.len()));
+        }
+        let mut spans = Vec::with_capacity(ranges.len().max(1));
+        for range in &ranges {
+            match range.offset.checked_add(range.length) {
+                Some(end) if end <= file.size => spans.push((range.offset, range.length)),
+                _ => {
+                    return Err(format!(
+                        "range {}+{} lies past the end of {}, which has {} bytes",
+                        range.offset,
+                        range.length,
+                        file.label(),
+                        file.size
+                    ));
+                }
+            }
+        }
+        if ranges.is_empty() {
+            spans.push((0, file.size));
+        }
+        blocking(move || {
+            let mut hasher = hasher;
+            for (offset, length) in spans {
+                hash_span(&file, &mut hasher, offset, length)?;
+            }
+            Ok(hasher.finish())
+        })
+        .await
+    }
+
+    async fn digest_pages(
+        &mut self,
+        file: u32,
+        algorithm: String,
+        page_size: u32,
+    ) -> Result<Vec<u8>, String> {
+        let file = self.file(file)?;
+        let hasher = Hasher::new(&algorithm)?;
+        if !page_size.is_power_of_two() || !(4 << 10..=2 << 20).contains(&page_size) {
+            return Err(format!("page size {page_size} is no power of two from 4 KiB to 2 MiB"));
+        }
+        blocking(move || {
+            let page = u64::from(page_size);
+            let mut digests = Vec::new();
+            for offset in (0..file.size).step_by(page_size as usize) {
+                let mut hasher = hasher.clone();
+                let length = page.min(file.size - offset);
+                hash_span(&file, &mut hasher, offset, length)?;
+                let padding = usize::try_from(page - length).expect("at most 2 MiB");
+                hasher.update(&vec![0; padding]);
+                digests.extend(hasher.finish());
+            }
+            Ok(digests)
+        })
+        .await
+    }
+}
+
+async fn blocking<T: Send + 'static>(
+    work: impl FnOnce() -> Result<T, String> + Send + 'static,
+) -> Result<T, String> {
+    match tokio::task::spawn_blocking(work).await {
+        Ok(result) => result,
+        Err(_) => Err("the host is shutting down".to_owned()),
+    }
+}
+
+fn read_at(file: &RequestFile, buffer: &mut [u8], offset: u64) -> Result<usize, String> {
+    let mut filled = 0;
+    while filled < buffer.len() {
+        match file.handle.read_at(&mut buffer[filled..], offset + filled as u64) {
+            Ok(0) => break,
+            Ok(count) => filled += count,
+            Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(format!("{} cannot be read: {error}", file.label())),
+        }
+    }
+    Ok(filled)
+}
+
+fn hash_span(
+    file: &RequestFile,
+    hasher: &mut Hasher,
+    mut offset: u64,
+    mut length: u64,
+) -> Result<(), String> {
+    let mut buffer = vec![0; 256 << 10];
+    while length > 0 {
+        let want = usize::try_from(length).map_or(buffer.len(), |left| left.min(buffer.len()));
+        let read = read_at(file, &mut buffer[..want], offset)?;
+        if read == 0 {
+            return Err(format!("{} became shorter while it was read", file.label()));
+        }
+        hasher.update(&buffer[..read]);
+        offset += read as u64;
+        length -= read as u64;
+    }
+    Ok(())
+}
+
+#[derive(Clone)]
+enum Hasher {
+    Sha256(sha2::Sha256),
+    Sha384(sha2::Sha384),
+    Sha512(sha2::Sha512),
+}
+
+impl Hasher {
+    fn new(algorithm: &str) -> Result<Self, String> {
+        match algorithm {
+            "sha-256" => Ok(Self::Sha256(sha2::Sha256::new())),
+            "sha-384" => Ok(Self::Sha384(sha2::Sha384::new())),
+            "sha-512" => Ok(Self::Sha512(sha2::Sha512::new())),
+            _ => Err(format!(
+                "algorithm {:?} is not sha-256, sha-384 or sha-512",
+                printable(algorithm)
+            )),
+        }
+    }
+
+    fn update(&mut self, bytes: &[u8]) {
+        match self {
+            Self::Sha256(hasher) => hasher.update(bytes),
+            Self::Sha384(hasher) => hasher.update(bytes),
+            Self::Sha512(hasher) => hasher.update(bytes),
+        }
+    }
+
+    fn finish(self) -> Vec<u8> {
+        match self {
+            Self::Sha256(hasher) => hasher.finalize().to_vec(),
+            Self::Sha384(hasher) => hasher.finalize().to_vec(),
+            Self::Sha512(hasher) => hasher.finalize().to_vec(),
+        }
+    }
+}
+
+fn failure(failure: FactFailure) -> facts::FactError {
+    match failure {
+        FactFailure::Absent => facts::FactError::Absent,
+        FactFailure::Denied => facts::FactError::Denied,
+        FactFailure::Failed(reason) => facts::FactError::Failed(reason),
+    }
+}
+
+/// A source that answers in the wrong shape is a bug of the host, which must not end the call.
+fn wrong_shape<T>() -> Result<T, facts::FactError> {
+    Err(facts::FactError::Failed("the host answered in another shape".to_owned()))
+}
+
+fn text_of(answer: FactAnswer) -> Result<String, facts::FactError> {
+    match answer.map_err(failure)? {
+        FactValue::Text(text) => Ok(text),
+        _ => wrong_shape(),
+    }
+}
+
+fn presence_of(answer: FactAnswer) -> Result<(), facts::FactError> {
+    match answer.map_err(failure)? {
+        FactValue::Present => Ok(()),
+        _ => wrong_shape(),
+    }
+}
+
+type Fact<T> = wasmtime::Result<Result<T, facts::FactError>>;
+
+impl facts::Host for CallState {
+    async fn cpuid(&mut self, leaf: u32, subleaf: u32) -> Fact<facts::CpuidRegisters> {
+        let answer = self.fact(FactQuestion::Cpuid { leaf, subleaf }).await?;
+        Ok(match answer.map_err(failure) {
+            Ok(FactValue::Cpuid { eax, ebx, ecx, edx }) => {
+                Ok(facts::CpuidRegisters { eax, ebx, ecx, edx })
+            }
+            Ok(_) => wrong_shape(),
+            Err(error) => Err(error),
+        })
+    }
+
+    async fn kvm_capability(&mut self, number: u32) -> Fact<i64> {
+        let answer = self.fact(FactQuestion::KvmCapability(number)).await?;
+        Ok(match answer.map_err(failure) {
+            Ok(FactValue::Signed(value)) => Ok(value),
+            Ok(_) => wrong_shape(),
+            Err(error) => Err(error),
+        })
+    }
+
+    async fn kvm_device_attribute(&mut self, group: u32, attribute: u64) -> Fact<u64> {
+        let answer = self.fact(FactQuestion::KvmDeviceAttribute { group, attribute }).await?;
+        Ok(match answer.map_err(failure) {
+            Ok(FactValue::Unsigned(value)) => Ok(value),
+            Ok(_) => wrong_shape(),
+            Err(error) => Err(error),
+        })
+    }
+
+    async fn read_text(&mut self, path: String) -> Fact<String> {
+        Ok(text_of(self.fact(FactQuestion::ReadText(path)).await?))
+    }
+
+    async fn device(&mut self, path: String) -> Fact<()> {
+        Ok(presence_of(self.fact(FactQuestion::Device(path)).await?))
+    }
+
+    async fn socket(&mut self, path: String) -> Fact<()> {
+        Ok(presence_of(self.fact(FactQuestion::Socket(path)).await?))
+    }
+
+    async fn qemu_version(&mut self) -> Fact<String> {
+        Ok(text_of(self.fact(FactQuestion::QemuVersion).await?))
+    }
+
+    async fn qemu_type(&mut self, name: String) -> Fact<Vec<String>> {
+        let answer = self.fact(FactQuestion::QemuType(name)).await?;
+        Ok(match answer.map_err(failure) {
+            Ok(FactValue::Names(names)) => Ok(names),
+            Ok(_) => wrong_shape(),
+            Err(error) => Err(error),
+        })
+    }
+
+    async fn qemu_machine(&mut self, alias: String) -> Fact<String> {
+        Ok(text_of(self.fact(FactQuestion::QemuMachine(alias)).await?))
+    }
+
+    async fn qmp_query(&mut self, command: String) -> Fact<String> {
+        Ok(text_of(self.fact(FactQuestion::QmpQuery(command)).await?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::spec::permissions::FactPattern;
+
+    #[test]
+    fn a_wide_grant_does_not_open_a_path_that_climbs() {
+        let permissions = Permissions {
+            facts: [("read-text", "/sys/*"), ("device", "*"), ("qmp-query", "*")]
+                .map(|(fact, pattern)| FactPattern {
+                    fact: fact.to_owned(),
+                    pattern: pattern.to_owned(),
+                })
+                .into(),
+            ..Permissions::default()
+        };
+        for (question, allowed) in [
+            (FactQuestion::ReadText("/sys/module/kvm/x".to_owned()), true),
+            (FactQuestion::ReadText("/sys/../proc/1/environ".to_owned()), false),
+            (FactQuestion::ReadText("/sys//x".to_owned()), false),
+            (FactQuestion::ReadText("/proc/1/environ".to_owned()), false),
+            (FactQuestion::Device("/dev/kvm".to_owned()), true),
+            (FactQuestion::Device("/etc/shadow".to_owned()), false),
+            (FactQuestion::QmpQuery("query-cpus-fast".to_owned()), true),
+            (FactQuestion::QmpQuery("quit".to_owned()), false),
+            (FactQuestion::QmpQuery("query-x\",\"".to_owned()), false),
+        ] {
+            assert_eq!(may_ask(&permissions, &question), allowed, "{question}");
+        }
+    }
+
+    /// Digests of `abc` and of a page of zeros, as `sha256sum` and `sha384sum` print them.
+    #[test]
+    fn digests_agree_with_published_ones() {
+        let hex = |bytes: Vec<u8>| bytes.iter().map(|b| format!("{b:02x}")).collect::<String>();
+        let mut hasher = Hasher::new("sha-256").unwrap();
+        hasher.update(b"abc");
+        assert_eq!(
+            hex(hasher.finish()),
+            "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+        );
+        let mut hasher = Hasher::new("sha-384").unwrap();
+        hasher.update(b"abc");
+        assert_eq!(
+            hex(hasher.finish()),
+            "cb00753f45a35e8bb5a03d699ac65007272c32ab0eded1631a8b605a43ff5bed\
+             8086072ba1e7cc2358baeca134c825a7"
+        );
+        assert!(Hasher::new("md5").is_err());
+    }
+}

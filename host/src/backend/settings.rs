@@ -1,0 +1,292 @@
+//! Settings of a backend: the host knows their kinds and where a value came from, not what they
+//! mean. Config and requests give text; a backend gets values of the announced kind.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+
+use base64::Engine as _;
+
+use super::bindings::casemate::tee::types;
+use super::describe::{SettingKind, SettingSpec};
+use crate::spec::Origin;
+use crate::spec::byte_size;
+use crate::spec::permissions::is_plain_absolute;
+use crate::spec::plan::Value;
+
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum SettingError {
+    #[error("{key:?} is no setting of this backend; it has {known}")]
+    Unknown { key: String, known: String },
+    #[error("{key:?} is {value:?}; wanted is {wanted}")]
+    Form { key: String, value: String, wanted: String },
+    #[error("{key:?} cannot be set for one VM; it is for the operator's config")]
+    NotPerRequest { key: String },
+}
+
+/// A setting with a value.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SettingInput {
+    pub key: String,
+    pub value: SettingValue,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub enum SettingValue {
+    Plain(Value),
+    /// To be opened and given as a file with the role `setting:<key>`.
+    File(PathBuf),
+}
+
+pub(super) fn parse_kind(text: &str) -> Option<SettingKind> {
+    Some(match text {
+        "boolean" => SettingKind::Boolean,
+        "integer" => SettingKind::Integer,
+        "unsigned" => SettingKind::Unsigned,
+        "size" => SettingKind::Size,
+        "text" => SettingKind::Text,
+        "bytes" => SettingKind::Bytes { exact: None },
+        "file" => SettingKind::File,
+        "host-path" => SettingKind::HostPath,
+        _ => {
+            if let Some(count) = text.strip_prefix("bytes:") {
+                SettingKind::Bytes { exact: Some(count.parse().ok()?) }
+            } else {
+                let names: Vec<_> =
+                    text.strip_prefix("one-of:")?.split('|').map(str::to_owned).collect();
+                if names.iter().any(|name| name.is_empty() || name.contains(char::is_control)) {
+                    return None;
+                }
+                SettingKind::OneOf(names)
+            }
+        }
+    })
+}
+
+pub(super) fn default_from_wit(value: types::Value) -> Value {
+    match value {
+        types::Value::Text(text) => Value::Text(text),
+        types::Value::Integer(number) => Value::Integer(number),
+        types::Value::Unsigned(number) => Value::Unsigned(number),
+        types::Value::Boolean(flag) => Value::Boolean(flag),
+        types::Value::Bytes(bytes) => Value::Bytes(bytes),
+        types::Value::File(id) => Value::File(id),
+        types::Value::HostPath(path) => Value::HostPath(path),
+    }
+}
+
+/// Whether a default is of the announced kind. A file cannot have one: there is no file yet.
+pub(super) fn is_of_kind(value: &Value, kind: &SettingKind) -> bool {
+    match (value, kind) {
+        (Value::Boolean(_), SettingKind::Boolean)
+        | (Value::Integer(_), SettingKind::Integer)
+        | (Value::Unsigned(_), SettingKind::Unsigned | SettingKind::Size) => true,
+        (Value::Text(text), SettingKind::Text) => !text.contains(char::is_control),
+        (Value::Bytes(bytes), SettingKind::Bytes { exact }) => {
+            exact.is_none_or(|count| bytes.len() == count)
+        }
+        (Value::HostPath(path), SettingKind::HostPath) => is_plain_absolute(path),
+        (Value::Text(text), SettingKind::OneOf(names)) => names.contains(text),
+        _ => false,
+    }
+}
+
+/// `text` as a value of `spec`.
+fn parse(spec: &SettingSpec, text: &str) -> Result<SettingValue, SettingError> {
+    let wanted = match &spec.kind {
+        SettingKind::Boolean => "on, off, true, false, 1 or 0".to_owned(),
+        SettingKind::Integer => "a whole number".to_owned(),
+        SettingKind::Unsigned => "a whole number from 0".to_owned(),
+        SettingKind::Size => "bytes, or a number with K, M, G or T".to_owned(),
+        SettingKind::Text => "text without control characters".to_owned(),
+        SettingKind::Bytes { exact: None } => "base64".to_owned(),
+        SettingKind::Bytes { exact: Some(count) } => format!("base64 of {count} bytes"),
+        SettingKind::File => "the path of a file".to_owned(),
+        SettingKind::HostPath => "an absolute path without `.` and `..`".to_owned(),
+        SettingKind::OneOf(names) => format!("one of {}", names.join(", ")),
+    };
+    let value = match &spec.kind {
+        SettingKind::Boolean => match text {
+            "on" | "true" | "1" => Some(Value::Boolean(true)),
+            "off" | "false" | "0" => Some(Value::Boolean(false)),
+            _ => None,
+        },
+        SettingKind::Integer => text.parse().ok().map(Value::Integer),
+        SettingKind::Unsigned => parse_unsigned(text).map(Value::Unsigned),
+        SettingKind::Size => byte_size::parse(text).ok().map(Value::Unsigned),
+        SettingKind::Text => {
+            (!text.contains(char::is_control)).then(|| Value::Text(text.to_owned()))
+        }
+        SettingKind::Bytes { exact } => base64::engine::general_purpose::STANDARD
+            .decode(text)
+            .ok()
+            .filter(|bytes| exact.is_none_or(|count| bytes.len() == count))
+            .map(Value::Bytes),
+        SettingKind::File => {
+            if text.is_empty() || text.contains(char::is_control) {
+                None
+            } else {
+                return Ok(SettingValue::File(PathBuf::from(text)));
+            }
+        }
+        SettingKind::HostPath => {
+            is_plain_absolute(text).then(|| Value::HostPath(text.to_owned()))
+        }
+        SettingKind::OneOf(names) => {
+            names.iter().any(|name| name == text).then(|| Value::Text(text.to_owned()))
+        }
+    };
+    value.map(SettingValue::Plain).ok_or_else(|| SettingError::Form {
+        key: spec.key.clone(),
+        value: crate::spec::printable(text),
+        wanted,
+    })
+}
+
+fn parse_unsigned(text: &str) -> Option<u64> {
+    match text.strip_prefix("0x") {
+        Some(hex) => u64::from_str_radix(hex, 16).ok(),
+        None => text.parse().ok(),
+    }
+}
+
+fn spec_of<'a>(specs: &'a [SettingSpec], key: &str) -> Result<&'a SettingSpec, SettingError> {
+    specs.iter().find(|spec| spec.key == key).ok_or_else(|| SettingError::Unknown {
+        key: crate::spec::printable(key),
+        known: if specs.is_empty() {
+            "none".to_owned()
+        } else {
+            specs.iter().map(|spec| spec.key.as_str()).collect::<Vec<_>>().join(", ")
+        },
+    })
+}
+
+/// The operator's settings, checked when the backend is loaded.
+pub(super) fn from_config(
+    specs: &[SettingSpec],
+    config: &BTreeMap<String, toml::Value>,
+) -> Result<Vec<SettingInput>, SettingError> {
+    config
+        .iter()
+        .map(|(key, value)| {
+            let spec = spec_of(specs, key)?;
+            let text = match value {
+                toml::Value::String(text) => text.clone(),
+                toml::Value::Integer(number) => number.to_string(),
+                toml::Value::Boolean(flag) => flag.to_string(),
+                other => {
+                    return Err(SettingError::Form {
+                        key: key.clone(),
+                        value: other.to_string(),
+                        wanted: "a string, a whole number or a boolean".to_owned(),
+                    });
+                }
+            };
+            Ok(SettingInput { key: key.clone(), value: parse(spec, &text)? })
+        })
+        .collect()
+}
+
+/// One entry for each setting that has a value, the strongest source first looked at.
+pub(super) fn merge(
+    specs: &[SettingSpec],
+    operator: &[SettingInput],
+    request: &BTreeMap<String, String>,
+) -> Result<Vec<(SettingInput, Origin)>, SettingError> {
+    for key in request.keys() {
+        if !spec_of(specs, key)?.per_request {
+            return Err(SettingError::NotPerRequest { key: key.clone() });
+        }
+    }
+    let mut merged = Vec::new();
+    for spec in specs {
+        let entry = if let Some(text) = request.get(&spec.key) {
+            Some((parse(spec, text)?, Origin::Request))
+        } else if let Some(input) = operator.iter().find(|input| input.key == spec.key) {
+            Some((input.value.clone(), Origin::Operator))
+        } else {
+            spec.default.clone().map(|value| (SettingValue::Plain(value), Origin::BuiltIn))
+        };
+        if let Some((value, origin)) = entry {
+            merged.push((SettingInput { key: spec.key.clone(), value }, origin));
+        }
+    }
+    Ok(merged)
+}
+
+/// A value as an operator would write it, for tables.
+pub fn show(value: &Value) -> String {
+    match value {
+        Value::Text(text) | Value::HostPath(text) => text.clone(),
+        Value::Integer(number) => number.to_string(),
+        Value::Unsigned(number) => number.to_string(),
+        Value::Boolean(flag) => flag.to_string(),
+        Value::Bytes(bytes) => base64::engine::general_purpose::STANDARD.encode(bytes),
+        Value::File(id) => format!("file {id}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn spec(kind: &str) -> SettingSpec {
+        SettingSpec {
+            key: "k".to_owned(),
+            kind: parse_kind(kind).unwrap(),
+            kind_text: kind.to_owned(),
+            default: None,
+            description: String::new(),
+            per_request: true,
+        }
+    }
+
+    #[test]
+    fn text_becomes_a_value_of_the_kind() {
+        for (kind, text, value) in [
+            ("boolean", "on", Some(Value::Boolean(true))),
+            ("boolean", "0", Some(Value::Boolean(false))),
+            ("boolean", "yes", None),
+            ("integer", "-3", Some(Value::Integer(-3))),
+            ("unsigned", "0x30000", Some(Value::Unsigned(0x30000))),
+            ("unsigned", "-1", None),
+            ("size", "30G", Some(Value::Unsigned(30 << 30))),
+            ("text", "a,b", Some(Value::Text("a,b".to_owned()))),
+            ("text", "a\nb", None),
+            ("bytes", "AAE=", Some(Value::Bytes(vec![0, 1]))),
+            ("bytes:2", "AAE=", Some(Value::Bytes(vec![0, 1]))),
+            ("bytes:3", "AAE=", None),
+            ("host-path", "/run/x", Some(Value::HostPath("/run/x".to_owned()))),
+            ("host-path", "/run/../x", None),
+            ("one-of:a|b", "b", Some(Value::Text("b".to_owned()))),
+            ("one-of:a|b", "c", None),
+        ] {
+            let parsed = parse(&spec(kind), text).ok();
+            assert_eq!(parsed, value.map(SettingValue::Plain), "{kind} {text:?}");
+        }
+        for kind in ["", "string", "bytes:x", "one-of:", "one-of:a||b"] {
+            assert_eq!(parse_kind(kind), None, "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn the_request_wins_over_the_operator_over_the_default() {
+        let mut specs = vec![spec("text")];
+        specs[0].default = Some(Value::Text("default".to_owned()));
+        let operator = [SettingInput {
+            key: "k".to_owned(),
+            value: SettingValue::Plain(Value::Text("operator".to_owned())),
+        }];
+        let request: BTreeMap<_, _> = [("k".to_owned(), "request".to_owned())].into();
+        let origin = |operator: &[SettingInput], request: &BTreeMap<String, String>| {
+            merge(&specs, operator, request).unwrap()[0].1
+        };
+        assert_eq!(origin(&[], &BTreeMap::new()), Origin::BuiltIn);
+        assert_eq!(origin(&operator, &BTreeMap::new()), Origin::Operator);
+        assert_eq!(origin(&operator, &request), Origin::Request);
+        specs[0].per_request = false;
+        assert_eq!(
+            merge(&specs, &operator, &request),
+            Err(SettingError::NotPerRequest { key: "k".to_owned() })
+        );
+    }
+}

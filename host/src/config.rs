@@ -1,0 +1,220 @@
+//! The config file: its shape, its defaults, and what of it is refused.
+//!
+//! Each part is a struct of the module that it is for; `App::build` takes the whole apart once.
+
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::ops::RangeInclusive;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use serde::de::Error as _;
+
+use crate::backend::BackendConfig;
+use crate::vm::config::{NetworkConfig, QemuConfig, VmDefaults};
+
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    #[error("config file {path:?} cannot be read", path = .path.display())]
+    Unreadable {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("config file {path:?}: {message}", path = .path.display())]
+    Form { path: PathBuf, message: String },
+    #[error("config file {path:?}: two backends are named {name:?}", path = .path.display())]
+    DuplicateBackend { path: PathBuf, name: String },
+    #[error("config file {path:?}: default_backend is {name:?}, which no `[[backend]]` has as its name", path = .path.display())]
+    UnknownDefault { path: PathBuf, name: String },
+    #[error("{listener} would listen on {address}, which is not loopback, without TLS and authentication: anyone who reaches it could run VMs; use a loopback address, or accept the exposure with `insecure = true`")]
+    Exposed { listener: &'static str, address: SocketAddr },
+}
+
+/// The whole file.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    #[serde(default = "default_state_dir")]
+    pub state_dir: PathBuf,
+    /// `debug`, `info`, `warn`, `error`, or a filter expression of `tracing`.
+    #[serde(default = "default_log")]
+    pub log: String,
+    /// VMs that may run at once; 0 means no limit.
+    #[serde(default = "default_max_vms")]
+    pub max_vms: usize,
+    #[serde(default)]
+    pub default_backend: Option<String>,
+    /// Accepts listeners off loopback.
+    #[serde(default)]
+    pub insecure: bool,
+    #[serde(default = "default_grpc")]
+    pub grpc: Listener,
+    #[serde(default = "default_http")]
+    pub http: Listener,
+    #[serde(default)]
+    pub qemu: QemuConfig,
+    #[serde(default)]
+    pub network: NetworkConfig,
+    #[serde(default)]
+    pub vm: VmDefaults,
+    #[serde(default, rename = "backend")]
+    pub backends: Vec<BackendConfig>,
+}
+
+/// An address to listen on. Port 0 means a free one.
+#[derive(Clone, Copy, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Listener {
+    #[serde(default = "default_host")]
+    pub host: IpAddr,
+    pub port: u16,
+}
+
+impl Listener {
+    pub fn address(self) -> SocketAddr {
+        SocketAddr::new(self.host, self.port)
+    }
+}
+
+fn default_state_dir() -> PathBuf {
+    PathBuf::from("/var/lib/casemate")
+}
+
+fn default_log() -> String {
+    "info".to_owned()
+}
+
+fn default_max_vms() -> usize {
+    10
+}
+
+fn default_host() -> IpAddr {
+    IpAddr::V4(Ipv4Addr::LOCALHOST)
+}
+
+fn default_grpc() -> Listener {
+    Listener { host: default_host(), port: 7001 }
+}
+
+fn default_http() -> Listener {
+    Listener { host: default_host(), port: 7003 }
+}
+
+impl Config {
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+        Self::parse(path, &text)
+    }
+
+    fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
+        let config: Self = toml::from_str(text).map_err(|error| ConfigError::Form {
+            path: path.to_owned(),
+            message: error.to_string().trim_end().to_owned(),
+        })?;
+        for (index, backend) in config.backends.iter().enumerate() {
+            if config.backends[..index].iter().any(|other| other.name == backend.name) {
+                return Err(ConfigError::DuplicateBackend {
+                    path: path.to_owned(),
+                    name: backend.name.clone(),
+                });
+            }
+        }
+        if let Some(name) = &config.default_backend
+            && !config.backends.iter().any(|backend| backend.name == *name)
+        {
+            return Err(ConfigError::UnknownDefault { path: path.to_owned(), name: name.clone() });
+        }
+        for (listener, address) in
+            [("grpc", config.grpc.address()), ("http", config.http.address())]
+        {
+            if !config.insecure && !is_loopback(address.ip()) {
+                return Err(ConfigError::Exposed { listener, address });
+            }
+        }
+        Ok(config)
+    }
+}
+
+fn is_loopback(address: IpAddr) -> bool {
+    address.to_canonical().is_loopback()
+}
+
+/// `first-last`, both included.
+pub fn parse_range<T>(text: &str) -> Option<RangeInclusive<T>>
+where
+    T: std::str::FromStr + PartialOrd,
+{
+    let (first, last) = text.split_once('-')?;
+    let (first, last) = (first.parse().ok()?, last.parse().ok()?);
+    (first <= last).then_some(first..=last)
+}
+
+/// A range in config, for serde.
+pub fn deserialize_range<'de, D, T>(deserializer: D) -> Result<RangeInclusive<T>, D::Error>
+where
+    D: serde::Deserializer<'de>,
+    T: std::str::FromStr + PartialOrd,
+{
+    let text = String::deserialize(deserializer)?;
+    parse_range(&text)
+        .ok_or_else(|| D::Error::custom(format!("{text:?} is not a range such as \"6100-6200\"")))
+}
+
+/// A size in config, for serde.
+pub fn deserialize_size<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    crate::spec::byte_size::parse(&text).map_err(D::Error::custom)
+}
+
+/// Whole seconds in config, for serde.
+pub fn deserialize_seconds<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<std::time::Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    crate::spec::go_duration::parse(&text).map_err(D::Error::custom)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Config, String> {
+        Config::parse(Path::new("c.toml"), text).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn an_empty_file_is_all_defaults() {
+        let config = parse("").unwrap();
+        assert_eq!(config.grpc.address(), "127.0.0.1:7001".parse().unwrap());
+        assert_eq!(config.http.address(), "127.0.0.1:7003".parse().unwrap());
+        assert_eq!(config.max_vms, 10);
+        assert_eq!(config.vm.memory, 2048 << 20);
+        assert_eq!(config.network.ports, Some(6100..=6200));
+    }
+
+    #[test]
+    fn bad_files_are_refused_with_what_to_do() {
+        for (text, part) in [
+            ("max_vmss = 1", "max_vmss"),
+            ("max_vms = \"x\"", "max_vms"),
+            ("[vm]\nmemory = \"2 G\"", "is not a size"),
+            ("[network]\nports = \"9-1\"", "is not a range"),
+            ("[network]\nports = \"1-70000\"", "is not a range"),
+            ("[grpc]\nhost = \"0.0.0.0\"\nport = 1", "insecure = true"),
+            ("[http]\nhost = \"::\"\nport = 1", "insecure = true"),
+            ("default_backend = \"x\"", "no `[[backend]]`"),
+            (
+                "[[backend]]\nname = \"a\"\npath = \"a\"\n[[backend]]\nname = \"a\"\npath = \"b\"",
+                "two backends",
+            ),
+            ("[[backend]]\nname = \"a\"\npath = \"a\"\n[backend.grants]\nobject = 1", "object"),
+        ] {
+            let error = parse(text).unwrap_err();
+            assert!(error.contains(part), "{text:?}: {error}");
+        }
+        parse("insecure = true\n[grpc]\nhost = \"0.0.0.0\"\nport = 1").unwrap();
+        parse("[grpc]\nhost = \"::1\"\nport = 1").unwrap();
+        parse("[grpc]\nhost = \"::ffff:127.0.0.1\"\nport = 1").unwrap();
+    }
+}

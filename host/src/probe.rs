@@ -1,0 +1,202 @@
+//! The one place that reads `/sys`, `/proc`, device nodes, KVM and CPUID for facts.
+//!
+//! Everything here blocks for a moment at most and runs on a blocking thread.
+
+use std::io::Read as _;
+use std::os::fd::OwnedFd;
+
+use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
+
+use crate::spec::facts::{FactAnswer, FactFailure, FactValue};
+
+/// What is read of a text file.
+const MAX_TEXT: u64 = 4 << 10;
+
+pub fn architecture() -> &'static str {
+    std::env::consts::ARCH
+}
+
+#[cfg(target_arch = "x86_64")]
+pub fn cpuid(leaf: u32, subleaf: u32) -> FactAnswer {
+    let registers = std::arch::x86_64::__cpuid_count(leaf, subleaf);
+    Ok(FactValue::Cpuid {
+        eax: registers.eax,
+        ebx: registers.ebx,
+        ecx: registers.ecx,
+        edx: registers.edx,
+    })
+}
+
+#[cfg(not(target_arch = "x86_64"))]
+pub fn cpuid(_leaf: u32, _subleaf: u32) -> FactAnswer {
+    Err(FactFailure::Absent)
+}
+
+/// First 4 KiB of a file below /sys or /proc. Links may not lead out of that file system, and the
+/// magic links of /proc are not followed, so that `/proc/self/root/…` is no way to a file.
+pub fn read_text(path: &str) -> FactAnswer {
+    let (root, rest) = match (path.strip_prefix("/sys/"), path.strip_prefix("/proc/")) {
+        (Some(rest), _) => ("/sys", rest),
+        (_, Some(rest)) => ("/proc", rest),
+        _ => return Err(FactFailure::Denied),
+    };
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    let root = rustix::fs::open(root, flags | OFlags::DIRECTORY, Mode::empty()).map_err(failure)?;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
+    let file = openat2(&root, rest, flags | OFlags::NONBLOCK, Mode::empty(), resolve).map_err(failure)?;
+    let mut text = Vec::new();
+    std::fs::File::from(file)
+        .take(MAX_TEXT)
+        .read_to_end(&mut text)
+        .map_err(|error| FactFailure::Failed(error.to_string()))?;
+    Ok(FactValue::Text(String::from_utf8_lossy(&text).into_owned()))
+}
+
+/// Whether a device node opens for reading and writing.
+pub fn device(path: &str) -> FactAnswer {
+    open_device(path).map(|_| FactValue::Present).map_err(failure)
+}
+
+/// A device node, opened once; QEMU gets the descriptor.
+pub fn open_device(path: &str) -> rustix::io::Result<OwnedFd> {
+    let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOFOLLOW;
+    let device = rustix::fs::openat(CWD, path, flags, Mode::empty())?;
+    let kind = rustix::fs::FileType::from_raw_mode(rustix::fs::fstat(&device)?.st_mode);
+    if kind == rustix::fs::FileType::CharacterDevice {
+        Ok(device)
+    } else {
+        Err(rustix::io::Errno::NODEV)
+    }
+}
+
+/// Whether a UNIX stream socket accepts a connection.
+pub fn socket(path: &str) -> FactAnswer {
+    match std::os::unix::net::UnixStream::connect(path) {
+        Ok(_) => Ok(FactValue::Present),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(FactFailure::Absent),
+        Err(error) => Err(FactFailure::Failed(error.to_string())),
+    }
+}
+
+fn failure(error: rustix::io::Errno) -> FactFailure {
+    use rustix::io::Errno;
+    match error {
+        Errno::NOENT | Errno::NXIO | Errno::NODEV | Errno::NOTDIR => FactFailure::Absent,
+        other => FactFailure::Failed(std::io::Error::from(other).to_string()),
+    }
+}
+
+/// Questions to `/dev/kvm` (kernel, Documentation/virt/kvm/api.rst).
+pub mod kvm {
+    use std::ffi::c_void;
+
+    use rustix::ioctl::{Ioctl, IoctlOutput, Opcode};
+
+    use super::{FactAnswer, FactFailure, FactValue, failure, open_device};
+
+    /// KVM_CHECK_EXTENSION, section 4.4.
+    pub fn capability(number: u32) -> FactAnswer {
+        let kvm = open_device("/dev/kvm").map_err(failure)?;
+        // SAFETY: the request takes its argument by value and touches no memory of ours.
+        let value = unsafe { rustix::ioctl::ioctl(kvm, CheckExtension(number)) };
+        value.map(FactValue::Signed).map_err(failure)
+    }
+
+    /// KVM_GET_DEVICE_ATTR on the system descriptor, section 4.80.
+    pub fn device_attribute(group: u32, attribute: u64) -> FactAnswer {
+        let kvm = open_device("/dev/kvm").map_err(failure)?;
+        let mut value = 0_u64;
+        let request = GetDeviceAttribute(DeviceAttribute {
+            flags: 0,
+            group,
+            attribute,
+            address: (&raw mut value) as u64,
+        });
+        // SAFETY: `address` points at a live u64, and the attributes that exist on /dev/kvm are
+        // 64-bit values (section 4.80, `KVM_X86_GRP_*`).
+        match unsafe { rustix::ioctl::ioctl(kvm, request) } {
+            Ok(()) => Ok(FactValue::Unsigned(value)),
+            // "No such device attribute", and kernels that know no attributes at all.
+            Err(rustix::io::Errno::NXIO | rustix::io::Errno::NOTTY) => Err(FactFailure::Absent),
+            Err(error) => Err(failure(error)),
+        }
+    }
+
+    struct CheckExtension(u32);
+
+    // SAFETY: `_IO(KVMIO, 0x03)` passes an integer and returns one.
+    unsafe impl Ioctl for CheckExtension {
+        type Output = i64;
+        const IS_MUTATING: bool = false;
+
+        fn opcode(&self) -> Opcode {
+            0xAE03
+        }
+
+        fn as_ptr(&mut self) -> *mut c_void {
+            std::ptr::without_provenance_mut(self.0 as usize)
+        }
+
+        unsafe fn output_from_ptr(out: IoctlOutput, _: *mut c_void) -> rustix::io::Result<i64> {
+            Ok(i64::from(out))
+        }
+    }
+
+    #[repr(C)]
+    struct DeviceAttribute {
+        flags: u32,
+        group: u32,
+        attribute: u64,
+        address: u64,
+    }
+
+    struct GetDeviceAttribute(DeviceAttribute);
+
+    // SAFETY: `_IOW(KVMIO, 0xe2, struct kvm_device_attr)`; the struct above has its layout.
+    unsafe impl Ioctl for GetDeviceAttribute {
+        type Output = ();
+        const IS_MUTATING: bool = true;
+
+        fn opcode(&self) -> Opcode {
+            rustix::ioctl::opcode::write::<DeviceAttribute>(0xAE, 0xe2)
+        }
+
+        fn as_ptr(&mut self) -> *mut c_void {
+            (&raw mut self.0).cast()
+        }
+
+        unsafe fn output_from_ptr(_: IoctlOutput, _: *mut c_void) -> rustix::io::Result<()> {
+            Ok(())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_are_read_below_sys_and_proc_only() {
+        let osrelease = read_text("/proc/sys/kernel/osrelease").unwrap();
+        let uname = rustix::system::uname();
+        let release = uname.release().to_str().unwrap();
+        assert_eq!(osrelease, FactValue::Text(format!("{release}\n")));
+        for path in [
+            "/etc/hostname",
+            "/proc/self/root/etc/hostname",
+            "/proc/../etc/hostname",
+            "/sys/../etc/hostname",
+            "/proc/self/cwd/Cargo.toml",
+            "/proc/no-such-file",
+        ] {
+            assert!(read_text(path).is_err(), "{path}");
+        }
+    }
+
+    #[test]
+    fn only_a_device_node_is_a_device() {
+        assert_eq!(device("/dev/null"), Ok(FactValue::Present));
+        assert_eq!(device("/dev/no-such-device"), Err(FactFailure::Absent));
+        assert_eq!(device("/proc/version").is_err(), true);
+    }
+}

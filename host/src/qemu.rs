@@ -1,0 +1,13 @@
+//! QEMU: what the installed binary knows, which arguments a plan becomes, and the process.
+//!
+//! `check` holds a plan against what config grants and what the installed QEMU has; `command` turns
+//! a checked plan into arguments, and is the one place that does; `process` is the one place that
+//! starts processes; `qmp` speaks to them. `check`, `command` and `keyval` are pure.
+
+pub mod check;
+pub mod command;
+pub mod keyval;
+pub mod paths;
+pub mod process;
+pub mod qmp;
+pub mod schema;

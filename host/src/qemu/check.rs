@@ -1,0 +1,451 @@
+//! Holds a plan against what config grants and what the installed QEMU has.
+//!
+//! Closed by default: a type or property passes only when the backend announced it, config granted
+//! it, QEMU has it, and no rule of the host forbids it. The result, `CheckedPlan`, is the only
+//! thing that `command` renders.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use super::keyval;
+use super::paths;
+use super::schema::{ProbeError, Properties, Qemu, QemuInfo, TypeQuestion};
+use crate::spec::permissions::{Permissions, TypeGrant};
+use crate::spec::plan::{Firmware, LaunchPlan, Property, Transport, Typed, Value};
+use crate::spec::request::{Accelerator, LaunchRequest};
+use crate::spec::printable;
+
+/// Why a plan is not started.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckError {
+    /// The backend broke a rule of the contract.
+    #[error("{argument}: {rule}")]
+    Rule { argument: String, rule: String },
+    /// The plan is sound, but this host, QEMU or request does not allow it.
+    #[error("{what}")]
+    Unsupported { what: String, remedy: String },
+    #[error(transparent)]
+    Probe(#[from] ProbeError),
+}
+
+fn rule(argument: impl Into<String>, rule: impl Into<String>) -> CheckError {
+    CheckError::Rule { argument: printable(&argument.into()), rule: printable(&rule.into()) }
+}
+
+/// What the installed QEMU says about the types of one plan.
+#[derive(Clone, Debug)]
+pub struct Knowledge {
+    pub info: Arc<QemuInfo>,
+    machine: Option<Arc<Properties>>,
+    cpu: Option<Arc<Properties>>,
+    devices: HashMap<String, Arc<Properties>>,
+}
+
+impl Knowledge {
+    /// Asks QEMU about every type of `plan` and of the host's own devices.
+    pub async fn gather(
+        qemu: &Qemu,
+        plan: &LaunchPlan,
+        request: &LaunchRequest,
+    ) -> Result<Self, ProbeError> {
+        let info = qemu.info().await?;
+        let machine = qemu.properties(TypeQuestion::Qom(format!("{}-machine", plan.machine.kind)));
+        let machine = machine.await?;
+        let cpu = qemu.properties(TypeQuestion::Qom(cpu_type(
+            &plan.cpu.kind,
+            &request.host.architecture,
+        )));
+        let cpu = cpu.await?;
+        let mut devices = HashMap::new();
+        let own = request
+            .devices
+            .iter()
+            .flat_map(|device| host_device_types(&device.kind, plan.devices.transport));
+        for kind in plan.extra_devices.iter().map(|device| device.kind.clone()).chain(own) {
+            if !devices.contains_key(&kind)
+                && let Some(properties) = qemu.properties(TypeQuestion::Device(kind.clone())).await?
+            {
+                devices.insert(kind, properties);
+            }
+        }
+        Ok(Self { info, machine, cpu, devices })
+    }
+
+    /// Whether the installed QEMU's device has the property.
+    pub fn device_has(&self, kind: &str, property: &str) -> bool {
+        self.devices.get(kind).is_some_and(|properties| properties.contains_key(property))
+    }
+}
+
+/// QEMU's device types for a device of the host.
+pub fn host_device_types(kind: &str, transport: Transport) -> Vec<String> {
+    let suffix = transport.device_suffix();
+    match kind {
+        "net" => vec![format!("virtio-net-{suffix}")],
+        "share-9p" => vec![format!("virtio-9p-{suffix}")],
+        "disk" => vec![format!("virtio-scsi-{suffix}"), "scsi-hd".to_owned()],
+        _ => Vec::new(),
+    }
+}
+
+/// QOM type of a CPU model (QEMU, `CPU_RESOLVING_TYPE` of each target).
+pub fn cpu_type(model: &str, architecture: &str) -> String {
+    match architecture {
+        "aarch64" => format!("{model}-arm-cpu"),
+        other => format!("{model}-{other}-cpu"),
+    }
+}
+
+/// A plan that may be started.
+#[derive(Clone, Debug)]
+pub struct CheckedPlan {
+    plan: LaunchPlan,
+    knowledge: Knowledge,
+}
+
+impl CheckedPlan {
+    pub fn plan(&self) -> &LaunchPlan {
+        &self.plan
+    }
+
+    pub fn knowledge(&self) -> &Knowledge {
+        &self.knowledge
+    }
+}
+
+/// Checks `plan`.
+pub fn check(
+    plan: LaunchPlan,
+    request: &LaunchRequest,
+    permissions: &Permissions,
+    knowledge: Knowledge,
+) -> Result<CheckedPlan, CheckError> {
+    let checker = Checker { permissions, knowledge: &knowledge, request };
+    checker.machine(&plan.machine)?;
+    checker.cpu(&plan.cpu)?;
+    checker.numbers("smp", &plan.smp, &paths::SMP_PROPERTIES)?;
+    checker.numbers("memory", &plan.memory, &paths::MEMORY_PROPERTIES)?;
+    if let Some(backend) = &plan.memory_backend {
+        if !backend.kind.starts_with("memory-backend-") {
+            return Err(rule("memory-backend", format!("{:?} backs no memory", backend.kind)));
+        }
+        if backend.properties.iter().any(|property| property.path == "size") {
+            return Err(rule("memory-backend.size", "the host sets it from the request"));
+        }
+        checker.object("memory-backend", backend)?;
+    }
+    for (index, object) in plan.objects.iter().enumerate() {
+        checker.object(&format!("objects[{index}]"), object)?;
+    }
+    for (index, device) in plan.extra_devices.iter().enumerate() {
+        checker.device(&format!("extra-devices[{index}]"), device)?;
+    }
+    checker.virtio_properties(&plan.devices.virtio_properties)?;
+    checker.firmware(&plan)?;
+    checker.host_rules(&plan)?;
+    Ok(CheckedPlan { plan, knowledge })
+}
+
+struct Checker<'a> {
+    permissions: &'a Permissions,
+    knowledge: &'a Knowledge,
+    request: &'a LaunchRequest,
+}
+
+impl Checker<'_> {
+    fn unsupported(&self, what: String) -> CheckError {
+        CheckError::Unsupported {
+            what: format!("QEMU {} {what}", self.knowledge.info.version),
+            remedy: "install a QEMU that has it, or choose another backend, machine or CPU".to_owned(),
+        }
+    }
+
+    fn machine(&self, machine: &Typed) -> Result<(), CheckError> {
+        if machine.id.is_some() {
+            return Err(rule("machine.id", "a machine has no id"));
+        }
+        let Some(known) = self
+            .knowledge
+            .machine
+            .as_ref()
+            .filter(|_| self.knowledge.info.machine(&machine.kind).is_some())
+        else {
+            return Err(self.unsupported(format!("has no machine {:?}", machine.kind)));
+        };
+        for property in &machine.properties {
+            let at = format!("machine.{}", property.path);
+            if let Some(instead) = paths::machine_owner(&property.path) {
+                return Err(rule(at, format!("the host renders it from {instead}")));
+            }
+            if paths::is_path("machine", &property.path) {
+                return Err(rule(at, "QEMU opens or writes it as a file; a machine names no file"));
+            }
+            let Some(kind) = known.get(&property.path) else {
+                return Err(self.unsupported(format!("has no property {:?} of {}", property.path, machine.kind)));
+            };
+            let is_text = matches!(kind.as_str(), "str" | "string");
+            if is_text && !self.permissions.machine_texts.contains(&property.path) {
+                return Err(rule(
+                    at,
+                    "it is a text, which needs an announcement in `machine-texts` and a grant in config",
+                ));
+            }
+            scalar(&at, &property.value, kind)?;
+        }
+        Ok(())
+    }
+
+    fn cpu(&self, cpu: &Typed) -> Result<(), CheckError> {
+        if cpu.id.is_some() {
+            return Err(rule("cpu.id", "a CPU model has no id"));
+        }
+        let Some(known) = &self.knowledge.cpu else {
+            return Err(self.unsupported(format!("has no CPU model {:?}", cpu.kind)));
+        };
+        if cpu.kind == "host" && self.request.host.accelerator != Accelerator::Kvm {
+            return Err(CheckError::Unsupported {
+                what: "CPU model \"host\" needs the accelerator kvm".to_owned(),
+                remedy: "set `qemu.accelerator = \"kvm\"`, or choose another CPU model".to_owned(),
+            });
+        }
+        for property in &cpu.properties {
+            let at = format!("cpu.{}", property.path);
+            let Some(kind) = known.get(&property.path) else {
+                return Err(self.unsupported(format!("has no property {:?} of CPU model {}", property.path, cpu.kind)));
+            };
+            scalar(&at, &property.value, kind)?;
+        }
+        Ok(())
+    }
+
+    /// `-smp` and `-m` take counts and sizes only.
+    fn numbers(
+        &self,
+        option: &str,
+        properties: &[Property],
+        allowed: &[&str],
+    ) -> Result<(), CheckError> {
+        for property in properties {
+            let at = format!("{option}.{}", property.path);
+            if !allowed.contains(&property.path.as_str()) {
+                return Err(rule(at, format!("the host renders it, or it is none of {}", allowed.join(", "))));
+            }
+            if !matches!(property.value, Value::Unsigned(_)) {
+                return Err(rule(at, "it has to be `unsigned`"));
+            }
+        }
+        Ok(())
+    }
+
+    fn object(&self, at: &str, object: &Typed) -> Result<(), CheckError> {
+        let grant = granted(at, "objects", &object.kind, &self.permissions.objects)?;
+        let Some(known) = self.knowledge.info.object(&object.kind) else {
+            return Err(self.unsupported(format!("has no object type {:?}", object.kind)));
+        };
+        for property in &object.properties {
+            let at = format!("{at} {}.{}", object.kind, property.path);
+            let path = schema_path(&property.path);
+            self.may_set(&at, &object.kind, &path, property, grant)?;
+            let Some(kind) = known.get(&path) else {
+                return Err(self.unsupported(format!("has no property {:?} of {}", property.path, object.kind)));
+            };
+            json_kind(&at, &property.value, kind)?;
+        }
+        let entries = object.properties.iter().map(|p| (p.path.clone(), serde_json::Value::Null));
+        keyval::nest(entries).map_err(|error| rule(format!("{at} {}", object.kind), error.to_string()))?;
+        Ok(())
+    }
+
+    fn device(&self, at: &str, device: &Typed) -> Result<(), CheckError> {
+        let grant = granted(at, "devices", &device.kind, &self.permissions.devices)?;
+        let Some(known) = self.knowledge.devices.get(&device.kind) else {
+            return Err(self.unsupported(format!("has no device {:?}", device.kind)));
+        };
+        for property in &device.properties {
+            let at = format!("{at} {}.{}", device.kind, property.path);
+            self.may_set(&at, &device.kind, &property.path, property, grant)?;
+            // The bus is an option of `-device` itself, not a property of the type.
+            if property.path == "bus" {
+                scalar(&at, &property.value, "str")?;
+                continue;
+            }
+            let Some(kind) = known.get(&property.path) else {
+                return Err(self.unsupported(format!("has no property {:?} of {}", property.path, device.kind)));
+            };
+            match &property.value {
+                Value::File(_) | Value::HostPath(_) => {}
+                value => scalar(&at, value, kind)?,
+            }
+        }
+        Ok(())
+    }
+
+    /// The grant, and the rule that paths are files or granted host paths and nothing else is.
+    fn may_set(
+        &self,
+        at: &str,
+        kind: &str,
+        path: &str,
+        property: &Property,
+        grant: &TypeGrant,
+    ) -> Result<(), CheckError> {
+        if !grant.properties.contains(path) {
+            return Err(rule(at, format!(
+                "it is not granted: config must grant property {path:?} of {kind:?}, and the backend must announce it"
+            )));
+        }
+        let is_path = grant.paths.contains(path) || paths::is_path(kind, path);
+        match (&property.value, is_path) {
+            (Value::File(_), true) => Ok(()),
+            (Value::HostPath(host_path), true) => {
+                if self.permissions.allows_host_path(host_path) {
+                    Ok(())
+                } else {
+                    Err(rule(at, format!("host path {host_path:?} is not granted (`grants.host-paths`)")))
+                }
+            }
+            (Value::File(_) | Value::HostPath(_), false) => {
+                Err(rule(at, "a file or host path goes only into a property that is announced as a path"))
+            }
+            (value, true) => Err(rule(at, format!(
+                "QEMU takes it as a path, so it has to be a `file` or a granted `host-path`, not `{}`",
+                value.kind()
+            ))),
+            (_, false) => Ok(()),
+        }
+    }
+
+    fn virtio_properties(&self, properties: &[Property]) -> Result<(), CheckError> {
+        for property in properties {
+            let at = format!("devices.virtio-properties.{}", property.path);
+            if paths::is_path("virtio", &property.path) {
+                return Err(rule(at, "QEMU takes it as a path"));
+            }
+            scalar(&at, &property.value, "OnOffAuto")?;
+        }
+        Ok(())
+    }
+
+    fn firmware(&self, plan: &LaunchPlan) -> Result<(), CheckError> {
+        match &plan.firmware {
+            Firmware::None | Firmware::Bios(_) => Ok(()),
+            Firmware::Igvm(_) if self.knowledge.info.object("igvm-cfg").is_none() => {
+                Err(self.unsupported("is built without IGVM (no object type \"igvm-cfg\")".to_owned()))
+            }
+            Firmware::Igvm(_) => Ok(()),
+            Firmware::Pflash(pflash) => {
+                for option in &pflash.options {
+                    let at = format!("firmware.pflash.options.{}", option.path);
+                    match (option.path.as_str(), &option.value) {
+                        ("code.readonly", Value::Boolean(_)) => {}
+                        ("code.unit" | "vars.unit", Value::Unsigned(0..=1)) => {}
+                        ("code.format" | "vars.format", Value::Text(format))
+                            if matches!(format.as_str(), "raw" | "qcow2") => {}
+                        _ => {
+                            return Err(rule(
+                                at,
+                                "options are code.readonly (boolean), code.unit and vars.unit (0 or 1), code.format and vars.format (raw or qcow2)",
+                            ));
+                        }
+                    }
+                }
+                Ok(())
+            }
+        }
+    }
+
+    fn host_rules(&self, plan: &LaunchPlan) -> Result<(), CheckError> {
+        if let Some(device) =
+            self.request.devices.iter().find(|device| plan.devices.refused.contains(&device.kind))
+        {
+            return Err(CheckError::Unsupported {
+                what: format!("the backend cannot have the device {:?} ({})", device.id, device.kind),
+                remedy: "leave the device out, or choose another backend".to_owned(),
+            });
+        }
+        for device in &self.request.devices {
+            for kind in host_device_types(&device.kind, plan.devices.transport) {
+                if !self.knowledge.devices.contains_key(&kind) {
+                    return Err(self.unsupported(format!("has no device {kind:?}")));
+                }
+            }
+        }
+        if plan.guard.is_some() && self.request.host.accelerator != Accelerator::Kvm {
+            return Err(CheckError::Unsupported {
+                what: "the plan guards the guest, and a guard without KVM protects nothing".to_owned(),
+                remedy: "set `qemu.accelerator = \"kvm\"`, or name a backend without protection".to_owned(),
+            });
+        }
+        if let Some(lease) = plan.leases.first() {
+            return Err(CheckError::Unsupported {
+                what: format!("the plan needs {} of the host resource {:?}, and this host keeps no such account yet", lease.amount, lease.name),
+                remedy: "use a backend that needs no counted resource".to_owned(),
+            });
+        }
+        Ok(())
+    }
+}
+
+fn granted<'a>(
+    at: &str,
+    what: &str,
+    kind: &str,
+    grants: &'a std::collections::BTreeMap<String, TypeGrant>,
+) -> Result<&'a TypeGrant, CheckError> {
+    grants.get(kind).ok_or_else(|| {
+        rule(at, format!(
+            "type {kind:?} is not granted: the backend must announce it, and config must grant it (`grants.{what}`)"
+        ))
+    })
+}
+
+/// A path with list indices as `*`, as schema and grants write it.
+fn schema_path(path: &str) -> String {
+    path.split('.')
+        .map(|segment| if segment.bytes().all(|b| b.is_ascii_digit()) { "*" } else { segment })
+        .collect::<Vec<_>>()
+        .join(".")
+}
+
+/// A value for a keyval option whose QOM property has the type `kind`.
+fn scalar(at: &str, value: &Value, kind: &str) -> Result<(), CheckError> {
+    if kind.starts_with("link<") || kind.starts_with("child<") || kind == "struct" {
+        return Err(rule(at, "it refers to an object, which only the host does"));
+    }
+    let is_free_text = matches!(kind, "str" | "string");
+    match value {
+        Value::Boolean(_) | Value::Integer(_) | Value::Unsigned(_) => Ok(()),
+        Value::Text(_) if is_free_text => Ok(()),
+        // An enum member, a number in text form: nothing that option syntax gives a meaning to.
+        Value::Text(text)
+            if !text.is_empty()
+                && text.len() <= 64
+                && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._+:".contains(&b)) =>
+        {
+            Ok(())
+        }
+        Value::Text(text) => Err(rule(
+            at,
+            format!("{text:?} is no value of QEMU type {kind:?} (letters, digits, `-._+:`)"),
+        )),
+        other => Err(rule(at, format!("a `{}` does not fit QEMU type {kind:?}", other.kind()))),
+    }
+}
+
+/// A value for a JSON option whose QAPI member has the kind `kind`.
+fn json_kind(at: &str, value: &Value, kind: &str) -> Result<(), CheckError> {
+    let fits = match (value, kind) {
+        (Value::Boolean(_), "boolean") => true,
+        (Value::Integer(_) | Value::Unsigned(_), "int" | "number") => true,
+        (Value::Text(_) | Value::Bytes(_) | Value::File(_) | Value::HostPath(_), "str") => true,
+        (Value::Text(text), kind) => kind
+            .strip_prefix("enum(")
+            .and_then(|rest| rest.strip_suffix(')'))
+            .is_some_and(|values| values.split('|').any(|value| value == text)),
+        _ => false,
+    };
+    if fits {
+        return Ok(());
+    }
+    Err(rule(at, format!("a `{}` does not fit QEMU's type {kind}", value.kind())))
+}

@@ -1,0 +1,224 @@
+//! A QMP client: one connection, one command at a time, every wait with a deadline.
+//!
+//! The general QMP crates decode events into a closed set and fail on one that a newer QEMU adds;
+//! this client reads only what it needs and lets the rest pass.
+
+use std::time::Duration;
+
+use serde_json::{Value as Json, json};
+use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+/// Deadline of a command on a QEMU that is well: it answers within milliseconds.
+pub const COMMAND_TIME: Duration = Duration::from_secs(5);
+/// Longest line that is read; the schema, QEMU's longest answer, has about 300 KiB.
+const MAX_LINE: usize = 8 << 20;
+/// Lifecycle events that may wait for the owner; further ones are dropped.
+const EVENT_QUEUE: usize = 64;
+/// Events that say something about the life of a VM. All others pass unread.
+const LIFECYCLE_EVENTS: [&str; 7] =
+    ["SHUTDOWN", "STOP", "RESUME", "RESET", "POWERDOWN", "GUEST_PANICKED", "GUEST_CRASHLOADED"];
+
+#[derive(Debug, thiserror::Error)]
+pub enum QmpError {
+    #[error("QEMU closed the monitor during {during}")]
+    Closed { during: String },
+    #[error("QEMU did not answer {during} within {} s", .limit.as_secs())]
+    Timeout { during: String, limit: Duration },
+    #[error("QEMU refused {command}: {description}")]
+    Refused { command: String, description: String },
+    #[error("QEMU's answer to {during} is not QMP: {what}")]
+    Protocol { during: String, what: String },
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QmpEvent {
+    pub name: String,
+    pub data: Json,
+}
+
+/// A connection past the capabilities handshake.
+#[derive(Debug)]
+pub struct Qmp {
+    writer: Box<dyn Writer>,
+    replies: mpsc::Receiver<Json>,
+    events: mpsc::Receiver<QmpEvent>,
+    reader: tokio::task::JoinHandle<()>,
+    version: String,
+    next_id: u64,
+}
+
+trait Writer: AsyncWrite + Send + Unpin + std::fmt::Debug {}
+impl<T: AsyncWrite + Send + Unpin + std::fmt::Debug> Writer for T {}
+
+impl Drop for Qmp {
+    fn drop(&mut self) {
+        self.reader.abort();
+    }
+}
+
+impl Qmp {
+    /// Waits for the greeting and negotiates capabilities.
+    pub async fn connect<R, W>(read: R, write: W, greeting_time: Duration) -> Result<Self, QmpError>
+    where
+        R: AsyncRead + Send + Unpin + 'static,
+        W: AsyncWrite + Send + Unpin + std::fmt::Debug + 'static,
+    {
+        let (reply_sender, mut replies) = mpsc::channel(1);
+        let (event_sender, events) = mpsc::channel(EVENT_QUEUE);
+        let reader = tokio::spawn(read_lines(read, reply_sender, event_sender));
+        let during = || "the greeting".to_owned();
+        let greeting = match timeout(greeting_time, replies.recv()).await {
+            Err(_) => return Err(QmpError::Timeout { during: during(), limit: greeting_time }),
+            Ok(None) => return Err(QmpError::Closed { during: during() }),
+            Ok(Some(greeting)) => greeting,
+        };
+        let version = &greeting["QMP"]["version"]["qemu"];
+        let (Some(major), Some(minor), Some(micro)) =
+            (version["major"].as_u64(), version["minor"].as_u64(), version["micro"].as_u64())
+        else {
+            return Err(QmpError::Protocol { during: during(), what: shorten(&greeting) });
+        };
+        let version = format!("{major}.{minor}.{micro}");
+        let mut qmp =
+            Self { writer: Box::new(write), replies, events, reader, version, next_id: 0 };
+        qmp.execute("qmp_capabilities", json!({})).await?;
+        Ok(qmp)
+    }
+
+    /// QEMU's version as the greeting gave it.
+    pub fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// Runs one command within `COMMAND_TIME`.
+    pub async fn execute(&mut self, command: &str, arguments: Json) -> Result<Json, QmpError> {
+        self.execute_within(command, arguments, COMMAND_TIME).await
+    }
+
+    pub async fn execute_within(
+        &mut self,
+        command: &str,
+        arguments: Json,
+        limit: Duration,
+    ) -> Result<Json, QmpError> {
+        let closed = || QmpError::Closed { during: command.to_owned() };
+        self.next_id += 1;
+        let id = self.next_id;
+        let mut line = json!({"execute": command, "arguments": arguments, "id": id}).to_string();
+        line.push('\n');
+        let exchange = async {
+            self.writer.write_all(line.as_bytes()).await.map_err(|_| closed())?;
+            self.writer.flush().await.map_err(|_| closed())?;
+            // An answer to an earlier command that came too late is not this one's.
+            loop {
+                let reply = self.replies.recv().await.ok_or_else(closed)?;
+                if reply["id"].as_u64() == Some(id) {
+                    return Ok(reply);
+                }
+            }
+        };
+        let mut reply: Json = timeout(limit, exchange)
+            .await
+            .map_err(|_| QmpError::Timeout { during: command.to_owned(), limit })??;
+        if let Some(error) = reply.get("error") {
+            let description = error["desc"].as_str().unwrap_or("no description");
+            return Err(QmpError::Refused {
+                command: command.to_owned(),
+                description: crate::spec::printable(description),
+            });
+        }
+        match reply.get_mut("return") {
+            Some(value) => Ok(value.take()),
+            None => Err(QmpError::Protocol { during: command.to_owned(), what: shorten(&reply) }),
+        }
+    }
+
+    /// The next lifecycle event; `None` when QEMU closed the connection. Cancel-safe.
+    pub async fn event(&mut self) -> Option<QmpEvent> {
+        self.events.recv().await
+    }
+
+    /// A lifecycle event that has come already.
+    pub fn try_event(&mut self) -> Option<QmpEvent> {
+        self.events.try_recv().ok()
+    }
+}
+
+fn shorten(json: &Json) -> String {
+    json.to_string().chars().take(200).collect()
+}
+
+async fn read_lines<R: AsyncRead + Unpin>(
+    read: R,
+    replies: mpsc::Sender<Json>,
+    events: mpsc::Sender<QmpEvent>,
+) {
+    let mut read = BufReader::new(read);
+    let mut line = Vec::new();
+    loop {
+        line.clear();
+        let mut limited = tokio::io::AsyncReadExt::take(&mut read, MAX_LINE as u64);
+        match limited.read_until(b'\n', &mut line).await {
+            Ok(0) | Err(_) => return,
+            Ok(_) if !line.ends_with(b"\n") => return,
+            Ok(_) => {}
+        }
+        // A line that is no JSON ends the connection: nothing after it can be trusted.
+        let Ok(message) = serde_json::from_slice::<Json>(&line) else { return };
+        if let Some(name) = message["event"].as_str() {
+            if LIFECYCLE_EVENTS.contains(&name) {
+                let event = QmpEvent { name: name.to_owned(), data: message["data"].clone() };
+                // A full queue means that the owner is stuck; dropping keeps replies flowing.
+                if events.try_send(event).is_err() {
+                    tracing::warn!(event = name, "QMP event dropped");
+                }
+            }
+        } else if replies.send(message).await.is_err() {
+            return;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use tokio::io::AsyncWriteExt as _;
+
+    /// A peer that says `script` whatever it is told. QEMU itself cannot be made to misbehave so.
+    async fn talk(script: &'static [u8]) -> Result<Json, QmpError> {
+        let (ours, mut theirs) = tokio::io::duplex(1 << 16);
+        theirs.write_all(script).await.unwrap();
+        let (read, write) = tokio::io::split(ours);
+        let mut qmp = Qmp::connect(read, write, Duration::from_secs(1)).await?;
+        let limit = Duration::from_millis(50);
+        let answer = qmp.execute_within("query-status", json!({}), limit).await;
+        drop(theirs);
+        answer
+    }
+
+    const GREETING: &str = r#"{"QMP":{"version":{"qemu":{"major":10,"minor":0,"micro":2},"package":""},"capabilities":[]}}"#;
+
+    #[tokio::test]
+    async fn a_misbehaving_peer_is_a_typed_error() {
+        let script = |tail: &str| -> &'static [u8] {
+            format!("{GREETING}\n{{\"return\":{{}},\"id\":1}}\n{tail}").leak().as_bytes()
+        };
+        assert!(matches!(talk(b"").await, Err(QmpError::Timeout { .. })));
+        assert!(matches!(talk(b"hello\n").await, Err(QmpError::Closed { .. })));
+        assert!(matches!(talk(b"{\"QMP\":{}}\n").await, Err(QmpError::Protocol { .. })));
+        assert!(matches!(talk(script("")).await, Err(QmpError::Timeout { .. })));
+        assert!(matches!(talk(script("\x00\n")).await, Err(QmpError::Closed { .. })));
+        let refused = script("{\"error\":{\"class\":\"X\",\"desc\":\"no\\u001b\"},\"id\":2}\n");
+        match talk(refused).await {
+            Err(QmpError::Refused { description, .. }) => assert_eq!(description, "no\u{fffd}"),
+            other => panic!("{other:?}"),
+        }
+        // Events and late answers in between do not disturb.
+        let noisy = script(
+            "{\"event\":\"NEW_IN_QEMU_99\",\"data\":{}}\n{\"return\":0,\"id\":1}\n{\"return\":{\"status\":\"running\"},\"id\":2}\n",
+        );
+        assert_eq!(talk(noisy).await.unwrap()["status"], "running");
+    }
+}

@@ -1,0 +1,176 @@
+//! What a caller asks for, after validation, and the request that a backend sees.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::Origin;
+use super::plan::{Property, Value};
+
+/// A validated wish for a VM. What is `None` takes the operator's default.
+#[derive(Clone, Debug, Default)]
+pub struct VmSpec {
+    pub name: String,
+    pub backend: Option<String>,
+    pub vcpus: Option<u32>,
+    pub memory_bytes: Option<u64>,
+    pub machine: Option<String>,
+    pub cpu: Option<String>,
+    pub boot: Option<Boot>,
+    pub kernel_cmdline: Option<String>,
+    /// Added to whichever command line applies, after a blank.
+    pub kernel_cmdline_suffix: Option<String>,
+    /// Lines of the guest's `environment`, in order. Secret.
+    pub environment: Vec<(String, Secret<String>)>,
+    pub certificates: Certificates,
+    pub settings: BTreeMap<String, String>,
+    pub ttl: Option<Duration>,
+    pub require_confidential: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Boot {
+    Kernel,
+    Disk,
+}
+
+impl Boot {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Kernel => "kernel",
+            Self::Disk => "disk",
+        }
+    }
+}
+
+/// PEM files of the certificate share.
+#[derive(Clone, Debug, Default)]
+pub struct Certificates {
+    pub client_certificate: Option<Secret<Vec<u8>>>,
+    pub client_key: Option<Secret<Vec<u8>>>,
+    pub server_ca: Option<Secret<Vec<u8>>>,
+}
+
+/// A value that never shows itself in `Debug` output, and so not in a log.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Secret<T>(T);
+
+impl<T> Secret<T> {
+    pub fn new(value: T) -> Self {
+        Self(value)
+    }
+
+    pub fn reveal(&self) -> &T {
+        &self.0
+    }
+}
+
+impl<T> std::fmt::Debug for Secret<T> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("<secret>")
+    }
+}
+
+/// A file of a request: opened once, and that descriptor is what a backend reads and QEMU gets.
+#[derive(Clone, Debug)]
+pub struct RequestFile {
+    pub id: u32,
+    pub role: String,
+    pub path: PathBuf,
+    pub size: u64,
+    pub origin: Origin,
+    pub handle: Arc<File>,
+}
+
+impl RequestFile {
+    /// Last path component, for messages.
+    pub fn label(&self) -> String {
+        let name = self.path.file_name().unwrap_or(self.path.as_os_str());
+        super::printable(&name.to_string_lossy())
+    }
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Choice {
+    pub value: String,
+    pub origin: Origin,
+}
+
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Setting {
+    pub key: String,
+    pub value: Value,
+    pub origin: Origin,
+}
+
+/// A device that the host attaches to every VM of the request.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct HostDevice {
+    pub kind: String,
+    pub id: String,
+    pub properties: Vec<Property>,
+}
+
+/// What a backend knows of the host when it checks or plans.
+#[derive(Clone, Debug)]
+pub struct HostContext {
+    pub architecture: String,
+    pub accelerator: Accelerator,
+    pub settings: Vec<Setting>,
+    pub files: Vec<RequestFile>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Accelerator {
+    Kvm,
+    Tcg,
+}
+
+impl Accelerator {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Kvm => "kvm",
+            Self::Tcg => "tcg",
+        }
+    }
+}
+
+/// A request with every default filled in: the input of `plan`.
+#[derive(Clone, Debug)]
+pub struct LaunchRequest {
+    pub host: HostContext,
+    pub vcpus: u32,
+    pub memory_bytes: u64,
+    pub boot: Boot,
+    pub machine: Option<Choice>,
+    pub cpu: Option<Choice>,
+    pub kernel_cmdline: String,
+    pub devices: Vec<HostDevice>,
+}
+
+impl LaunchRequest {
+    pub fn file(&self, id: u32) -> Option<&RequestFile> {
+        self.host.files.iter().find(|file| file.id == id)
+    }
+
+    pub fn file_with_role(&self, role: &str) -> Option<&RequestFile> {
+        self.host.files.iter().find(|file| file.role == role)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Secret;
+
+    #[test]
+    fn a_secret_does_not_show_itself() {
+        let text = format!("{:?}", Secret::new("canary".to_owned()));
+        assert!(!text.contains("canary"), "{text}");
+    }
+}

@@ -1,0 +1,28 @@
+//! VMs: one task owns each, and nobody else changes it.
+//!
+//! ```text
+//!            launch                    QEMU ends
+//!  Creating ───────▶ Starting ─▶ Running ─────▶ Exited
+//!     │                 │           │              │
+//!     │ failure         │ failure   │ remove, TTL  │ remove, TTL
+//!     ▼                 ▼           ▼              ▼
+//!  (unwound, not listed)        Removing ──▶ (not listed)
+//! ```
+//!
+//! `manager` is the registry and the admission; `planning` turns a wish into a checked plan;
+//! `launch` is the recipe from plan to running QEMU; `task` owns the VM from then on; `stop` is the
+//! ladder down. Everyone else reads the status that the task publishes.
+
+pub mod config;
+pub mod error;
+pub mod facts;
+pub mod files;
+pub mod launch;
+pub mod manager;
+pub mod planning;
+pub mod shares;
+pub mod standalone;
+pub mod status;
+
+mod stop;
+mod task;

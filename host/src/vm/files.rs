@@ -1,0 +1,209 @@
+//! Files of a request: opened once. What was opened is what a backend reads and what QEMU gets.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{Read as _, Seek as _, Write as _};
+use std::os::fd::OwnedFd;
+use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::path::Path;
+use std::sync::Arc;
+
+use rustix::fs::{MemfdFlags, OFlags, SealFlags};
+
+use super::config::{BUILT_IN_FILES, VmDefaults};
+use super::error::CreateError;
+use crate::backend::settings::{SettingInput, SettingValue};
+use crate::qemu::process::Credentials;
+use crate::spec::Origin;
+use crate::spec::plan::Value;
+use crate::spec::request::{RequestFile, Setting};
+
+/// Opens every file that config names, every built-in one that is there, and the files of settings.
+///
+/// A file that was named and is missing is an error; a built-in default that is missing is left
+/// out.
+pub fn open(
+    defaults: &VmDefaults,
+    settings: Vec<(SettingInput, Origin)>,
+) -> Result<(Vec<RequestFile>, Vec<Setting>), CreateError> {
+    let mut files = Vec::new();
+    let mut next_id = 1;
+    let mut add = |role: &str, path: &Path, origin: Origin| -> Result<Option<u32>, CreateError> {
+        match open_file(path) {
+            Ok((handle, size)) => {
+                let id = next_id;
+                next_id += 1;
+                files.push(RequestFile {
+                    id,
+                    role: role.to_owned(),
+                    path: path.to_owned(),
+                    size,
+                    origin,
+                    handle: Arc::new(handle),
+                });
+                Ok(Some(id))
+            }
+            Err(_) if origin == Origin::BuiltIn => Ok(None),
+            Err(source) => {
+                Err(CreateError::File { role: role.to_owned(), path: path.to_owned(), source })
+            }
+        }
+    };
+    for (role, built_in) in BUILT_IN_FILES {
+        match defaults.file(role) {
+            Some(path) => add(role, path, Origin::Operator)?,
+            None => add(role, Path::new(built_in), Origin::BuiltIn)?,
+        };
+    }
+    let mut resolved = Vec::new();
+    for (input, origin) in settings {
+        let value = match input.value {
+            SettingValue::Plain(value) => value,
+            SettingValue::File(path) => {
+                match add(&format!("setting:{}", input.key), &path, origin)? {
+                    Some(id) => Value::File(id),
+                    None => continue,
+                }
+            }
+        };
+        resolved.push(Setting { key: input.key, value, origin });
+    }
+    Ok((files, resolved))
+}
+
+fn open_file(path: &Path) -> std::io::Result<(File, u64)> {
+    // Without blocking: a FIFO would hold the daemon until somebody writes to it.
+    let file = std::fs::OpenOptions::new()
+        .read(true)
+        .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
+        .open(path)?;
+    let metadata = file.metadata()?;
+    if !metadata.is_file() {
+        return Err(std::io::Error::other("it is not a regular file"));
+    }
+    Ok((file, metadata.len()))
+}
+
+/// Descriptors for QEMU, and the path under which QEMU opens each.
+#[derive(Debug)]
+pub struct Passed {
+    pub descriptors: Vec<(OwnedFd, i32)>,
+    pub paths: BTreeMap<u32, String>,
+}
+
+/// First descriptor number that files get in QEMU; below are the standard three and the host's own.
+const FIRST_FD: i32 = 10;
+
+/// Makes each file of `wanted` openable for a QEMU with `credentials`.
+///
+/// QEMU opens `/proc/self/fd/N` again, which asks for permission on the file itself. A file that
+/// QEMU's user may not read is passed as a sealed copy in memory.
+pub fn pass(
+    files: &[RequestFile],
+    wanted: impl Fn(u32) -> bool,
+    credentials: Credentials,
+) -> Result<Passed, CreateError> {
+    let mut passed = Passed { descriptors: Vec::new(), paths: BTreeMap::new() };
+    for (number, file) in (FIRST_FD..).zip(files.iter().filter(|file| wanted(file.id))) {
+        let error = |source| CreateError::File {
+            role: file.role.clone(),
+            path: file.path.clone(),
+            source,
+        };
+        let descriptor = if is_readable(&file.handle, credentials).map_err(error)? {
+            file.handle.try_clone().map_err(error)?.into()
+        } else {
+            sealed_copy(&file.handle).map_err(error)?
+        };
+        passed.descriptors.push((descriptor, number));
+        passed.paths.insert(file.id, format!("/proc/self/fd/{number}"));
+    }
+    Ok(passed)
+}
+
+fn is_readable(file: &File, credentials: Credentials) -> std::io::Result<bool> {
+    Ok(match credentials {
+        Credentials::Daemon => true,
+        Credentials::User { .. } => file.metadata()?.mode() & 0o004 != 0,
+    })
+}
+
+fn sealed_copy(source: &File) -> std::io::Result<OwnedFd> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let mut copy = File::from(rustix::fs::memfd_create("casemate-file", flags)?);
+    let mut source = source.try_clone()?;
+    source.rewind()?;
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match source.read(&mut buffer)? {
+            0 => break,
+            count => copy.write_all(&buffer[..count])?,
+        }
+    }
+    let seals = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
+    rustix::fs::fcntl_add_seals(&copy, seals)?;
+    Ok(copy.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt as _;
+
+    #[test]
+    fn a_named_file_that_is_missing_is_an_error_and_a_built_in_one_is_left_out() {
+        let (files, _) = open(&VmDefaults::default(), Vec::new()).unwrap();
+        assert!(files.iter().all(|file| file.origin == Origin::BuiltIn));
+        assert!(!files.iter().any(|file| file.role == "kernel"));
+        let defaults = VmDefaults { kernel: Some("/no/such/kernel".into()), ..VmDefaults::default() };
+        match open(&defaults, Vec::new()) {
+            Err(CreateError::File { role, .. }) => assert_eq!(role, "kernel"),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn neither_a_folder_nor_a_fifo_is_a_file() {
+        let temp = tempfile::tempdir().unwrap();
+        let fifo = temp.path().join("fifo");
+        rustix::fs::mknodat(
+            rustix::fs::CWD,
+            &fifo,
+            rustix::fs::FileType::Fifo,
+            rustix::fs::Mode::RUSR,
+            0,
+        )
+        .unwrap();
+        for path in [temp.path(), fifo.as_path()] {
+            assert!(open_file(path).is_err(), "{}", path.display());
+        }
+    }
+
+    #[test]
+    fn a_private_file_reaches_another_user_as_a_sealed_copy() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("kernel");
+        std::fs::write(&path, b"content").unwrap();
+        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
+        let (handle, size) = open_file(&path).unwrap();
+        let file = RequestFile {
+            id: 7,
+            role: "kernel".to_owned(),
+            path,
+            size,
+            origin: Origin::Operator,
+            handle: Arc::new(handle),
+        };
+        let user = Credentials::User { uid: 65_534, gid: 65_534 };
+        let passed = pass(std::slice::from_ref(&file), |_| true, user).unwrap();
+        assert_eq!(passed.paths[&7], "/proc/self/fd/10");
+        let mut copy = File::from(passed.descriptors.into_iter().next().unwrap().0);
+        let mut content = String::new();
+        copy.rewind().unwrap();
+        copy.read_to_string(&mut content).unwrap();
+        assert_eq!(content, "content");
+        assert!(copy.write_all(b"x").is_err());
+        let own = pass(&[file], |_| false, Credentials::Daemon).unwrap();
+        assert!(own.descriptors.is_empty());
+    }
+}

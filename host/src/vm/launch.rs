@@ -1,0 +1,467 @@
+//! From a plan to a running QEMU, as a flat recipe. Every step's holdings are guards, so a failure
+//! at any point unwinds exactly what was taken.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs::File;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use serde_json::json;
+
+use super::error::{CreateError, Stage};
+use super::files;
+use super::manager::Host;
+use super::planning::Planned;
+use super::shares::{self, CERTIFICATES_SHARE, ENVIRONMENT_SHARE};
+use crate::lease::{PortLease, UidLease};
+use crate::probe;
+use crate::qemu::command::{self, Form, Resources};
+use crate::qemu::process::{self, Credentials, QemuProcess};
+use crate::qemu::qmp::{Qmp, QmpError};
+use crate::spec::VmId;
+use crate::spec::plan::Firmware;
+use crate::spec::request::{Accelerator, VmSpec};
+use crate::store::{RecordFolder, VmFolder, VmRecord};
+
+/// Numbers of the host's own descriptors in QEMU.
+const QMP_FD: i32 = 3;
+const KVM_FD: i32 = 4;
+/// Deadline of `qemu-img`, which only writes a header.
+const DISK_TOOL_TIME: Duration = Duration::from_secs(30);
+
+/// What a VM holds besides its process, in the order in which it goes: the record last.
+#[derive(Debug)]
+pub struct Holdings {
+    pub port: Option<PortLease>,
+    _folder: VmFolder,
+    _uid: Option<UidLease>,
+    pub record: RecordFolder,
+}
+
+/// A QEMU that runs the guest.
+#[derive(Debug)]
+pub struct Launched {
+    pub process: QemuProcess,
+    pub qmp: Qmp,
+    pub holdings: Holdings,
+    pub agent_address: Option<SocketAddr>,
+}
+
+/// Everything that exists before QEMU does.
+#[derive(Debug)]
+pub struct Prepared {
+    folder: VmFolder,
+    uid: Option<UidLease>,
+    record: RecordFolder,
+    credentials: Credentials,
+    arguments: Vec<String>,
+    descriptors: Vec<(OwnedFd, i32)>,
+    pub console: Arc<File>,
+}
+
+/// Makes folders, shares, copies and descriptors, and renders the command.
+pub async fn prepare(
+    host: &Host,
+    id: VmId,
+    spec: &VmSpec,
+    planned: &Planned,
+) -> Result<Prepared, CreateError> {
+    let uid = match &host.uids {
+        Some(uids) => Some(uids.take()?),
+        None => None,
+    };
+    let owner = uid.as_ref().map(UidLease::uid);
+    let credentials = owner.map_or(Credentials::Daemon, |uid| Credentials::User { uid, gid: uid });
+    let record = host.store.create_record(id)?;
+    let folder = host.store.create_vm_folder(id, owner)?;
+    let console = folder.create_file(&folder.path().join("console.log"), 0o600, b"")?;
+    let mut resources = Resources {
+        console: text(&folder.path().join("console.log"))?,
+        shares: write_shares(&folder, spec, id)?,
+        ..Resources::default()
+    };
+    let plan = planned.checked.plan();
+    if let Firmware::Pflash(pflash) = &plan.firmware
+        && let Some(template) = pflash.vars_template.and_then(|id| planned.request.file(id))
+    {
+        let path = folder.path().join("vars.fd");
+        let mut copy = folder.create_file(&path, 0o600, b"")?;
+        copy_file(&template.handle, &mut copy).map_err(|source| CreateError::File {
+            role: template.role.clone(),
+            path: template.path.clone(),
+            source,
+        })?;
+        resources.firmware_vars = Some(text(&path)?);
+    }
+    for file in &plan.generated {
+        let path = folder.path().join(format!("generated-{}", file.id));
+        folder.create_file(&path, 0o600, &file.content)?;
+        resources.files.insert(file.id, text(&path)?);
+    }
+    if planned.request.devices.iter().any(|device| device.kind == "disk") {
+        resources.disk_overlay = Some(make_overlay(planned, &folder).await?);
+    }
+    // The image of the disk is no file that QEMU opens by a descriptor: its overlay names it.
+    let wanted = |id: u32| planned.request.file(id).is_some_and(|file| file.role != "disk");
+    let passed = files::pass(&planned.request.host.files, wanted, credentials)?;
+    resources.files.extend(passed.paths);
+    let mut descriptors = passed.descriptors;
+    descriptors.push((record.listen()?.into(), QMP_FD));
+
+    let info = &planned.checked.knowledge().info;
+    let mut credentials = credentials;
+    let kvm_fd = match planned.request.host.accelerator {
+        Accelerator::Tcg => None,
+        Accelerator::Kvm => {
+            let device_error =
+                |source| CreateError::Device { device: "/dev/kvm", source };
+            let kvm = probe::open_device("/dev/kvm").map_err(|error| device_error(error.into()))?;
+            if info.kvm_device {
+                descriptors.push((kvm, KVM_FD));
+                Some(KVM_FD)
+            } else {
+                // QEMU before 8.2 opens the device itself: its group lets it.
+                if let Credentials::User { gid, .. } = &mut credentials {
+                    let status = rustix::fs::fstat(&kvm).map_err(|error| device_error(error.into()))?;
+                    *gid = status.st_gid;
+                }
+                None
+            }
+        }
+    };
+    let form = Form::Managed { qmp_fd: QMP_FD, kvm_fd };
+    let arguments =
+        command::render(&id.to_string(), &planned.request, &planned.checked, &resources, &form)?;
+    Ok(Prepared {
+        folder,
+        uid,
+        record,
+        credentials,
+        arguments,
+        descriptors,
+        console: Arc::new(console),
+    })
+}
+
+/// Starts QEMU, forwards the agent's port, and lets the guest run. `record` is written before the
+/// process exists and completed after.
+pub async fn start(
+    host: &Host,
+    id: VmId,
+    planned: &Planned,
+    prepared: Prepared,
+    mut record: VmRecord,
+) -> Result<Launched, CreateError> {
+    let info = &planned.checked.knowledge().info;
+    let program = info.path.display().to_string();
+    record.command = std::iter::once(program).chain(prepared.arguments.iter().cloned()).collect();
+    tracing::info!(
+        command = command::shell_line(record.command.iter().map(String::as_str)),
+        "QEMU's command"
+    );
+    prepared.record.write(&record)?;
+    let mut process = QemuProcess::spawn(
+        &info.path,
+        &prepared.arguments,
+        &prepared.credentials,
+        prepared.descriptors,
+    )?;
+    record.process = Some(process.identity().clone());
+    let holdings = Holdings {
+        port: None,
+        _folder: prepared.folder,
+        _uid: prepared.uid,
+        record: prepared.record,
+    };
+    match bring_up(host, planned, &mut process, holdings).await {
+        Ok((qmp, holdings, agent_address)) => {
+            record.agent_address = agent_address.map(|address| address.to_string());
+            if let Err(error) = holdings.record.write(&record) {
+                process.kill().await;
+                return Err(error.into());
+            }
+            Ok(Launched { process, qmp, holdings, agent_address })
+        }
+        Err(Failure::Qmp { stage, source }) => {
+            // A QEMU that closed its monitor is about to end: its exit tells more.
+            let ended = matches!(source, QmpError::Closed { .. });
+            let exit = if ended {
+                tokio::time::timeout(Duration::from_secs(2), process.wait()).await.ok()
+            } else {
+                None
+            };
+            let killed = process.kill().await;
+            let stderr = process.last_words().await;
+            tracing::warn!(%id, %stage, exit = %exit.unwrap_or(killed), "launch failed");
+            Err(match exit {
+                Some(exit) => CreateError::QemuEnded { stage, exit, stderr },
+                None => CreateError::Qmp { stage, stderr, source },
+            })
+        }
+        Err(Failure::Other(mut error)) => {
+            process.kill().await;
+            if let CreateError::NotRunning { stderr, .. } = &mut error {
+                *stderr = process.last_words().await;
+            }
+            Err(error)
+        }
+    }
+}
+
+enum Failure {
+    Qmp { stage: Stage, source: QmpError },
+    Other(CreateError),
+}
+
+impl<E: Into<CreateError>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self::Other(error.into())
+    }
+}
+
+fn at(stage: Stage) -> impl Fn(QmpError) -> Failure {
+    move |source| Failure::Qmp { stage, source }
+}
+
+async fn bring_up(
+    host: &Host,
+    planned: &Planned,
+    process: &mut QemuProcess,
+    mut holdings: Holdings,
+) -> Result<(Qmp, Holdings, Option<SocketAddr>), Failure> {
+    let start_time = host.qemu_config.start_time
+        + Duration::from_secs(planned.request.memory_bytes >> 30);
+    let stream = holdings.record.connect().map_err(|error| {
+        at(Stage::Starting)(QmpError::Protocol {
+            during: "the connection".to_owned(),
+            what: error.to_string(),
+        })
+    })?;
+    let stream = into_tokio(stream).map_err(|error| {
+        at(Stage::Starting)(QmpError::Protocol {
+            during: "the connection".to_owned(),
+            what: error.to_string(),
+        })
+    })?;
+    let (read, write) = stream.into_split();
+    // The socket listens before QEMU does, so a QEMU that dies early would not close it: its exit
+    // is watched beside the greeting.
+    let connected = tokio::select! {
+        biased;
+        _ = process.wait() => Err(QmpError::Closed { during: "the greeting".to_owned() }),
+        connected = Qmp::connect(read, write, start_time) => connected,
+    };
+    let mut qmp = connected.map_err(at(Stage::Starting))?;
+
+    let forwarded = forward_agent(host, &mut qmp).await?;
+    let agent_address = match forwarded {
+        Some((address, lease)) => {
+            holdings.port = lease;
+            Some(address)
+        }
+        None => None,
+    };
+
+    if let Some(guard) = &planned.checked.plan().guard {
+        let arguments = json!({"path": "/machine", "property": "confidential-guest-support"});
+        let found = qmp.execute("qom-get", arguments).await.map_err(at(Stage::Guarding))?;
+        let wanted = format!("/objects/{guard}");
+        if found.as_str() != Some(&wanted) {
+            return Err(Failure::Other(CreateError::Guard {
+                wanted,
+                found: crate::spec::printable(found.as_str().unwrap_or("nothing")),
+            }));
+        }
+    }
+
+    // A confidential launch is finished by `cont`, and fails there.
+    qmp.execute_within("cont", json!({}), start_time).await.map_err(at(Stage::Continuing))?;
+    let status = qmp.execute("query-status", json!({})).await.map_err(at(Stage::Continuing))?;
+    if status["status"] != "running" {
+        return Err(Failure::Other(CreateError::NotRunning {
+            status: crate::spec::printable(status["status"].as_str().unwrap_or("unknown")),
+            stderr: String::new(),
+        }));
+    }
+    Ok((qmp, holdings, agent_address))
+}
+
+fn into_tokio(
+    stream: std::os::unix::net::UnixStream,
+) -> std::io::Result<tokio::net::UnixStream> {
+    stream.set_nonblocking(true)?;
+    tokio::net::UnixStream::from_std(stream)
+}
+
+/// Forwards a host port to the agent's, while the guest does not run yet: QEMU itself binds it, so
+/// two VMs can never share one. The answer is what QEMU lists, not what was asked for.
+async fn forward_agent(
+    host: &Host,
+    qmp: &mut Qmp,
+) -> Result<Option<(SocketAddr, Option<PortLease>)>, Failure> {
+    let network = &host.network;
+    let mut busy = BTreeSet::new();
+    loop {
+        let lease = match &host.ports {
+            Some(ports) => Some(ports.take(&busy)?),
+            None => None,
+        };
+        let port = lease.as_ref().map_or(0, PortLease::port);
+        let line = format!(
+            "hostfwd_add {} tcp:{}:{port}-:{}",
+            network.id, network.host_address, network.agent_port
+        );
+        let answer = human(qmp, &line).await?;
+        if answer.trim().is_empty() {
+            let listed = human(qmp, "info usernet").await?;
+            let address = listed_forward(&listed, network.agent_port)
+                .filter(|address| port == 0 || address.port() == port);
+            let Some(address) = address else {
+                return Err(at(Stage::Forwarding)(QmpError::Protocol {
+                    during: "info usernet".to_owned(),
+                    what: crate::spec::printable(&listed),
+                }));
+            };
+            return Ok(Some((address, lease)));
+        }
+        // With a port of a range, another program may hold it: the next one is tried. The range
+        // is finite, and so is this loop.
+        if lease.is_none() {
+            return Err(at(Stage::Forwarding)(QmpError::Refused {
+                command: line,
+                description: crate::spec::printable(answer.trim()),
+            }));
+        }
+        busy.insert(port);
+    }
+}
+
+async fn human(qmp: &mut Qmp, line: &str) -> Result<String, Failure> {
+    let answer = qmp
+        .execute("human-monitor-command", json!({"command-line": line}))
+        .await
+        .map_err(at(Stage::Forwarding))?;
+    Ok(answer.as_str().unwrap_or_default().to_owned())
+}
+
+/// Source address of the forward to `guest_port` in `info usernet`.
+fn listed_forward(listing: &str, guest_port: u16) -> Option<SocketAddr> {
+    listing.lines().find_map(|line| {
+        let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+        match fields.as_slice() {
+            ["TCP[HOST_FORWARD]", _, address, port, _, to, ..] if to.parse() == Ok(guest_port) => {
+                let address = if *address == "*" { "0.0.0.0" } else { address };
+                Some(SocketAddr::new(address.parse().ok()?, port.parse().ok()?))
+            }
+            _ => None,
+        }
+    })
+}
+
+fn text(path: &Path) -> Result<String, CreateError> {
+    path.to_str().map(str::to_owned).ok_or_else(|| CreateError::Request {
+        field: "state_dir",
+        what: format!("{:?} is not UTF-8, which QEMU's monitor needs", path.display()),
+        remedy: "set another `state_dir` in the config file".to_owned(),
+    })
+}
+
+fn write_shares(
+    folder: &VmFolder,
+    spec: &VmSpec,
+    id: VmId,
+) -> Result<BTreeMap<String, String>, CreateError> {
+    let environment = folder.create_dir("env")?;
+    let content = shares::environment(spec, &id.to_string());
+    folder.create_file(&environment.join("environment"), 0o400, content.as_bytes())?;
+    let certificates = folder.create_dir("certs")?;
+    for (name, content) in shares::certificates(&spec.certificates) {
+        folder.create_file(&certificates.join(name), 0o400, content)?;
+    }
+    Ok([
+        (ENVIRONMENT_SHARE.to_owned(), text(&environment)?),
+        (CERTIFICATES_SHARE.to_owned(), text(&certificates)?),
+    ]
+    .into())
+}
+
+fn copy_file(source: &File, target: &mut File) -> std::io::Result<u64> {
+    use std::os::unix::fs::FileExt as _;
+    let mut offset = 0;
+    let mut buffer = vec![0; 1 << 20];
+    loop {
+        match source.read_at(&mut buffer, offset)? {
+            0 => return Ok(offset),
+            count => {
+                std::io::Write::write_all(target, &buffer[..count])?;
+                offset += count as u64;
+            }
+        }
+    }
+}
+
+/// A copy-on-write overlay of the disk, made by `qemu-img`. An image that itself names a backing
+/// or data file is refused: the guest's image could then read any file of the host.
+async fn make_overlay(planned: &Planned, folder: &VmFolder) -> Result<String, CreateError> {
+    let disk = planned.request.file_with_role("disk").ok_or_else(|| CreateError::Request {
+        field: "boot",
+        what: "the boot is from a disk, and there is no disk image".to_owned(),
+        remedy: "set `vm.disk` in the config file".to_owned(),
+    })?;
+    let image = std::path::absolute(&disk.path).unwrap_or_else(|_| disk.path.clone());
+    let tool = Path::new("qemu-img");
+    let arguments = ["info".as_ref(), "--output=json".as_ref(), "--".as_ref(), image.as_os_str()];
+    let output = process::run_tool(tool, &arguments, &Credentials::Daemon, DISK_TOOL_TIME).await?;
+    if output.exit != process::Exit::Code(0) {
+        return Err(CreateError::Disk(output.stderr));
+    }
+    let info: serde_json::Value = serde_json::from_slice(&output.stdout)
+        .map_err(|error| CreateError::Disk(format!("qemu-img answered no JSON: {error}")))?;
+    for key in ["backing-filename", "full-backing-filename"] {
+        if let Some(backing) = info[key].as_str() {
+            return Err(CreateError::Disk(format!(
+                "{} has the backing file {:?}, which is not allowed: flatten it with `qemu-img convert`",
+                image.display(),
+                crate::spec::printable(backing)
+            )));
+        }
+    }
+    if let Some(data) = info["format-specific"]["data"]["data-file"].as_str() {
+        return Err(CreateError::Disk(format!(
+            "{} has the data file {:?}, which is not allowed",
+            image.display(),
+            crate::spec::printable(data)
+        )));
+    }
+    let format = info["format"].as_str().unwrap_or("raw");
+    let overlay = folder.path().join("disk.qcow2");
+    let arguments = [
+        "create".as_ref(), "-q".as_ref(), "-f".as_ref(), "qcow2".as_ref(), "-F".as_ref(),
+        format.as_ref(), "-b".as_ref(), image.as_os_str(), "--".as_ref(), overlay.as_os_str(),
+    ];
+    let output = process::run_tool(tool, &arguments, &Credentials::Daemon, DISK_TOOL_TIME).await?;
+    if output.exit != process::Exit::Code(0) {
+        return Err(CreateError::Disk(output.stderr));
+    }
+    folder.adopt(&overlay)?;
+    text(&overlay)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::listed_forward;
+
+    /// As QEMU 7.2 and 10.0 print it.
+    #[test]
+    fn the_forward_is_read_from_what_qemu_lists() {
+        let listing = "Hub -1 (vmnic):\n  Protocol[State]    FD  Source Address  Port   Dest. Address  Port RecvQ SendQ\n  TCP[HOST_FORWARD]  13       127.0.0.1  6100       10.0.2.15  7002     0     0\n  UDP[236 sec]       14       10.0.2.15 34129         1.1.1.1    53     0     0\n";
+        assert_eq!(listed_forward(listing, 7002), Some("127.0.0.1:6100".parse().unwrap()));
+        assert_eq!(listed_forward(listing, 7003), None);
+        let any = "  TCP[HOST_FORWARD]  12               *  6101       10.0.2.15  7002     0     0\n";
+        assert_eq!(listed_forward(any, 7002), Some("0.0.0.0:6101".parse().unwrap()));
+        assert_eq!(listed_forward("", 7002), None);
+    }
+}

@@ -1,0 +1,120 @@
+//! Content of the two 9p shares: `environment` and the certificates.
+//!
+//! The file `environment` has one `NAME=value` a line, which is why a value with a newline is
+//! refused: it could set any other variable.
+
+use crate::spec::request::{Certificates, Secret, VmSpec};
+
+/// Tags and ids of the shares, as the predecessor's guests mount them.
+pub const ENVIRONMENT_SHARE: &str = "env_share";
+pub const CERTIFICATES_SHARE: &str = "certs_share";
+/// Most variables and longest value; a share is configuration, not data.
+pub const MAX_VARIABLES: usize = 256;
+pub const MAX_VALUE: usize = 64 << 10;
+
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum VariableError {
+    #[error("{name:?} is no variable name: letters, digits and `_`, not starting with a digit")]
+    Name { name: String },
+    #[error("the value of {name} holds {what}, which would break the line in `environment`")]
+    Value { name: String, what: &'static str },
+    #[error("the value of {name} is longer than {} KiB", MAX_VALUE >> 10)]
+    TooLong { name: String },
+    #[error("{name} is set twice")]
+    Twice { name: String },
+    #[error("more than {MAX_VARIABLES} variables")]
+    TooMany,
+}
+
+/// Checks a list of variables. The value is never part of an error.
+pub fn check_variables(variables: &[(String, Secret<String>)]) -> Result<(), VariableError> {
+    if variables.len() > MAX_VARIABLES {
+        return Err(VariableError::TooMany);
+    }
+    for (index, (name, value)) in variables.iter().enumerate() {
+        let fits = name.len() <= 128
+            && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
+            && name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
+        if !fits {
+            return Err(VariableError::Name { name: crate::spec::printable(name) });
+        }
+        if variables[..index].iter().any(|(other, _)| other == name) {
+            return Err(VariableError::Twice { name: name.clone() });
+        }
+        let value = value.reveal();
+        let what = if value.contains('\0') {
+            Some("a NUL")
+        } else if value.contains(['\n', '\r', '\u{85}', '\u{2028}', '\u{2029}', '\u{b}', '\u{c}']) {
+            Some("a line break")
+        } else {
+            None
+        };
+        if let Some(what) = what {
+            return Err(VariableError::Value { name: name.clone(), what });
+        }
+        if value.len() > MAX_VALUE {
+            return Err(VariableError::TooLong { name: name.clone() });
+        }
+    }
+    Ok(())
+}
+
+/// The file `environment`.
+pub fn environment(spec: &VmSpec, id: &str) -> String {
+    let mut text = String::new();
+    for (name, value) in &spec.environment {
+        text.push_str(name);
+        text.push('=');
+        text.push_str(value.reveal());
+        text.push('\n');
+    }
+    text.push_str("AGENT_CVM_ID=");
+    text.push_str(id);
+    text.push('\n');
+    text
+}
+
+/// Name and content of each file of the certificate share that was given.
+pub fn certificates(certificates: &Certificates) -> Vec<(&'static str, &[u8])> {
+    [
+        ("cert.pem", &certificates.client_certificate),
+        ("key.pem", &certificates.client_key),
+        ("ca.pem", &certificates.server_ca),
+    ]
+    .into_iter()
+    .filter_map(|(name, content)| Some((name, content.as_ref()?.reveal().as_slice())))
+    .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn variable(name: &str, value: &str) -> (String, Secret<String>) {
+        (name.to_owned(), Secret::new(value.to_owned()))
+    }
+
+    #[test]
+    fn a_value_that_would_add_a_line_is_refused_without_showing_it() {
+        for value in ["a\nX=1", "a\rX=1", "\0", "a\u{2028}X"] {
+            let error = check_variables(&[variable("A", value)]).unwrap_err();
+            assert!(matches!(error, VariableError::Value { .. }), "{value:?}");
+            assert!(!error.to_string().contains(value), "{error}");
+        }
+        for name in ["", "1A", "A B", "A=", "Ä", "A\n"] {
+            let error = check_variables(&[variable(name, "")]).unwrap_err();
+            assert!(matches!(error, VariableError::Name { .. }), "{name:?}");
+        }
+        assert!(check_variables(&[variable("A", "1"), variable("A", "2")]).is_err());
+        check_variables(&[variable("A_1", "any=thing, \"ü\" ' $x"), variable("_B", "")]).unwrap();
+    }
+
+    #[test]
+    fn the_file_has_one_line_a_variable_and_the_id() {
+        let spec = VmSpec {
+            environment: vec![variable("A", "1"), variable("B", "x y")],
+            ..VmSpec::default()
+        };
+        assert_eq!(environment(&spec, "ID"), "A=1\nB=x y\nAGENT_CVM_ID=ID\n");
+    }
+}

@@ -1,0 +1,51 @@
+//! The daemon's own command line: what goes wrong before anything is served.
+
+use std::process::Output;
+
+fn casemated(arguments: &[&str]) -> Output {
+    #[expect(clippy::disallowed_methods, reason = "the subject of the tests")]
+    let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_casemated"));
+    command.args(arguments).output().expect("casemated runs")
+}
+
+fn with_config(text: &str) -> (i32, String) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("casemate.toml");
+    std::fs::write(&path, text).unwrap();
+    let output = casemated(&["--config", path.to_str().unwrap(), "--check-config"]);
+    (output.status.code().unwrap(), String::from_utf8_lossy(&output.stderr).into_owned())
+}
+
+#[test]
+fn help_and_version_are_for_people() {
+    let help = casemated(&["--help"]);
+    assert!(help.status.success());
+    assert!(String::from_utf8_lossy(&help.stdout).contains("Exit codes"));
+    assert!(casemated(&["--version"]).status.success());
+    assert_eq!(casemated(&["--no-such-flag"]).status.code(), Some(2));
+}
+
+#[test]
+fn a_bad_config_file_is_exit_code_78_and_names_the_line() {
+    assert_eq!(with_config("").0, 0);
+    let (code, error) = with_config("[vm]\nmemory = \"much\"\n");
+    assert_eq!(code, 78);
+    assert!(error.contains("memory = \"much\"") && error.contains("is not a size"), "{error}");
+    let output = casemated(&["--config", "/no/such/file"]);
+    assert_eq!(output.status.code(), Some(78));
+}
+
+#[test]
+fn a_port_in_use_is_said_in_one_sentence() {
+    let held = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = held.local_addr().unwrap().port();
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("casemate.toml");
+    let state = folder.path().join("state");
+    let config = format!("state_dir = \"{}\"\n[grpc]\nport = {port}\n", state.display());
+    std::fs::write(&path, config).unwrap();
+    let output = casemated(&["--config", path.to_str().unwrap()]);
+    assert_eq!(output.status.code(), Some(1));
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(error.contains(&format!("grpc cannot listen on 127.0.0.1:{port}")), "{error}");
+}

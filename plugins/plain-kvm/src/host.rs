@@ -1,0 +1,193 @@
+//! What this backend wants from the host. `check` lists all of it, `plan` stops at the first thing
+//! that is missing, and both say the same about it because both read it here.
+
+use crate::answer::{fail, note, pass, quoted, unsupported_host, warn};
+use crate::bindings::casemate::tee::facts::FactError;
+use crate::bindings::casemate::tee::types::{Error, Finding, HostContext};
+use crate::facts::Facts;
+
+/// Debian 12's own. Older ones take no listening socket and no JSON objects in the forms that the
+/// host writes.
+const OLDEST_QEMU: (u32, u32) = (7, 2);
+
+/// One thing that was looked at.
+#[derive(Debug)]
+pub(crate) enum Examined {
+    /// It does not stand in the way; the finding may still be a warning.
+    Usable(Finding),
+    /// No VM can be planned.
+    Missing { id: &'static str, error: Error },
+}
+
+impl Examined {
+    pub(crate) fn into_finding(self) -> Finding {
+        match self {
+            Self::Usable(finding) => finding,
+            Self::Missing { id, error } => fail(id, &error),
+        }
+    }
+}
+
+/// In the order in which an operator would mend it.
+pub(crate) fn examine(host: &HostContext, facts: &Facts) -> Vec<Examined> {
+    vec![
+        architecture(host),
+        accelerator(host, facts),
+        qemu_version(facts),
+    ]
+}
+
+fn architecture(host: &HostContext) -> Examined {
+    const ID: &str = "host.architecture";
+    if host.architecture == "x86_64" {
+        return Examined::Usable(pass(ID, "architecture", "the guest is x86_64"));
+    }
+    Examined::Missing {
+        id: ID,
+        error: unsupported_host(
+            "architecture",
+            &format!(
+                "architecture {} is asked for, plain-kvm starts x86_64 guests only",
+                quoted(&host.architecture)
+            ),
+            "choose a backend that lists this architecture",
+        ),
+    }
+}
+
+fn accelerator(host: &HostContext, facts: &Facts) -> Examined {
+    const ID: &str = "kvm.device";
+    const SUBJECT: &str = "/dev/kvm";
+    match (host.accelerator.as_str(), &facts.kvm_device) {
+        ("tcg", _) => Examined::Usable(note(
+            "kvm.not-used",
+            "accelerator",
+            "guests run in QEMU's interpreter (tcg), which is many times slower than KVM",
+            "set the accelerator to kvm on a host that has it",
+        )),
+        ("kvm", Ok(())) => Examined::Usable(pass(ID, SUBJECT, "KVM can be used")),
+        ("kvm", Err(FactError::Denied)) => Examined::Usable(warn(
+            ID,
+            SUBJECT,
+            "the backend may not look at /dev/kvm, so it is not known whether KVM can be used",
+            "add device /dev/kvm to the grants of plain-kvm",
+        )),
+        ("kvm", Err(FactError::Absent)) => Examined::Missing {
+            id: ID,
+            error: unsupported_host(
+                SUBJECT,
+                "there is no /dev/kvm on this host",
+                "enable virtualization in the machine's firmware and load kvm_amd or kvm_intel, or \
+                 set the accelerator to tcg",
+            ),
+        },
+        ("kvm", Err(FactError::Failed(reason))) => Examined::Missing {
+            id: ID,
+            error: unsupported_host(
+                SUBJECT,
+                &format!("/dev/kvm is there but cannot be used: {reason}"),
+                "give the daemon's user access to /dev/kvm (group kvm), or set the accelerator to \
+                 tcg",
+            ),
+        },
+        (other, _) => Examined::Missing {
+            id: "host.accelerator",
+            error: unsupported_host(
+                "accelerator",
+                &format!("accelerator {} is neither kvm nor tcg", quoted(other)),
+                "set the accelerator to kvm or tcg",
+            ),
+        },
+    }
+}
+
+fn qemu_version(facts: &Facts) -> Examined {
+    const ID: &str = "qemu.version";
+    const SUBJECT: &str = "qemu-version";
+    let (major, minor) = OLDEST_QEMU;
+    let version = match &facts.qemu_version {
+        Ok(version) => version,
+        Err(FactError::Denied) => {
+            return Examined::Usable(warn(
+                ID,
+                SUBJECT,
+                &format!(
+                    "the backend may not ask for QEMU's version, {major}.{minor} or newer is needed"
+                ),
+                "add qemu-version to the grants of plain-kvm",
+            ));
+        }
+        Err(FactError::Absent) => {
+            return Examined::Missing {
+                id: ID,
+                error: unsupported_host(
+                    SUBJECT,
+                    "there is no QEMU on this host",
+                    "install the distribution's QEMU for x86 (qemu-system-x86), or set the path of \
+                     the QEMU binary",
+                ),
+            };
+        }
+        Err(FactError::Failed(reason)) => {
+            return Examined::Missing {
+                id: ID,
+                error: unsupported_host(
+                    SUBJECT,
+                    &format!("QEMU did not tell its version: {reason}"),
+                    "run the QEMU binary with --version to see why",
+                ),
+            };
+        }
+    };
+    match major_and_minor(version) {
+        None => Examined::Usable(warn(
+            ID,
+            SUBJECT,
+            &format!(
+                "{} is no version that can be compared, {major}.{minor} or newer is needed",
+                quoted(version)
+            ),
+            "use a QEMU that was released by its project or a distribution",
+        )),
+        Some(found) if found < OLDEST_QEMU => Examined::Missing {
+            id: ID,
+            error: unsupported_host(
+                SUBJECT,
+                &format!(
+                    "QEMU {} is too old, {major}.{minor} or newer is needed",
+                    quoted(version)
+                ),
+                "install a newer QEMU, or set the path of a newer QEMU binary",
+            ),
+        },
+        Some(_) => Examined::Usable(pass(ID, SUBJECT, &format!("QEMU is {}", quoted(version)))),
+    }
+}
+
+fn major_and_minor(version: &str) -> Option<(u32, u32)> {
+    let mut numbers = version.split('.');
+    let major = numbers.next()?.parse().ok()?;
+    let minor = numbers.next()?.parse().ok()?;
+    Some((major, minor))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_compare_by_number() {
+        for (version, expected) in [
+            ("7.2.22", Some((7, 2))),
+            ("10.0.2", Some((10, 0))),
+            ("11.1", Some((11, 1))),
+            ("11", None),
+            ("", None),
+            ("v10.0", None),
+            ("99999999999.1", None),
+        ] {
+            assert_eq!(major_and_minor(version), expected, "{version}");
+        }
+        assert!(major_and_minor("10.0.2") > Some(OLDEST_QEMU));
+    }
+}

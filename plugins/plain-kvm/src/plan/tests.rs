@@ -1,0 +1,745 @@
+//! Tables of requests and what becomes of them, and a property: no input makes the plan panic or
+//! say something that is not safe to show.
+
+use super::*;
+use crate::bindings::casemate::tee::types::{ErrorCode, Firmware, HostDevice, Identity, Setting};
+use crate::check::check;
+use proptest::prelude::*;
+
+const MIB: u64 = 1 << 20;
+
+fn facts() -> Facts {
+    Facts {
+        kvm_device: Ok(()),
+        qemu_version: Ok("7.2.22".to_owned()),
+        machine: Ok("pc-q35-7.2".to_owned()),
+        machine_type: Ok(()),
+        cpu_model: Ok(()),
+    }
+}
+
+fn file(id: u32, role: &str, origin: Origin) -> HostFile {
+    HostFile {
+        id,
+        role: role.to_owned(),
+        label: format!("{role}, with \"blanks\""),
+        size: 4096,
+        origin,
+    }
+}
+
+fn request() -> LaunchRequest {
+    LaunchRequest {
+        host: HostContext {
+            architecture: "x86_64".to_owned(),
+            accelerator: "kvm".to_owned(),
+            settings: Vec::new(),
+            files: vec![
+                file(1, "kernel", Origin::Operator),
+                file(2, "initrd", Origin::Operator),
+            ],
+        },
+        vcpus: 4,
+        memory_bytes: 2048 * MIB,
+        boot: "kernel".to_owned(),
+        machine: None,
+        cpu: None,
+        kernel_cmdline: "quiet console=null".to_owned(),
+        devices: Vec::new(),
+        identity: None,
+        extras: Vec::new(),
+    }
+}
+
+fn choice(value: &str, origin: Origin) -> Option<Choice> {
+    Some(Choice {
+        value: value.to_owned(),
+        origin,
+    })
+}
+
+fn set(request: &mut LaunchRequest, key: &str, value: Value, origin: Origin) {
+    request.host.settings.push(Setting {
+        key: key.to_owned(),
+        value,
+        origin,
+    });
+}
+
+fn text(text: &str) -> Value {
+    Value::Text(text.to_owned())
+}
+
+fn planned(request: &LaunchRequest) -> LaunchPlan {
+    plan(request, &facts()).expect("nothing stands in the way")
+}
+
+fn refused(request: &LaunchRequest) -> Error {
+    plan(request, &facts()).expect_err("something stands in the way")
+}
+
+fn finding_ids(plan: &LaunchPlan) -> Vec<&str> {
+    plan.findings.iter().map(|f| f.id.as_str()).collect()
+}
+
+#[test]
+fn the_default_request_gives_the_predecessors_machine() {
+    let plan = planned(&request());
+    assert_eq!(plan.machine.kind, "pc-q35-7.2");
+    assert_eq!(plan.cpu.kind, "EPYC");
+    assert_eq!(plan.smp, [property("maxcpus", Value::Unsigned(64))]);
+    assert_eq!(
+        plan.memory,
+        [
+            property("slots", Value::Unsigned(5)),
+            property("maxmem", Value::Unsigned(30 << 30)),
+        ]
+    );
+    let backend = plan.memory_backend.clone().expect("memory has an object");
+    assert_eq!(backend.kind, "memory-backend-ram");
+    assert_eq!(backend.id.as_deref(), Some("ram1"));
+    assert_eq!(plan.guard, None);
+    assert_eq!(plan.firmware, Firmware::None);
+    assert_eq!(plan.boot, BootInputs::all());
+    assert_eq!(finding_ids(&plan), ["measurement.none"]);
+}
+
+#[test]
+fn machines() {
+    let absent = Err(FactError::Absent);
+    let denied = Err(FactError::Denied);
+    let failed = Err(FactError::Failed("QEMU\ndied".to_owned()));
+    for (named, versioned, expected) in [
+        ("q35", Ok("pc-q35-7.2"), Ok("pc-q35-7.2")),
+        ("pc", Ok("pc-i440fx-7.2"), Ok("pc-i440fx-7.2")),
+        ("pc", denied.clone(), Ok("pc")),
+        ("pc-q35-10.0", Ok("pc-q35-10.0"), Ok("pc-q35-10.0")),
+        ("quux", absent.clone(), Err(ErrorCode::InvalidRequest)),
+        ("microvm", Ok("microvm"), Err(ErrorCode::InvalidRequest)),
+        ("none", denied.clone(), Err(ErrorCode::InvalidRequest)),
+        ("q35,kernel=x", absent, Err(ErrorCode::InvalidRequest)),
+        ("", denied, Err(ErrorCode::InvalidRequest)),
+        ("q35", failed, Err(ErrorCode::Unavailable)),
+        (
+            "q35",
+            Ok("pc-q35-7.2,kernel=x"),
+            Err(ErrorCode::InvalidRequest),
+        ),
+    ] {
+        let mut request = request();
+        request.machine = choice(named, Origin::Request);
+        let mut facts = facts();
+        facts.machine_type = versioned.clone().map(|_| ());
+        facts.machine = versioned.map(str::to_owned);
+        match (plan(&request, &facts), expected) {
+            (Ok(plan), Ok(kind)) => assert_eq!(plan.machine.kind, kind),
+            (Err(error), Err(code)) => {
+                assert_eq!(
+                    (error.code, error.subject.as_str()),
+                    (code, "machine"),
+                    "{named}"
+                );
+            }
+            (got, expected) => panic!("{named}: {got:?}, expected {expected:?}"),
+        }
+    }
+}
+
+#[test]
+fn cpu_models() {
+    let absent = Err(FactError::Absent);
+    for (named, origin, fact, accelerator, expected) in [
+        ("EPYC-v4", Origin::Request, Ok(()), "kvm", Some("EPYC-v4")),
+        ("host", Origin::Operator, Ok(()), "kvm", Some("host")),
+        ("host", Origin::Operator, Ok(()), "tcg", None),
+        (
+            "max",
+            Origin::Request,
+            Err(FactError::Denied),
+            "tcg",
+            Some("max"),
+        ),
+        ("EPYC", Origin::BuiltIn, absent.clone(), "kvm", Some("max")),
+        ("EPYC", Origin::Operator, absent.clone(), "kvm", None),
+        ("EPYC", Origin::Request, absent.clone(), "kvm", None),
+        ("EPYC,-avx", Origin::Request, absent, "kvm", None),
+    ] {
+        let mut request = request();
+        request.host.accelerator = accelerator.to_owned();
+        request.cpu = choice(named, origin);
+        let mut facts = facts();
+        facts.cpu_model = fact;
+        match (plan(&request, &facts), expected) {
+            (Ok(plan), Some(model)) => {
+                assert_eq!(plan.cpu.kind, model);
+                let replaced = finding_ids(&plan).contains(&"cpu.model-replaced");
+                assert_eq!(replaced, model != named);
+            }
+            (Err(error), None) => assert_eq!(error.subject, "cpu"),
+            (got, expected) => panic!("{named}: {got:?}, expected {expected:?}"),
+        }
+    }
+}
+
+/// What a row of the size table expects.
+enum Growth {
+    Rendered,
+    LeftOut(&'static str),
+    Silent,
+    Error(&'static str),
+}
+
+#[test]
+fn growth_of_memory() {
+    use Growth::{Error, LeftOut, Rendered, Silent};
+    let left_out = || LeftOut("memory.growth-left-out");
+    let built_in = Origin::BuiltIn;
+    let rows = [
+        (2048 * MIB, 5, built_in, 30 << 30, built_in, Rendered),
+        (64 << 30, 5, built_in, 30 << 30, built_in, left_out()),
+        (30 << 30, 5, built_in, 30 << 30, built_in, left_out()),
+        (2048 * MIB, 0, Origin::Operator, 30 << 30, built_in, Silent),
+        (
+            2048 * MIB,
+            0,
+            Origin::Operator,
+            30 << 30,
+            Origin::Operator,
+            left_out(),
+        ),
+        (
+            2048 * MIB,
+            0,
+            Origin::Operator,
+            30 << 30,
+            Origin::Request,
+            Error("max-memory"),
+        ),
+        (
+            2048 * MIB,
+            5,
+            built_in,
+            1 << 30,
+            Origin::Operator,
+            Error("max-memory"),
+        ),
+        (
+            2048 * MIB,
+            5,
+            built_in,
+            1 << 30,
+            Origin::Request,
+            Error("max-memory"),
+        ),
+        (
+            2048 * MIB,
+            5,
+            built_in,
+            2048 * MIB,
+            Origin::Request,
+            left_out(),
+        ),
+        (
+            2048 * MIB,
+            5,
+            built_in,
+            (4 << 30) + 1,
+            Origin::Request,
+            Error("max-memory"),
+        ),
+        (
+            2048 * MIB,
+            257,
+            Origin::Operator,
+            30 << 30,
+            built_in,
+            Error("memory-slots"),
+        ),
+        (
+            2048 * MIB + 1,
+            5,
+            built_in,
+            30 << 30,
+            built_in,
+            Error("memory-bytes"),
+        ),
+        (0, 5, built_in, 30 << 30, built_in, Error("memory-bytes")),
+        (
+            u64::MAX,
+            5,
+            built_in,
+            u64::MAX,
+            Origin::Request,
+            Error("memory-bytes"),
+        ),
+    ];
+    for (row, (bytes, slots, slots_by, most, most_by, expected)) in rows.into_iter().enumerate() {
+        let mut request = request();
+        request.memory_bytes = bytes;
+        set(
+            &mut request,
+            "memory-slots",
+            Value::Unsigned(slots),
+            slots_by,
+        );
+        set(&mut request, "max-memory", Value::Unsigned(most), most_by);
+        match (plan(&request, &facts()), expected) {
+            (Ok(plan), Rendered) => assert_eq!(plan.memory.len(), 2, "row {row}"),
+            (Ok(plan), Silent) => {
+                assert_eq!(
+                    (plan.memory.len(), plan.findings.len()),
+                    (0, 1),
+                    "row {row}"
+                );
+            }
+            (Ok(plan), LeftOut(id)) => {
+                assert!(plan.memory.is_empty(), "row {row}");
+                assert!(finding_ids(&plan).contains(&id), "row {row}");
+            }
+            (Err(error), Error(subject)) => assert_eq!(error.subject, subject, "row {row}"),
+            (got, _) => panic!("row {row}: {got:?}"),
+        }
+    }
+}
+
+#[test]
+fn growth_of_vcpus() {
+    use Growth::{Error, LeftOut, Rendered, Silent};
+    let built_in = Origin::BuiltIn;
+    for (vcpus, most, by, expected) in [
+        (4, 64, built_in, Rendered),
+        (64, 64, built_in, Silent),
+        (64, 64, Origin::Request, Silent),
+        (65, 64, built_in, LeftOut("smp.maxcpus-left-out")),
+        (65, 64, Origin::Operator, Error("maxcpus")),
+        (4, 2, Origin::Request, Error("maxcpus")),
+        (4, u64::MAX, Origin::Request, Error("maxcpus")),
+        (0, 64, built_in, Error("vcpus")),
+        (u32::MAX, 64, built_in, Error("vcpus")),
+    ] {
+        let mut request = request();
+        request.vcpus = vcpus;
+        set(&mut request, "maxcpus", Value::Unsigned(most), by);
+        match (plan(&request, &facts()), expected) {
+            (Ok(plan), Rendered) => assert_eq!(plan.smp.len(), 1),
+            (Ok(plan), Silent) => assert_eq!((plan.smp.len(), plan.findings.len()), (0, 1)),
+            (Ok(plan), LeftOut(id)) => assert!(finding_ids(&plan).contains(&id)),
+            (Err(error), Error(subject)) => assert_eq!(error.subject, subject),
+            (got, _) => panic!("{vcpus} of {most}: {got:?}"),
+        }
+    }
+}
+
+/// `none`, `bios:ID`, `pflash:CODE` or `pflash:CODE+VARS`.
+fn firmware_in_short(firmware: &Firmware) -> String {
+    match firmware {
+        Firmware::None => "none".to_owned(),
+        Firmware::Bios(id) => format!("bios:{id}"),
+        Firmware::Igvm(id) => format!("igvm:{id}"),
+        Firmware::Pflash(pflash) => match pflash.vars_template {
+            Some(vars) => format!("pflash:{}+{vars}", pflash.code),
+            None => format!("pflash:{}", pflash.code),
+        },
+    }
+}
+
+#[test]
+fn firmware_follows_the_files_and_the_setting() {
+    const CODE: (u32, &str, Origin) = (10, "firmware-code", Origin::Operator);
+    const VARS: (u32, &str, Origin) = (11, "firmware-vars", Origin::Operator);
+    const COMBINED: (u32, &str, Origin) = (12, "firmware", Origin::Operator);
+    const NAMED_COMBINED: (u32, &str, Origin) = (12, "firmware", Origin::Request);
+    const NAMED_CODE: (u32, &str, Origin) = (10, "firmware-code", Origin::Request);
+    const NAMED_IGVM: (u32, &str, Origin) = (13, "igvm", Origin::Request);
+    type Row<'a> = (
+        &'a str,
+        &'a [(u32, &'a str, Origin)],
+        Result<&'a str, &'a str>,
+    );
+    let rows: &[Row<'_>] = &[
+        ("auto", &[], Ok("none")),
+        ("auto", &[CODE, VARS], Ok("pflash:10+11")),
+        ("auto", &[CODE], Ok("pflash:10")),
+        ("auto", &[COMBINED], Ok("bios:12")),
+        ("auto", &[CODE, VARS, COMBINED], Ok("pflash:10+11")),
+        ("auto", &[CODE, VARS, NAMED_COMBINED], Ok("bios:12")),
+        ("auto", &[NAMED_CODE, NAMED_COMBINED], Err("firmware")),
+        ("auto", &[VARS], Ok("none")),
+        ("auto", &[NAMED_IGVM], Err("igvm")),
+        ("pflash", &[CODE, VARS, COMBINED], Ok("pflash:10+11")),
+        ("pflash", &[COMBINED], Err("firmware-code")),
+        ("pflash", &[CODE, NAMED_COMBINED], Err("firmware")),
+        ("bios", &[CODE, VARS, COMBINED], Ok("bios:12")),
+        ("bios", &[CODE, VARS], Err("firmware")),
+        ("none", &[CODE, VARS, COMBINED], Ok("none")),
+        ("none", &[NAMED_COMBINED], Err("firmware")),
+        ("quux", &[], Err("firmware")),
+    ];
+    for (setting, files, expected) in rows {
+        let mut request = request();
+        set(&mut request, "firmware", text(setting), Origin::Operator);
+        for (id, role, origin) in *files {
+            request.host.files.push(file(*id, role, *origin));
+        }
+        let got = plan(&request, &facts());
+        match (&got, expected) {
+            (Ok(plan), Ok(short)) => assert_eq!(&firmware_in_short(&plan.firmware), short),
+            (Err(error), Err(subject)) => assert_eq!(&error.subject, subject),
+            _ => panic!("{setting} with {files:?}: {got:?}"),
+        }
+    }
+}
+
+#[test]
+fn flash_chips() {
+    for (code, vars, with_vars, expected) in [
+        (0, 1, true, None),
+        (1, 0, true, None),
+        (0, 0, false, None),
+        (0, 0, true, Some("pflash-vars-unit")),
+        (0, 2, true, Some("pflash-vars-unit")),
+        (1, 0, false, Some("pflash-code-unit")),
+        (u64::MAX, 1, true, Some("pflash-code-unit")),
+    ] {
+        let mut request = request();
+        request
+            .host
+            .files
+            .push(file(10, "firmware-code", Origin::Operator));
+        if with_vars {
+            request
+                .host
+                .files
+                .push(file(11, "firmware-vars", Origin::Operator));
+        }
+        set(
+            &mut request,
+            "pflash-code-unit",
+            Value::Unsigned(code),
+            Origin::Operator,
+        );
+        set(
+            &mut request,
+            "pflash-vars-unit",
+            Value::Unsigned(vars),
+            Origin::Operator,
+        );
+        let subject = plan(&request, &facts()).err().map(|error| error.subject);
+        assert_eq!(subject.as_deref(), expected, "{code} and {vars}");
+    }
+}
+
+#[test]
+fn boot_takes_what_it_needs_and_no_more() {
+    let disk = || HostDevice {
+        kind: "disk".to_owned(),
+        id: "disk0".to_owned(),
+        properties: Vec::new(),
+    };
+    let mut from_disk = request();
+    from_disk.boot = "disk".to_owned();
+    assert_eq!(refused(&from_disk).subject, "disk");
+    from_disk.devices.push(disk());
+    assert_eq!(planned(&from_disk).boot, BootInputs::empty());
+
+    from_disk.host.files = vec![file(2, "initrd", Origin::Operator)];
+    let plan = planned(&from_disk);
+    assert!(finding_ids(&plan).contains(&"boot.initrd-unused"));
+
+    from_disk.host.files = vec![file(1, "kernel", Origin::Request)];
+    assert_eq!(refused(&from_disk).subject, "kernel");
+
+    let mut from_kernel = request();
+    from_kernel.kernel_cmdline.clear();
+    from_kernel.host.files.pop();
+    assert_eq!(planned(&from_kernel).boot, BootInputs::KERNEL);
+    from_kernel.host.files[0].size = 0;
+    assert_eq!(refused(&from_kernel).code, ErrorCode::UnsuitableFile);
+    from_kernel.host.files.clear();
+    assert_eq!(refused(&from_kernel).subject, "kernel");
+
+    let mut other = request();
+    other.boot = "floppy".to_owned();
+    assert_eq!(refused(&other).subject, "boot");
+}
+
+#[test]
+fn an_identity_is_refused_and_not_dropped() {
+    let mut request = request();
+    request.identity = Some(Identity {
+        algorithm: "sha-256".to_owned(),
+        digest: vec![7; 32],
+    });
+    assert_eq!(refused(&request).subject, "identity");
+}
+
+#[test]
+fn settings_of_the_wrong_form_name_their_key() {
+    for (key, value) in [
+        ("memory-slots", text("five")),
+        ("max-memory", Value::Integer(-1)),
+        ("maxcpus", Value::Boolean(true)),
+        ("memory-id", text("9ram")),
+        ("memory-id", text("casemate-ram")),
+        ("memory-id", text("a,b")),
+        ("memory-backend", text("file")),
+        ("firmware", Value::Unsigned(1)),
+        ("pflash-code-readonly", text("on")),
+        ("pflash-vars-format", text("vmdk")),
+    ] {
+        let mut request = request();
+        set(&mut request, key, value, Origin::Operator);
+        assert_eq!(refused(&request).subject, key);
+    }
+}
+
+#[test]
+fn check_and_plan_agree_about_the_host() {
+    type Breakage = (&'static str, fn(&mut Facts));
+    let broken: &[Breakage] = &[
+        ("/dev/kvm", |facts| {
+            facts.kvm_device = Err(FactError::Absent);
+        }),
+        ("/dev/kvm", |facts| {
+            facts.kvm_device = Err(FactError::Failed("EACCES".to_owned()));
+        }),
+        ("qemu-version", |facts| {
+            facts.qemu_version = Ok("6.2.0".to_owned());
+        }),
+        ("qemu-version", |facts| {
+            facts.qemu_version = Err(FactError::Absent);
+        }),
+    ];
+    for (subject, break_it) in broken {
+        let mut facts = facts();
+        break_it(&mut facts);
+        let error = plan(&request(), &facts).expect_err("the host cannot do it");
+        assert_eq!(
+            (&error.code, error.subject.as_str()),
+            (&ErrorCode::UnsupportedHost, *subject)
+        );
+        let findings = check(&request().host, &facts);
+        let first_failure = findings.iter().find(|f| f.severity == Severity::Fail);
+        assert_eq!(first_failure.map(|f| f.subject.as_str()), Some(*subject));
+    }
+    let mut not_granted = facts();
+    not_granted.kvm_device = Err(FactError::Denied);
+    let findings = check(&request().host, &not_granted);
+    let kvm = findings
+        .iter()
+        .find(|f| f.id == "kvm.device")
+        .expect("it is always said");
+    assert_eq!(kvm.severity, Severity::Warn);
+    assert!(kvm.remedy.contains("grants"));
+    assert!(
+        check(&request().host, &facts())
+            .iter()
+            .all(|f| f.severity != Severity::Fail)
+    );
+}
+
+#[test]
+fn every_emitted_type_is_announced() {
+    let info = crate::describe::describe();
+    for backend in ["ram", "memfd", "none"] {
+        let mut request = request();
+        set(
+            &mut request,
+            "memory-backend",
+            text(backend),
+            Origin::Operator,
+        );
+        let Some(object) = planned(&request).memory_backend else {
+            continue;
+        };
+        let announced = info
+            .objects
+            .iter()
+            .find(|used| used.kind == object.kind)
+            .expect("the type is announced");
+        for property in &object.properties {
+            assert!(announced.properties.contains(&property.path));
+        }
+    }
+}
+
+// ---- Whatever comes in ---------------------------------------------------------------------------
+
+fn any_text() -> impl Strategy<Value = String> {
+    prop_oneof![
+        Just(String::new()),
+        Just("a\nb\u{1b}[2J\0".to_owned()),
+        ".{0,12}",
+        "(kernel|disk|x86_64|kvm|tcg|host|q35|pc|auto|pflash|bios|none|ram|memfd|ram1|EPYC)",
+    ]
+}
+
+fn any_origin() -> impl Strategy<Value = Origin> {
+    prop_oneof![
+        Just(Origin::BuiltIn),
+        Just(Origin::Operator),
+        Just(Origin::Request)
+    ]
+}
+
+fn any_number() -> impl Strategy<Value = u64> {
+    prop_oneof![
+        Just(0),
+        Just(1),
+        Just(u64::MAX),
+        (0_u64..70).prop_map(|gib| gib << 30),
+        any::<u64>()
+    ]
+}
+
+fn any_value() -> impl Strategy<Value = Value> {
+    prop_oneof![
+        any_text().prop_map(Value::Text),
+        any_number().prop_map(Value::Unsigned),
+        any::<i64>().prop_map(Value::Integer),
+        any::<bool>().prop_map(Value::Boolean),
+        any::<u32>().prop_map(Value::File),
+        any_text().prop_map(Value::HostPath),
+    ]
+}
+
+fn any_setting() -> impl Strategy<Value = Setting> {
+    let announced = crate::settings::announced();
+    (0..announced.len(), any_value(), any::<bool>(), any_origin()).prop_map(
+        move |(index, value, keep_default, origin)| Setting {
+            key: announced[index].key.clone(),
+            value: match &announced[index].default {
+                Some(default) if keep_default => default.clone(),
+                _ => value,
+            },
+            origin,
+        },
+    )
+}
+
+fn any_file() -> impl Strategy<Value = HostFile> {
+    let role = "(kernel|initrd|firmware|firmware-code|firmware-vars|igvm|disk|setting:x)";
+    (any::<u32>(), role, any_text(), 0_u64..3, any_origin()).prop_map(
+        |(id, role, label, size, origin)| HostFile {
+            id,
+            role,
+            label,
+            size,
+            origin,
+        },
+    )
+}
+
+fn any_choice() -> impl Strategy<Value = Option<Choice>> {
+    proptest::option::of(
+        (any_text(), any_origin()).prop_map(|(value, origin)| Choice { value, origin }),
+    )
+}
+
+fn mostly(usual: &'static str) -> impl Strategy<Value = String> {
+    prop_oneof![9 => Just(usual.to_owned()), 1 => any_text()]
+}
+
+prop_compose! {
+    fn any_request()(
+        architecture in mostly("x86_64"),
+        accelerator in mostly("kvm"),
+        settings in proptest::collection::vec(any_setting(), 0..3),
+        files in proptest::collection::vec(any_file(), 0..6),
+        vcpus in prop_oneof![Just(0), 1_u32..100, any::<u32>()],
+        memory_bytes in prop_oneof![9 => (1_u64..100).prop_map(|gib| gib << 30), 1 => any_number()],
+        boot in mostly("kernel"),
+        machine in any_choice(),
+        cpu in any_choice(),
+        kernel_cmdline in any_text(),
+    ) -> LaunchRequest {
+        LaunchRequest {
+            host: HostContext { architecture, accelerator, settings, files },
+            vcpus,
+            memory_bytes,
+            boot,
+            machine,
+            cpu,
+            kernel_cmdline,
+            devices: Vec::new(),
+            identity: None,
+            extras: Vec::new(),
+        }
+    }
+}
+
+fn any_answer<T: Clone + std::fmt::Debug + 'static>(
+    value: impl Strategy<Value = T> + 'static,
+) -> impl Strategy<Value = Result<T, FactError>> {
+    prop_oneof![
+        6 => value.prop_map(Ok),
+        1 => Just(Err(FactError::Absent)),
+        1 => Just(Err(FactError::Denied)),
+        1 => any_text().prop_map(|reason| Err(FactError::Failed(reason))),
+    ]
+}
+
+prop_compose! {
+    fn any_facts()(
+        kvm_device in any_answer(Just(())),
+        qemu_version in any_answer(mostly("10.0.2")),
+        machine in any_answer(mostly("pc-q35-10.0")),
+        machine_type in any_answer(Just(())),
+        cpu_model in any_answer(Just(())),
+    ) -> Facts {
+        Facts { kvm_device, qemu_version, machine, machine_type, cpu_model }
+    }
+}
+
+fn texts_of_findings(findings: &[Finding]) -> Vec<&str> {
+    findings
+        .iter()
+        .flat_map(|f| [&f.id, &f.subject, &f.detail, &f.remedy])
+        .map(String::as_str)
+        .collect()
+}
+
+fn texts_of_typed(typed: &Typed) -> Vec<&str> {
+    let mut texts = vec![typed.kind.as_str()];
+    texts.extend(typed.id.as_deref());
+    for property in &typed.properties {
+        texts.push(&property.path);
+        if let Value::Text(text) = &property.value {
+            texts.push(text);
+        }
+    }
+    texts
+}
+
+fn assert_harmless(texts: &[&str]) {
+    for text in texts {
+        assert!(!text.chars().any(char::is_control), "{text:?}");
+    }
+}
+
+proptest! {
+    #[test]
+    fn any_input_gets_an_answer_that_is_safe_to_show(
+        request in any_request(),
+        facts in any_facts(),
+    ) {
+        assert_harmless(&texts_of_findings(&check(&request.host, &facts)));
+        match plan(&request, &facts) {
+            Ok(plan) => {
+                assert_harmless(&texts_of_findings(&plan.findings));
+                assert_harmless(&texts_of_typed(&plan.machine));
+                assert_harmless(&texts_of_typed(&plan.cpu));
+                if let Some(backend) = &plan.memory_backend {
+                    assert_harmless(&texts_of_typed(backend));
+                }
+                assert!(plan.findings.iter().all(|f| f.severity != Severity::Fail));
+                assert!(plan.findings.iter().any(|f| f.id == "measurement.none"));
+                assert!(plan.guard.is_none());
+            }
+            Err(error) => {
+                assert_harmless(&[&error.subject, &error.message, &error.remedy]);
+                assert!(!error.subject.is_empty() && !error.remedy.is_empty());
+            }
+        }
+    }
+}

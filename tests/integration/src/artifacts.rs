@@ -1,0 +1,76 @@
+//! Where things are that the tests do not build themselves.
+
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use sha2::{Digest as _, Sha256};
+
+/// The workspace's `target` folder, as `cargo xtask test` names it, or as seen from this binary.
+fn target() -> PathBuf {
+    match std::env::var_os("CASEMATE_TEST_ARTIFACTS") {
+        Some(path) => PathBuf::from(path),
+        None => Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target"),
+    }
+}
+
+fn present(path: PathBuf) -> PathBuf {
+    assert!(path.exists(), "{} is missing: run `cargo xtask setup` first", path.display());
+    path
+}
+
+/// A component that `cargo xtask backends` made.
+pub fn component(name: &str) -> PathBuf {
+    present(target().join("backends").join(format!("{name}.wasm")))
+}
+
+pub fn sha256(path: &Path) -> String {
+    let bytes = std::fs::read(path).expect("the file is readable");
+    Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+pub fn kernel() -> PathBuf {
+    present(target().join("guest/vmlinuz"))
+}
+
+pub fn initrd() -> PathBuf {
+    present(target().join("guest/initrd.cpio.gz"))
+}
+
+/// A program of this workspace, next to this test binary.
+pub fn program(name: &str) -> PathBuf {
+    let test = std::env::current_exe().expect("a test knows its own path");
+    let folder = test.parent().and_then(Path::parent).expect("tests lie in target/PROFILE/deps");
+    let path = folder.join(name);
+    assert!(path.exists(), "{} is missing: run `cargo test --workspace`", path.display());
+    path
+}
+
+/// The packaged config file.
+pub fn packaged_config() -> toml::Table {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../packaging/casemate.toml");
+    let text = std::fs::read_to_string(path).expect("the packaged config is there");
+    text.parse().expect("the packaged config parses")
+}
+
+/// QEMUs at hand: the system's, and the one of the backports where it could be had. A QEMU that is
+/// missing is said, so that a skip is seen.
+pub fn qemus() -> Vec<PathBuf> {
+    let mut qemus = vec![present(PathBuf::from("/usr/bin/qemu-system-x86_64"))];
+    let backports = target().join("tools/qemu-backports/qemu-system-x86_64");
+    if backports.exists() {
+        qemus.push(backports);
+    } else {
+        println!("skipped: no QEMU of the backports ({})", backports.display());
+    }
+    qemus
+}
+
+/// Copies `program` to where an unprivileged user can start it, whatever the workspace's modes are.
+pub fn stage_program(program: &Path, folder: &Path) -> PathBuf {
+    let name = program.file_name().expect("a program has a name");
+    let staged = folder.join(name);
+    std::fs::copy(program, &staged).expect("the program can be copied");
+    std::fs::set_permissions(&staged, std::fs::Permissions::from_mode(0o755))
+        .expect("the mode can be set");
+    staged
+}

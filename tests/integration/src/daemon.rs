@@ -1,0 +1,311 @@
+//! A `casemated` of the tests' own: the real program, its config, its clients.
+
+use std::net::SocketAddr;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
+
+use casemate_proto::v1;
+use casemate_proto::v1::backend_service_client::BackendServiceClient;
+use casemate_proto::v1::vm_service_client::VmServiceClient;
+use rustix::process::{Pid, Signal};
+use tempfile::TempDir;
+use tonic::transport::Channel;
+
+use crate::artifacts;
+use crate::predecessor::manager_service_client::ManagerServiceClient;
+
+/// Start and end of a daemon on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(90);
+
+/// A config to be changed before the start.
+pub struct Setup {
+    pub folder: TempDir,
+    pub config: toml::Table,
+}
+
+impl std::fmt::Debug for Setup {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Setup").field("folder", &self.folder).finish_non_exhaustive()
+    }
+}
+
+impl Default for Setup {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Setup {
+    /// The packaged config with free ports, TCG, the test guest and `plain-kvm` without firmware.
+    pub fn new() -> Self {
+        let folder = tempfile::Builder::new().prefix("casemate-it-").tempdir();
+        let folder = folder.expect("a temporary folder");
+        // QEMU's own user walks through it.
+        let open = std::fs::Permissions::from_mode(0o711);
+        std::fs::set_permissions(folder.path(), open).expect("the mode can be set");
+        let mut setup = Self { config: artifacts::packaged_config(), folder };
+        setup.set("state_dir", setup.state_dir().display().to_string());
+        setup.set("grpc.port", 0);
+        setup.set("http.port", 0);
+        setup.set("qemu.accelerator", "tcg");
+        setup.set("network.ports", "any");
+        setup.set("vm.kernel", artifacts::kernel().display().to_string());
+        setup.set("vm.initrd", artifacts::initrd().display().to_string());
+        setup.set("vm.kernel_cmdline", "console=ttyS0 quiet panic=-1");
+        setup.set("vm.memory", "256M");
+        setup.set("vm.vcpus", 1);
+        let mut backend = setup.config["backend"][0].as_table().expect("a table").clone();
+        pin(&mut backend, &artifacts::component("plain-kvm"));
+        backend["settings"] = toml::toml! { firmware = "none" }.into();
+        setup.config["backend"] = toml::Value::Array(vec![backend.into()]);
+        setup
+    }
+
+    pub fn state_dir(&self) -> PathBuf {
+        self.folder.path().join("state")
+    }
+
+    /// Sets a dotted key, making tables on the way.
+    pub fn set(&mut self, key: &str, value: impl Into<toml::Value>) -> &mut Self {
+        let mut parts: Vec<&str> = key.split('.').collect();
+        let last = parts.pop().expect("split yields one part at least");
+        let mut table = &mut self.config;
+        for part in parts {
+            table = table
+                .entry(part)
+                .or_insert_with(|| toml::Table::new().into())
+                .as_table_mut()
+                .expect("a table");
+        }
+        table.insert(last.to_owned(), value.into());
+        self
+    }
+
+    /// Adds a `[[backend]]` with the component of that name, pinned.
+    pub fn add_backend(&mut self, name: &str, grants: toml::Table) -> &mut Self {
+        let mut backend = toml::Table::new();
+        backend.insert("name".to_owned(), name.into());
+        pin(&mut backend, &artifacts::component(name));
+        backend.insert("grants".to_owned(), grants.into());
+        self.config["backend"].as_array_mut().expect("an array").push(backend.into());
+        self
+    }
+
+    /// Uses the scripted QEMU. Its folder holds `fake-qemu.script` and `fake-qemu.starts`.
+    pub fn use_fake_qemu(&mut self, script: &serde_json::Value) -> &mut Self {
+        let folder = self.folder.path().join("fake");
+        std::fs::create_dir(&folder).expect("a folder");
+        let program = artifacts::stage_program(&artifacts::program("fake-qemu"), &folder);
+        for (name, content) in
+            [("fake-qemu.script", script.to_string()), ("fake-qemu.starts", String::new())]
+        {
+            let path = folder.join(name);
+            std::fs::write(&path, content).expect("a file");
+            std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666))
+                .expect("the mode can be set");
+        }
+        self.set("qemu.binary", program.display().to_string())
+    }
+
+    /// Processes that the fake QEMU was started as, probes left out.
+    pub fn fake_starts(folder: &Path) -> Vec<serde_json::Value> {
+        let text = std::fs::read_to_string(folder.join("fake/fake-qemu.starts"));
+        text.expect("the file is there")
+            .lines()
+            .map(|line| serde_json::from_str(line).expect("a line of JSON"))
+            .filter(|start: &serde_json::Value| start["probe"] != true)
+            .collect()
+    }
+
+    /// Starts the daemon and waits until it is ready.
+    pub fn start(self) -> Daemon {
+        match self.try_start() {
+            Ok(daemon) => daemon,
+            Err(log) => panic!("casemated did not start:\n{log}"),
+        }
+    }
+
+    /// Starts the daemon; its log if it ends instead.
+    pub fn try_start(self) -> Result<Daemon, String> {
+        let config = self.folder.path().join("casemate.toml");
+        std::fs::write(&config, self.config.to_string()).expect("the config can be written");
+        let state_dir = self.state_dir();
+        let log = self.folder.path().join("casemated.log");
+        #[expect(clippy::disallowed_methods, reason = "the subject of the tests")]
+        let mut command = std::process::Command::new(artifacts::program("casemated"));
+        let mut child = command
+            .arg("--config")
+            .arg(&config)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(std::fs::File::create(&log).expect("the log can be made"))
+            .spawn()
+            .expect("casemated starts");
+        let started = Instant::now();
+        loop {
+            if let Ok(Some(_)) = child.try_wait() {
+                return Err(std::fs::read_to_string(&log).unwrap_or_default());
+            }
+            if let Ok(text) = std::fs::read_to_string(state_dir.join("endpoints.json")) {
+                let endpoints: serde_json::Value =
+                    serde_json::from_str(&text).expect("it is written atomically");
+                let address = |name: &str| -> SocketAddr {
+                    endpoints[name].as_str().expect("an address").parse().expect("an address")
+                };
+                let (grpc, http) = (address("grpc"), address("http"));
+                return Ok(Daemon { child, folder: self.folder, state_dir, grpc, http, log });
+            }
+            assert!(started.elapsed() < PATIENCE, "casemated is not ready");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+fn pin(backend: &mut toml::Table, component: &Path) {
+    backend.insert("path".to_owned(), component.display().to_string().into());
+    backend.insert("sha256".to_owned(), artifacts::sha256(component).into());
+}
+
+/// A running `casemated`. Dropping it ends it, and its VMs with it.
+#[derive(Debug)]
+pub struct Daemon {
+    child: Child,
+    pub folder: TempDir,
+    pub state_dir: PathBuf,
+    pub grpc: SocketAddr,
+    pub http: SocketAddr,
+    log: PathBuf,
+}
+
+impl Daemon {
+    pub fn log(&self) -> String {
+        std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn endpoint(&self) -> String {
+        format!("http://{}", self.grpc)
+    }
+
+    async fn channel(&self) -> Channel {
+        let endpoint = Channel::from_shared(self.endpoint()).expect("a valid URL");
+        endpoint.connect().await.expect("the daemon answers")
+    }
+
+    pub async fn vms(&self) -> VmServiceClient<Channel> {
+        VmServiceClient::new(self.channel().await)
+    }
+
+    pub async fn backends(&self) -> BackendServiceClient<Channel> {
+        BackendServiceClient::new(self.channel().await)
+    }
+
+    pub async fn predecessor(&self) -> ManagerServiceClient<Channel> {
+        ManagerServiceClient::new(self.channel().await)
+    }
+
+    /// Creates a VM or gives the status of the refusal.
+    pub async fn create(&self, spec: v1::VmSpec) -> Result<v1::Vm, tonic::Status> {
+        let request = v1::CreateVmRequest { spec: Some(spec) };
+        let answer = self.vms().await.create_vm(request).await?;
+        Ok(answer.into_inner().vm.expect("a VM"))
+    }
+
+    pub async fn list(&self) -> Vec<v1::Vm> {
+        let answer = self.vms().await.list_vms(v1::ListVmsRequest {}).await;
+        answer.expect("listing works").into_inner().vms
+    }
+
+    pub async fn get(&self, id: &str) -> Result<v1::Vm, tonic::Status> {
+        let answer = self.vms().await.get_vm(v1::GetVmRequest { id: id.to_owned() }).await?;
+        Ok(answer.into_inner().vm.expect("a VM"))
+    }
+
+    pub async fn remove(&self, id: &str) -> Result<(), tonic::Status> {
+        self.vms().await.remove_vm(v1::RemoveVmRequest { id: id.to_owned() }).await?;
+        Ok(())
+    }
+
+    /// An HTTP GET: status and body.
+    pub async fn get_http(&self, path: &str) -> (u16, String) {
+        get_http(self.http, path).await.expect("the daemon answers")
+    }
+
+    /// Ends the daemon as systemd does, and returns its exit code.
+    pub fn stop(&mut self) -> Option<i32> {
+        self.signal(Signal::TERM);
+        let started = Instant::now();
+        loop {
+            match self.child.try_wait() {
+                Ok(Some(status)) => return status.code(),
+                Ok(None) if started.elapsed() < PATIENCE => {
+                    std::thread::sleep(Duration::from_millis(20));
+                }
+                _ => return None,
+            }
+        }
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
+        // The child is ours and not reaped, so the pid is its own.
+        let _ = rustix::process::kill_process(pid.expect("a pid"), signal);
+    }
+}
+
+impl Drop for Daemon {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) && self.stop().is_none() {
+            self.signal(Signal::KILL);
+            let _ = self.child.wait();
+        }
+        if std::thread::panicking() {
+            eprintln!("=== log of casemated ===\n{}", self.log());
+        }
+    }
+}
+
+/// A plain HTTP/1.0 GET.
+pub async fn get_http(address: SocketAddr, path: &str) -> std::io::Result<(u16, String)> {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let mut stream = tokio::net::TcpStream::connect(address).await?;
+    let request = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    let (head, body) = answer.split_once("\r\n\r\n").or_else(|| answer.split_once("\n\n")).unwrap_or_default();
+    let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(0);
+    Ok((status, body.to_owned()))
+}
+
+/// Waits until `probe` gives something.
+pub async fn eventually<T, F>(what: &str, limit: Duration, mut probe: impl FnMut() -> F) -> T
+where
+    F: Future<Output = Option<T>>,
+{
+    let started = Instant::now();
+    loop {
+        if let Some(value) = probe().await {
+            return value;
+        }
+        assert!(started.elapsed() < limit, "not within {limit:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+}
+
+/// Waits until the agent of a booted guest answers, and returns the body.
+pub async fn agent_answer(address: &str) -> String {
+    let address: SocketAddr = address.parse().expect("an address");
+    eventually("the agent answers", Duration::from_secs(240), || async move {
+        match tokio::time::timeout(Duration::from_secs(5), get_http(address, "/")).await {
+            Ok(Ok((200, body))) => Some(body),
+            _ => None,
+        }
+    })
+    .await
+}

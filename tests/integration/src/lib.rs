@@ -1,0 +1,18 @@
+//! What the integration tests share: a real `casemated` in a temporary folder, clients, and the
+//! artifacts that `cargo xtask setup` made.
+#![forbid(unsafe_code)]
+
+pub mod artifacts;
+pub mod daemon;
+pub mod leftovers;
+
+/// A client of the predecessor, generated from its field list alone.
+pub mod predecessor {
+    #![allow(
+        missing_debug_implementations,
+        unreachable_pub,
+        clippy::allow_attributes_without_reason,
+        reason = "generated code"
+    )]
+    tonic::include_proto!("manager");
+}

@@ -1,0 +1,75 @@
+//! The HTTP routes, by what changes them. With the scripted QEMU, because the states of VMs are the
+//! subject, not their guests.
+
+use casemate_integration::daemon::Setup;
+use casemate_proto::v1;
+use serde_json::json;
+
+fn metric(text: &str, name: &str) -> Option<f64> {
+    text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+}
+
+#[tokio::test]
+async fn health_names_this_instance_for_as_long_as_its_state_lives() {
+    let mut setup = Setup::new();
+    setup.use_fake_qemu(&json!({}));
+    let daemon = setup.start();
+    let (status, body) = daemon.get_http("/health").await;
+    assert_eq!(status, 200);
+    let health: serde_json::Value = serde_json::from_str(&body).expect("JSON");
+    assert_eq!(health["status"], "pass");
+    assert_eq!(health["version"], env!("CARGO_PKG_VERSION"));
+    assert!(health["build_time"].as_str().is_some_and(|time| time.ends_with('Z')), "{body}");
+    assert!(health["description"].is_string());
+    let kept = std::fs::read_to_string(daemon.state_dir.join("instance-id")).expect("it is kept");
+    assert_eq!(health["instance_id"], kept.as_str());
+    let (status, body) = daemon.get_http("/no-such-route").await;
+    let problem: serde_json::Value = serde_json::from_str(&body).expect("a problem is JSON");
+    assert_eq!((status, &problem["status"]), (404, &json!(404)));
+}
+
+#[tokio::test]
+async fn ready_says_which_check_fails() {
+    let mut setup = Setup::new();
+    setup.use_fake_qemu(&json!({}));
+    let daemon = setup.start();
+    assert_eq!(daemon.get_http("/ready").await.0, 200);
+    std::fs::remove_file(daemon.folder.path().join("fake/fake-qemu")).expect("it was there");
+    let (status, body) = daemon.get_http("/ready").await;
+    assert_eq!(status, 503);
+    let ready: serde_json::Value = serde_json::from_str(&body).expect("JSON");
+    assert_eq!(ready["checks"][0]["id"], "qemu");
+    assert_eq!(ready["checks"][0]["status"], "fail", "{body}");
+    assert_eq!(ready["checks"][1]["status"], "pass", "{body}");
+}
+
+#[tokio::test]
+async fn metrics_follow_what_happens() {
+    let mut setup = Setup::new();
+    setup.set("max_vms", 1);
+    setup.use_fake_qemu(&json!({}));
+    let daemon = setup.start();
+    let (_, before) = daemon.get_http("/metrics").await;
+    assert_eq!(metric(&before, "casemate_vm_limit"), Some(1.0));
+    assert_eq!(metric(&before, "casemate_vms{state=\"running\"}"), None);
+    let version = format!("casemate_build_info{{version=\"{}\"}}", env!("CARGO_PKG_VERSION"));
+    assert_eq!(metric(&before, &version), Some(1.0));
+
+    let vm = daemon.create(v1::VmSpec::default()).await.expect("it runs");
+    daemon.create(v1::VmSpec::default()).await.expect_err("the limit is 1");
+    let bad = v1::VmSpec { machine: "pdp11".to_owned(), ..v1::VmSpec::default() };
+    daemon.vms().await.plan_vm(v1::PlanVmRequest { spec: Some(bad) }).await.expect_err("no machine");
+    let (_, after) = daemon.get_http("/metrics").await;
+    for (name, value) in [
+        ("casemate_vms{state=\"running\"}", 1.0),
+        ("casemate_create_seconds_count{outcome=\"running\"}", 1.0),
+        ("casemate_create_seconds_count{outcome=\"exhausted\"}", 1.0),
+        ("casemate_backend_call_seconds_count{backend=\"plain-kvm\"}", 1.0),
+    ] {
+        assert_eq!(metric(&after, name), Some(value), "{name} in\n{after}");
+    }
+    daemon.remove(&vm.id).await.expect("removal works");
+    let (_, last) = daemon.get_http("/metrics").await;
+    assert_eq!(metric(&last, "casemate_vms{state=\"running\"}"), None);
+    assert!(!last.contains(&vm.id));
+}

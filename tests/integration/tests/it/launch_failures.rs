@@ -1,0 +1,238 @@
+//! Launches that fail, each with its code, QEMU's words, and nothing left. With the scripted QEMU,
+//! because the real one cannot be made to die at a chosen moment.
+
+use std::time::Duration;
+
+use casemate_integration::daemon::{Daemon, Setup, eventually};
+use casemate_integration::leftovers;
+use casemate_proto::v1;
+use serde_json::json;
+use tonic::Code;
+
+fn fake(script: &serde_json::Value) -> Daemon {
+    let mut setup = Setup::new();
+    setup.set("qemu.start_time", "3s");
+    setup.set("qemu.powerdown_time", "1s");
+    setup.use_fake_qemu(script);
+    setup.start()
+}
+
+#[tokio::test]
+async fn a_qemu_that_dies_at_any_stage_is_reported_with_its_last_words() {
+    for stage in ["start", "greeting", "capabilities", "hostfwd", "cont"] {
+        let daemon = fake(&json!({"die_at": stage, "exit_code": 3, "stderr": "qemu: no luck today\u{1b}[2J\n"}));
+        let status = daemon.create(v1::VmSpec::default()).await.expect_err(stage);
+        assert_eq!(status.code(), Code::Aborted, "{stage}: {status}");
+        for part in ["QEMU ended while", "exit code 3", "no luck today", "remedy: "] {
+            assert!(status.message().contains(part), "{stage}: {status}");
+        }
+        assert!(!status.message().contains('\u{1b}'), "{stage}");
+        assert!(daemon.list().await.is_empty(), "{stage}");
+        leftovers::assert_nothing_left(&daemon.state_dir);
+    }
+}
+
+#[tokio::test]
+async fn a_qemu_that_hangs_is_given_up_and_killed() {
+    for stage in ["greeting", "hostfwd", "cont"] {
+        let daemon = fake(&json!({"hang_at": stage, "ignore": ["sigterm"]}));
+        let status = daemon.create(v1::VmSpec::default()).await.expect_err(stage);
+        assert_eq!(status.code(), Code::Aborted, "{stage}: {status}");
+        assert!(status.message().contains("did not answer"), "{stage}: {status}");
+        leftovers::assert_nothing_left(&daemon.state_dir);
+    }
+}
+
+#[tokio::test]
+async fn an_end_after_the_launch_is_noticed_at_once() {
+    let daemon = fake(&json!({"die_at": "running", "exit_code": 7, "delay_ms": {"running": 300}}));
+    let vm = daemon.create(v1::VmSpec::default()).await.expect("it ran for a moment");
+    let vm = eventually("its end", Duration::from_secs(5), || async {
+        let vm = daemon.get(&vm.id).await.expect("it is listed");
+        (vm.state() == v1::VmState::Exited).then_some(vm)
+    })
+    .await;
+    assert!(vm.detail.contains("exit code 7"), "{}", vm.detail);
+    assert_eq!(vm.pid, 0);
+    assert_eq!(leftovers::processes_naming(&daemon.state_dir), Vec::<String>::new());
+}
+
+/// The ladder: a guest that ignores the power button, and a QEMU that ignores `quit` and SIGTERM.
+#[tokio::test]
+async fn a_qemu_that_ignores_everything_is_removed_all_the_same() {
+    for ignored in [
+        json!([]),
+        json!(["system_powerdown"]),
+        json!(["system_powerdown", "quit"]),
+        json!(["system_powerdown", "quit", "sigterm"]),
+    ] {
+        let daemon = fake(&json!({"ignore": ignored}));
+        let vm = daemon.create(v1::VmSpec::default()).await.expect("it runs");
+        let (one, two) = tokio::join!(daemon.remove(&vm.id), daemon.remove(&vm.id));
+        one.expect("it is gone");
+        // The second may come when all is over.
+        assert!(two.is_ok() || two.is_err_and(|status| status.code() == Code::NotFound));
+        leftovers::assert_nothing_left(&daemon.state_dir);
+        let again = daemon.remove(&vm.id).await.expect_err("it is gone");
+        assert_eq!(again.code(), Code::NotFound);
+    }
+}
+
+#[tokio::test]
+async fn a_ttl_removes_the_vm_and_a_bad_one_starts_nothing() {
+    let daemon = fake(&json!({}));
+    let ttl = prost_types::Duration { seconds: 1, nanos: 0 };
+    let spec = v1::VmSpec { ttl: Some(ttl), ..v1::VmSpec::default() };
+    let vm = daemon.create(spec).await.expect("it runs");
+    assert!(!vm.expires_at.is_empty());
+    eventually("its removal", Duration::from_secs(20), || async {
+        daemon.get(&vm.id).await.is_err().then_some(())
+    })
+    .await;
+    leftovers::assert_nothing_left(&daemon.state_dir);
+    let ttl = prost_types::Duration { seconds: -1, nanos: 0 };
+    let spec = v1::VmSpec { ttl: Some(ttl), ..v1::VmSpec::default() };
+    let status = daemon.create(spec).await.expect_err("a TTL lies ahead");
+    assert_eq!(status.code(), Code::InvalidArgument);
+    assert_eq!(Setup::fake_starts(daemon.folder.path()).len(), 1);
+}
+
+#[tokio::test]
+async fn a_caller_that_leaves_before_the_answer_gets_no_vm() {
+    let daemon = fake(&json!({"delay_ms": {"cont": 1500}}));
+    let create = daemon.create(v1::VmSpec::default());
+    assert!(tokio::time::timeout(Duration::from_millis(700), create).await.is_err());
+    assert_eq!(daemon.list().await.len(), 1);
+    eventually("the unwinding", Duration::from_secs(20), || async {
+        daemon.list().await.is_empty().then_some(())
+    })
+    .await;
+    leftovers::assert_nothing_left(&daemon.state_dir);
+}
+
+/// Refusals before anything is spent. Each has its code, the thing at fault, and a remedy.
+#[tokio::test]
+async fn refusals_say_what_is_at_fault_and_start_nothing() {
+    type Change = fn(&mut Setup);
+    type Request = fn(&mut v1::VmSpec);
+    let cases: &[(&str, Change, Request, Code, &[&str])] = &[
+        (
+            "no QEMU",
+            |s| drop(s.set("qemu.binary", "no-such-qemu")),
+            |_| {},
+            Code::FailedPrecondition,
+            &["there is no QEMU \"no-such-qemu\"", "install QEMU"],
+        ),
+        (
+            "missing kernel",
+            |s| drop(s.set("vm.kernel", "/no/such/kernel")),
+            |_| {},
+            Code::FailedPrecondition,
+            &["the kernel file \"/no/such/kernel\"", "vm.kernel"],
+        ),
+        ("unknown backend", |_| {}, |r| r.backend = "x".to_owned(), Code::InvalidArgument, &["\"x\"", "plain-kvm"]),
+        ("unknown machine", |_| {}, |r| r.machine = "pdp11".to_owned(), Code::InvalidArgument, &["pdp11"]),
+        (
+            "unknown setting",
+            |_| {},
+            |r| drop(r.settings.insert("colour".to_owned(), "red".to_owned())),
+            Code::InvalidArgument,
+            &["\"colour\"", "memory-slots"],
+        ),
+        (
+            "confidential",
+            |_| {},
+            |r| r.require_confidential = true,
+            Code::FailedPrecondition,
+            &["plain-kvm", "confidential"],
+        ),
+        (
+            "newline",
+            |_| {},
+            |r| drop(r.environment.insert("A".to_owned(), "x\nB=canary".to_owned())),
+            Code::InvalidArgument,
+            &["the value of A holds a line break"],
+        ),
+        (
+            "command line",
+            |_| {},
+            |r| r.kernel_cmdline = Some("a\nb".to_owned()),
+            Code::InvalidArgument,
+            &["kernel_cmdline"],
+        ),
+    ];
+    for (case, change, request, code, parts) in cases {
+        let mut setup = Setup::new();
+        setup.use_fake_qemu(&json!({}));
+        change(&mut setup);
+        let daemon = setup.start();
+        let mut spec = v1::VmSpec::default();
+        request(&mut spec);
+        let status = daemon.create(spec).await.expect_err(case);
+        assert_eq!(status.code(), *code, "{case}: {status}");
+        for part in *parts {
+            assert!(status.message().contains(part), "{case}: {}", status.message());
+        }
+        assert!(status.message().contains("remedy: "), "{case}: {}", status.message());
+        assert!(!status.message().contains("canary") && !daemon.log().contains("canary"), "{case}");
+        assert!(Setup::fake_starts(daemon.folder.path()).is_empty(), "{case}");
+        leftovers::assert_nothing_left(&daemon.state_dir);
+    }
+    let daemon = fake(&json!({}));
+    for id in ["", "x", "../../etc", "00000000-0000-4000-8000-000000000000"] {
+        let status = daemon.get(id).await.expect_err(id);
+        assert_eq!(status.code(), Code::NotFound, "{id:?}");
+    }
+}
+
+/// A daemon that was killed leaves its VM running; the next one shows it as lost, does not touch
+/// it, and clears away what is proven to be gone.
+#[tokio::test]
+async fn after_a_crash_a_living_vm_is_lost_and_a_dead_one_is_cleared_away() {
+    let daemon = fake(&json!({}));
+    let alive = daemon.create(v1::VmSpec::default()).await.expect("it runs");
+    let dead = daemon.create(v1::VmSpec::default()).await.expect("it runs");
+    daemon.signal(rustix::process::Signal::KILL);
+    let pid = |vm: &v1::Vm| {
+        let raw = i32::try_from(vm.pid).expect("a pid");
+        rustix::process::Pid::from_raw(raw).expect("a pid")
+    };
+    rustix::process::kill_process(pid(&dead), rustix::process::Signal::KILL).expect("ours");
+    let config = std::fs::read_to_string(daemon.folder.path().join("casemate.toml"));
+    let next = Setup {
+        folder: tempfile::tempdir().expect("a folder"),
+        config: config.expect("the config is there").parse().expect("it parses"),
+    };
+    // The state directory is the first daemon's, whose lock went with it.
+    let state_dir = daemon.state_dir.clone();
+    eventually("the pids to be gone", Duration::from_secs(5), || async {
+        (!std::path::Path::new(&format!("/proc/{}/fd/0", dead.pid)).exists()).then_some(())
+    })
+    .await;
+    std::fs::remove_file(state_dir.join("endpoints.json")).expect("it was left");
+    let config = next.folder.path().join("casemate.toml");
+    std::fs::write(&config, next.config.to_string()).expect("the config can be written");
+    #[expect(clippy::disallowed_methods, reason = "the subject of the test")]
+    let mut child = std::process::Command::new(casemate_integration::artifacts::program("casemated"))
+        .arg("--config")
+        .arg(&config)
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .expect("it starts");
+    let endpoints = eventually("the second daemon", Duration::from_secs(60), || async {
+        std::fs::read_to_string(state_dir.join("endpoints.json")).ok()
+    })
+    .await;
+    let endpoints: serde_json::Value = serde_json::from_str(&endpoints).expect("JSON");
+    let endpoint = format!("http://{}", endpoints["grpc"].as_str().expect("an address"));
+    let mut client = v1::vm_service_client::VmServiceClient::connect(endpoint).await.expect("it answers");
+    let vms = client.list_vms(v1::ListVmsRequest {}).await.expect("it lists").into_inner().vms;
+    assert_eq!(vms.len(), 1, "{vms:?}");
+    assert_eq!((vms[0].id.as_str(), vms[0].state()), (alive.id.as_str(), v1::VmState::Lost));
+    let refused = client.remove_vm(v1::RemoveVmRequest { id: alive.id.clone() }).await;
+    assert_eq!(refused.expect_err("never touched").code(), Code::FailedPrecondition);
+    assert!(std::path::Path::new(&format!("/proc/{}", alive.pid)).exists());
+    rustix::process::kill_process(pid(&alive), rustix::process::Signal::KILL).expect("ours");
+    child.kill().expect("ours");
+    child.wait().expect("ours");
+}

@@ -1,0 +1,17 @@
+//! The integration tests: the real daemon over real sockets, with real components and, unless a
+//! test says why not, real QEMU. `tests/README.md` says which file answers which question.
+
+mod argv;
+mod backend_faults;
+mod backend_loading;
+mod boot;
+mod cli;
+mod guard;
+mod http;
+mod launch_failures;
+mod limits;
+mod packaging;
+mod predecessor_client;
+mod predecessor_command;
+mod swap;
+mod tidy;

@@ -1,0 +1,162 @@
+//! Building backends: crates to core modules to components.
+//!
+//! The crates are compiled for a target without an operating system, so that the components import
+//! nothing but what the contract offers. Wrapping a module into a component, with the checks that
+//! belong to it, is done in this process.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use sha2::{Digest, Sha256};
+use wit_component::ComponentEncoder;
+
+use crate::child;
+use crate::failure::InStep;
+use crate::report::Step;
+use crate::run::Run;
+use crate::wasm_toolchain::{self, TARGET, WasmToolchain};
+
+/// A crate and the name of the component that is made of it.
+#[derive(Clone, Copy, Debug)]
+struct Source {
+    backend: &'static str,
+    package: &'static str,
+}
+
+/// The shipped backend, and those that exist for tests.
+const SOURCES: [Source; 3] = [
+    Source {
+        backend: "plain-kvm",
+        package: "casemate-plain-kvm",
+    },
+    Source {
+        backend: "misbehaving",
+        package: "casemate-fixture-misbehaving",
+    },
+    Source {
+        backend: "umbra",
+        package: "casemate-fixture-umbra",
+    },
+];
+
+/// Small, since components are read and compiled at every start of the daemon; names of functions
+/// stay, because a trap is told with them.
+const PROFILE: [(&str, &str); 6] = [
+    ("CARGO_PROFILE_RELEASE_OPT_LEVEL", "s"),
+    ("CARGO_PROFILE_RELEASE_LTO", "true"),
+    ("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "1"),
+    ("CARGO_PROFILE_RELEASE_PANIC", "abort"),
+    ("CARGO_PROFILE_RELEASE_DEBUG", "false"),
+    ("CARGO_PROFILE_RELEASE_STRIP", "debuginfo"),
+];
+
+/// A component on disk.
+#[derive(Clone, Debug)]
+pub struct Backend {
+    pub name: &'static str,
+    pub path: PathBuf,
+    pub sha256: String,
+    pub size: u64,
+}
+
+/// Prepares a toolchain, builds every backend that is out of date and lists them all.
+pub fn build(run: &Run) -> Result<Vec<Backend>> {
+    let toolchain = wasm_toolchain::prepare(run).in_step(
+        "preparing the WebAssembly toolchain",
+        "set CASEMATE_WASM_TOOLCHAIN=rustup and install the target wasm32-unknown-unknown",
+    )?;
+    build_all(run, &toolchain).in_step(
+        "building the backends",
+        "see the compiler's message above; the whole log is target/setup/backends.log",
+    )
+}
+
+fn build_all(run: &Run, toolchain: &WasmToolchain) -> Result<Vec<Backend>> {
+    let mut step = run.report.step("backends");
+    compile(run, &mut step, toolchain)?;
+    step.progress("wrapping components");
+    let backends = SOURCES
+        .iter()
+        .map(|source| wrap(run, *source))
+        .collect::<Result<Vec<_>>>()?;
+    step.done(&format!(
+        "{} components, {}",
+        backends.len(),
+        toolchain.description()
+    ));
+    for backend in &backends {
+        run.report.note(&format!(
+            "  {:24} {:>5} KiB  sha256 {}",
+            format!("{}.wasm", backend.name),
+            backend.size / 1024,
+            backend.sha256
+        ));
+    }
+    Ok(backends)
+}
+
+fn compile(run: &Run, step: &mut Step<'_>, toolchain: &WasmToolchain) -> Result<()> {
+    let mut command = toolchain.cargo_build(run)?;
+    command.args(["--release", "--lib"]).envs(PROFILE);
+    for source in SOURCES {
+        command.args(["--package", source.package]);
+    }
+    child::run(run, step, &mut command, &run.log("backends"))
+}
+
+/// Makes the component, unless it is newer than the module that Cargo left.
+fn wrap(run: &Run, source: Source) -> Result<Backend> {
+    let module = run
+        .layout
+        .wasm_target()
+        .join(TARGET)
+        .join("release")
+        .join(format!("{}.wasm", source.package.replace('-', "_")));
+    let component = run.layout.backend(source.backend);
+    if !is_newer(&component, &module) {
+        let bytes = std::fs::read(&module).with_context(|| {
+            format!(
+                "{} left no {}; its crate-type must include cdylib",
+                source.package,
+                module.display()
+            )
+        })?;
+        let bytes = ComponentEncoder::default()
+            .validate(true)
+            .module(&bytes)
+            .and_then(ComponentEncoder::encode)
+            .with_context(|| format!("{} does not make a component", source.package))?;
+        replace(run, &component, &bytes)?;
+    }
+    describe(source.backend, component)
+}
+
+fn describe(name: &'static str, path: PathBuf) -> Result<Backend> {
+    let bytes = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
+    Ok(Backend {
+        name,
+        sha256: format!("{:x}", Sha256::digest(&bytes)),
+        size: bytes.len() as u64,
+        path,
+    })
+}
+
+/// Whether `product` exists and was written after `source`.
+fn is_newer(product: &Path, source: &Path) -> bool {
+    let modified = |path: &Path| std::fs::metadata(path).and_then(|data| data.modified());
+    match (modified(product), modified(source)) {
+        (Ok(product), Ok(source)) => product > source,
+        _ => false,
+    }
+}
+
+/// Writes beside and renames, so that a daemon that reloads never reads half a component.
+fn replace(run: &Run, path: &Path, bytes: &[u8]) -> Result<()> {
+    let folder = run.layout.backends();
+    std::fs::create_dir_all(&folder)
+        .with_context(|| format!("cannot create {}", folder.display()))?;
+    let part = path.with_extension("wasm.part");
+    std::fs::write(&part, bytes)
+        .and_then(|()| std::fs::rename(&part, path))
+        .with_context(|| format!("cannot write {}", path.display()))
+}

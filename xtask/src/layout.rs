@@ -1,0 +1,129 @@
+//! Where everything lies: the one place that spells paths below the workspace.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+
+/// The workspace and the folders below its `target/` that these chores own.
+#[derive(Clone, Debug)]
+pub struct Layout {
+    workspace: PathBuf,
+}
+
+impl Layout {
+    /// Finds the workspace from the place this crate was built at.
+    pub fn find() -> Result<Self> {
+        // Cargo sets the variable for `cargo run`; the built-in path serves a directly started
+        // binary.
+        let manifest = std::env::var_os("CARGO_MANIFEST_DIR")
+            .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from);
+        let workspace = manifest
+            .parent()
+            .context("the xtask crate lies in a workspace")?
+            .canonicalize()
+            .with_context(|| format!("the workspace of {} is gone", manifest.display()))?;
+        Ok(Self { workspace })
+    }
+
+    pub fn workspace(&self) -> &Path {
+        &self.workspace
+    }
+
+    /// Root of all that is cached; also what the tests are told as `CASEMATE_TEST_ARTIFACTS`.
+    pub fn target(&self) -> PathBuf {
+        self.workspace.join("target")
+    }
+
+    /// Output of every program that was started.
+    pub fn logs(&self) -> PathBuf {
+        self.target().join("setup")
+    }
+
+    pub fn log(&self, name: &str) -> PathBuf {
+        self.logs().join(format!("{name}.log"))
+    }
+
+    /// Components, one `<backend>.wasm` each.
+    pub fn backends(&self) -> PathBuf {
+        self.target().join("backends")
+    }
+
+    pub fn backend(&self, name: &str) -> PathBuf {
+        self.backends().join(format!("{name}.wasm"))
+    }
+
+    /// Cargo's target folder of the WebAssembly builds: another toolchain, hence apart.
+    pub fn wasm_target(&self) -> PathBuf {
+        self.target().join("wasm")
+    }
+
+    /// The unpacked toolchain, where the installed one cannot build for WebAssembly.
+    pub fn toolchain(&self) -> PathBuf {
+        self.target().join("toolchain")
+    }
+
+    pub fn guest(&self) -> PathBuf {
+        self.target().join("guest")
+    }
+
+    pub fn kernel(&self) -> PathBuf {
+        self.guest().join("vmlinuz")
+    }
+
+    pub fn initrd(&self) -> PathBuf {
+        self.guest().join("initrd.cpio.gz")
+    }
+
+    /// What the guest is made of: kernel, modules and busybox, out of their packages.
+    pub fn guest_parts(&self) -> PathBuf {
+        self.target().join("guest-parts")
+    }
+
+    /// The private apt directory: lists, sources and downloads that the system never sees.
+    pub fn apt(&self) -> PathBuf {
+        self.target().join("apt")
+    }
+
+    /// Where a product is made before it is renamed into place.
+    pub fn scratch(&self) -> PathBuf {
+        self.target().join("scratch")
+    }
+
+    pub fn tools(&self) -> PathBuf {
+        self.target().join("tools")
+    }
+
+    /// The newer QEMU of the tests; movable as a whole.
+    pub fn qemu_backports(&self) -> PathBuf {
+        self.tools().join("qemu-backports")
+    }
+
+    /// The configuration that packages ship and that the demo starts from.
+    pub fn packaged_config(&self) -> PathBuf {
+        self.workspace.join("packaging/casemate.toml")
+    }
+}
+
+/// Name of the file inside a product's folder that says what the product was made from.
+const STAMP: &str = ".made-from";
+
+/// What `product` was made from, or nothing where it is missing or was never finished.
+pub fn made_from(product: &Path) -> Option<String> {
+    std::fs::read_to_string(product.join(STAMP)).ok()
+}
+
+/// Puts a finished scratch folder in the place of `product`.
+pub fn put_in_place(scratch: &Path, product: &Path, made_from: &str) -> Result<()> {
+    std::fs::write(scratch.join(STAMP), made_from)
+        .with_context(|| format!("cannot write into {}", scratch.display()))?;
+    if product.exists() {
+        std::fs::remove_dir_all(product)
+            .with_context(|| format!("cannot remove the old {}", product.display()))?;
+    }
+    if let Some(parent) = product.parent() {
+        std::fs::create_dir_all(parent)
+            .with_context(|| format!("cannot create {}", parent.display()))?;
+    }
+    std::fs::rename(scratch, product)
+        .with_context(|| format!("cannot move {} into place", product.display()))
+}

@@ -1,0 +1,61 @@
+//! Reads the command line, runs one chore and turns its end into an exit code.
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use xtask::demo::{self, Accelerator, Ending};
+use xtask::run::Run;
+use xtask::{backends, failure, orphans, setup, test_suite};
+
+#[derive(Debug, Parser)]
+#[command(name = "cargo xtask", about = "Set-up, demo and tests of Casemate")]
+struct Arguments {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Debug, Subcommand)]
+enum Chore {
+    /// Install and prepare all that the demo and the tests need
+    Setup,
+    /// Build the backend components into target/backends
+    Backends,
+    /// Build everything, start the daemon, boot a VM, show what it says and clean up
+    Demo {
+        /// Leave the daemon and the VM running and print what to try next
+        #[arg(long)]
+        keep: bool,
+        /// What executes the guest; tcg works everywhere
+        #[arg(long, value_enum, default_value = "tcg")]
+        accel: Accelerator,
+    },
+    /// Prepare everything and run all tests; arguments after `--` go to `cargo test`
+    Test {
+        #[arg(last = true)]
+        cargo_test_arguments: Vec<OsString>,
+    },
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let outcome = Run::start().and_then(|run| {
+        let outcome = match arguments.chore {
+            Chore::Setup => setup::everything(&run).map(|()| ExitCode::SUCCESS),
+            Chore::Backends => backends::build(&run).map(|_| ExitCode::SUCCESS),
+            Chore::Demo { keep, accel } => {
+                let ending = if keep { Ending::Keep } else { Ending::CleanUp };
+                return demo::run(&run, accel, ending).map(|()| ExitCode::SUCCESS);
+            }
+            Chore::Test {
+                cargo_test_arguments,
+            } => test_suite::run(&run, &cargo_test_arguments),
+        };
+        orphans::end_all();
+        outcome
+    });
+    outcome.unwrap_or_else(|error| {
+        orphans::end_all();
+        failure::explain(&error)
+    })
+}
