@@ -24,7 +24,7 @@ struct Source {
 }
 
 /// The shipped backend, and those that exist for tests.
-const SOURCES: [Source; 3] = [
+const SOURCES: [Source; 4] = [
     Source {
         backend: "plain-kvm",
         package: "casemate-plain-kvm",
@@ -32,6 +32,10 @@ const SOURCES: [Source; 3] = [
     Source {
         backend: "misbehaving",
         package: "casemate-fixture-misbehaving",
+    },
+    Source {
+        backend: "sealed",
+        package: "casemate-fixture-sealed",
     },
     Source {
         backend: "umbra",

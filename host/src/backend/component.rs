@@ -4,10 +4,13 @@
 //! compile those bytes, tier, contract version, link, probe `describe`, settings and grants.
 //! Precompiled code is never accepted.
 
+use std::fs::OpenOptions;
 use std::io::Read as _;
+use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use rustix::fs::OFlags;
 use sha2::{Digest as _, Sha256};
 use wasmtime::component::{Component, HasSelf, Linker};
 
@@ -183,7 +186,14 @@ impl LoadedBackend {
 
 fn read_capped(path: &Path, limit: usize) -> Result<Vec<u8>, LoadError> {
     let unreadable = |source| LoadError::Unreadable { path: path.to_owned(), source };
-    let file = std::fs::File::open(path).map_err(unreadable)?;
+    // A pipe would keep its reader waiting for a writer, and the daemon's start with it.
+    let nonblocking = OFlags::NONBLOCK.bits().cast_signed();
+    let file = OpenOptions::new().read(true).custom_flags(nonblocking).open(path);
+    let file = file.map_err(unreadable)?;
+    if !file.metadata().map_err(unreadable)?.is_file() {
+        let kind = std::io::ErrorKind::InvalidInput;
+        return Err(unreadable(std::io::Error::new(kind, "it is not a regular file")));
+    }
     let mut bytes = Vec::new();
     file.take(limit as u64 + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     if bytes.len() > limit {

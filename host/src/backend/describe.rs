@@ -194,8 +194,8 @@ fn type_uses(
         bounded(field, used.properties.len())?;
         bounded(field, used.paths.len())?;
         let kind = word(field, used.kind)?;
-        let properties: BTreeSet<String> = words(field, used.properties)?.into_iter().collect();
-        let paths: BTreeSet<String> = words(field, used.paths)?.into_iter().collect();
+        let properties = property_names(field, used.properties)?;
+        let paths = property_names(field, used.paths)?;
         if let Some(path) = paths.iter().find(|path| !properties.contains(*path)) {
             return Err(DescribeError::Field {
                 field: format!("{field}.paths of {kind}"),
@@ -267,6 +267,16 @@ fn word(field: &str, value: String) -> Result<String, DescribeError> {
         value: crate::spec::printable(&value).chars().take(80).collect(),
         wanted: "1 to 128 letters, digits, `-`, `.`, `_` or `+`",
     })
+}
+
+/// Property paths, in which `*` stands for any index of a list (`host-nodes.*`).
+fn property_names(field: &str, names: Vec<String>) -> Result<BTreeSet<String>, DescribeError> {
+    for name in &names {
+        for segment in name.split('.').filter(|segment| *segment != "*") {
+            word(field, segment.to_owned())?;
+        }
+    }
+    Ok(names.into_iter().collect())
 }
 
 fn words(field: &str, values: Vec<String>) -> Result<Vec<String>, DescribeError> {

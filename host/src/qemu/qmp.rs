@@ -184,7 +184,6 @@ async fn read_lines<R: AsyncRead + Unpin>(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use tokio::io::AsyncWriteExt as _;
 
     /// A peer that says `script` whatever it is told. QEMU itself cannot be made to misbehave so.
     async fn talk(script: &'static [u8]) -> Result<Json, QmpError> {

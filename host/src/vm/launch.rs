@@ -170,14 +170,15 @@ pub async fn start(
         prepared.descriptors,
     )?;
     record.process = Some(process.identity().clone());
-    let holdings = Holdings {
+    // Held until the process is gone, whatever happens: another VM must not get this one's user.
+    let mut holdings = Holdings {
         port: None,
         _folder: prepared.folder,
         _uid: prepared.uid,
         record: prepared.record,
     };
-    match bring_up(host, planned, &mut process, holdings).await {
-        Ok((qmp, holdings, agent_address)) => {
+    match bring_up(host, planned, &mut process, &mut holdings).await {
+        Ok((qmp, agent_address)) => {
             record.agent_address = agent_address.map(|address| address.to_string());
             if let Err(error) = holdings.record.write(&record) {
                 process.kill().await;
@@ -230,8 +231,8 @@ async fn bring_up(
     host: &Host,
     planned: &Planned,
     process: &mut QemuProcess,
-    mut holdings: Holdings,
-) -> Result<(Qmp, Holdings, Option<SocketAddr>), Failure> {
+    holdings: &mut Holdings,
+) -> Result<(Qmp, Option<SocketAddr>), Failure> {
     let start_time = host.qemu_config.start_time
         + Duration::from_secs(planned.request.memory_bytes >> 30);
     let stream = holdings.record.connect().map_err(|error| {
@@ -286,7 +287,7 @@ async fn bring_up(
             stderr: String::new(),
         }));
     }
-    Ok((qmp, holdings, agent_address))
+    Ok((qmp, agent_address))
 }
 
 fn into_tokio(

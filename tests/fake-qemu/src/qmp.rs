@@ -270,6 +270,11 @@ impl<'a> Session<'a> {
             }
             "qom-get" => {
                 let (path, property) = (text(arguments, "path")?, text(arguments, "property")?);
+                if let ("/machine", "confidential-guest-support", Some(guard)) =
+                    (path, property, self.script.guard())
+                {
+                    return Ok(guard.into());
+                }
                 self.machine
                     .property(path, property)
                     .ok_or_else(|| Failure::generic(format!("Property '{property}' not found")))

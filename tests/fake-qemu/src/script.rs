@@ -7,7 +7,8 @@
 //!   "stderr": "qemu-system-x86_64: something is wrong",
 //!   "delay_ms": {"greeting": 50, "cont": 200},
 //!   "hang_at": "hostfwd",
-//!   "ignore": ["system_powerdown", "quit", "sigterm"]
+//!   "ignore": ["system_powerdown", "quit", "sigterm"],
+//!   "guard": "/objects/other"
 //! }
 //! ```
 //!
@@ -15,6 +16,7 @@
 //! listens), `greeting`, `capabilities`, `hostfwd`, `cont` (each in place of its answer) or
 //! `running` (after `cont` was answered; 200 ms later, unless `delay_ms` says otherwise). A delay
 //! comes first, then the hang, then the death. What is ignored is acknowledged and has no effect.
+//! `guard` is what the machine says of its `confidential-guest-support`, whatever it was started with.
 //! An unknown key or stage is an error, so that a typing mistake does not pass as health.
 //!
 //! Probing runs (`-M none`) are left alone unless `"probes": true` is there: a daemon that cannot
@@ -51,6 +53,7 @@ pub(crate) struct Script {
     stderr: String,
     delays: BTreeMap<Stage, Duration>,
     ignored: Vec<String>,
+    guard: Option<String>,
     applies_to_probes: bool,
 }
 
@@ -81,6 +84,7 @@ impl Script {
             stderr: String::new(),
             delays: BTreeMap::new(),
             ignored: Vec::new(),
+            guard: None,
             applies_to_probes: false,
         }
     }
@@ -116,6 +120,7 @@ impl Script {
                             .push(name.as_str().ok_or_else(wrong)?.to_owned());
                     }
                 }
+                "guard" => script.guard = Some(value.as_str().ok_or_else(wrong)?.to_owned()),
                 "probes" => script.applies_to_probes = value.as_bool().ok_or_else(wrong)?,
                 _ => return Err(format!("{key}: no such key")),
             }
@@ -126,6 +131,11 @@ impl Script {
     /// Whether a command, or `sigterm`, is to have no effect.
     pub(crate) fn ignores(&self, name: &str) -> bool {
         self.ignored.iter().any(|ignored| ignored == name)
+    }
+
+    /// The guard that the machine is to claim in place of its own.
+    pub(crate) fn guard(&self) -> Option<&str> {
+        self.guard.as_deref()
     }
 
     /// Waits, hangs or dies here if the script says so.

@@ -192,7 +192,7 @@ impl Daemon {
         format!("http://{}", self.grpc)
     }
 
-    async fn channel(&self) -> Channel {
+    pub async fn channel(&self) -> Channel {
         let endpoint = Channel::from_shared(self.endpoint()).expect("a valid URL");
         endpoint.connect().await.expect("the daemon answers")
     }

@@ -114,13 +114,13 @@ async fn health_and_reflection_answer_on_loopback() {
     use tonic_reflection::pb::v1::{ServerReflectionRequest, server_reflection_response};
 
     let daemon = Setup::new().start();
-    let mut health = HealthClient::connect(daemon.endpoint()).await.expect("it answers");
+    let mut health = HealthClient::new(daemon.channel().await);
     for service in ["", "manager.ManagerService", "casemate.v1.VmService", "casemate.v1.BackendService"] {
         let request = tonic_health::pb::HealthCheckRequest { service: service.to_owned() };
         let answer = health.check(request).await.expect("it is known").into_inner();
         assert_eq!(answer.status, 1, "{service:?}");
     }
-    let mut reflection = ServerReflectionClient::connect(daemon.endpoint()).await.expect("it answers");
+    let mut reflection = ServerReflectionClient::new(daemon.channel().await);
     let request = ServerReflectionRequest {
         host: String::new(),
         message_request: Some(MessageRequest::ListServices(String::new())),
