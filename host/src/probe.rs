@@ -197,6 +197,6 @@ mod tests {
     fn only_a_device_node_is_a_device() {
         assert_eq!(device("/dev/null"), Ok(FactValue::Present));
         assert_eq!(device("/dev/no-such-device"), Err(FactFailure::Absent));
-        assert_eq!(device("/proc/version").is_err(), true);
+        assert!(device("/proc/version").is_err());
     }
 }

@@ -9,11 +9,12 @@ fn casemated(arguments: &[&str]) -> Output {
 }
 
 fn with_config(text: &str) -> (i32, String) {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("casemate.toml");
-    std::fs::write(&path, text).unwrap();
-    let output = casemated(&["--config", path.to_str().unwrap(), "--check-config"]);
-    (output.status.code().unwrap(), String::from_utf8_lossy(&output.stderr).into_owned())
+    std::fs::write(&path, text).expect("a file");
+    let path = path.to_str().expect("UTF-8");
+    let output = casemated(&["--config", path, "--check-config"]);
+    (output.status.code().expect("it exits"), String::from_utf8_lossy(&output.stderr).into_owned())
 }
 
 #[test]

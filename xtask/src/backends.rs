@@ -108,7 +108,8 @@ fn compile(run: &Run, step: &mut Step<'_>, toolchain: &WasmToolchain) -> Result<
     child::run(run, step, &mut command, &run.log("backends"))
 }
 
-/// Makes the component, unless it is newer than the module that Cargo left.
+/// Makes the component of the module that Cargo left. This takes milliseconds, so it is done each
+/// time, and no clock or stamp can make it miss a change.
 fn wrap(run: &Run, source: Source) -> Result<Backend> {
     let module = run
         .layout
@@ -116,42 +117,28 @@ fn wrap(run: &Run, source: Source) -> Result<Backend> {
         .join(TARGET)
         .join("release")
         .join(format!("{}.wasm", source.package.replace('-', "_")));
-    let component = run.layout.backend(source.backend);
-    if !is_newer(&component, &module) {
-        let bytes = std::fs::read(&module).with_context(|| {
-            format!(
-                "{} left no {}; its crate-type must include cdylib",
-                source.package,
-                module.display()
-            )
-        })?;
-        let bytes = ComponentEncoder::default()
-            .validate(true)
-            .module(&bytes)
-            .and_then(ComponentEncoder::encode)
-            .with_context(|| format!("{} does not make a component", source.package))?;
-        replace(run, &component, &bytes)?;
+    let bytes = std::fs::read(&module).with_context(|| {
+        format!(
+            "{} left no {}; its crate-type must include cdylib",
+            source.package,
+            module.display()
+        )
+    })?;
+    let component = ComponentEncoder::default()
+        .validate(true)
+        .module(&bytes)
+        .and_then(ComponentEncoder::encode)
+        .with_context(|| format!("{} does not make a component", source.package))?;
+    let path = run.layout.backend(source.backend);
+    if std::fs::read(&path).ok().as_ref() != Some(&component) {
+        replace(run, &path, &component)?;
     }
-    describe(source.backend, component)
-}
-
-fn describe(name: &'static str, path: PathBuf) -> Result<Backend> {
-    let bytes = std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
     Ok(Backend {
-        name,
-        sha256: format!("{:x}", Sha256::digest(&bytes)),
-        size: bytes.len() as u64,
+        name: source.backend,
+        sha256: format!("{:x}", Sha256::digest(&component)),
+        size: component.len() as u64,
         path,
     })
-}
-
-/// Whether `product` exists and was written after `source`.
-fn is_newer(product: &Path, source: &Path) -> bool {
-    let modified = |path: &Path| std::fs::metadata(path).and_then(|data| data.modified());
-    match (modified(product), modified(source)) {
-        (Ok(product), Ok(source)) => product > source,
-        _ => false,
-    }
 }
 
 /// Writes beside and renames, so that a daemon that reloads never reads half a component.

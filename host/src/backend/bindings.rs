@@ -2,7 +2,8 @@
 #![allow(
     missing_debug_implementations,
     unreachable_pub,
-    reason = "generated code"
+    clippy::error_impl_error,
+    reason = "generated code; the contract calls its error `error`"
 )]
 
 wasmtime::component::bindgen!({

@@ -118,7 +118,9 @@ impl VmManager {
             if registry.closing {
                 return Err(CreateError::Closing);
             }
-            let slot = self.host.slots.take()?;
+            let slot = self.host.slots.take().map_err(CreateError::from).inspect_err(|error| {
+                self.host.metrics.created(error.outcome(), Duration::ZERO);
+            })?;
             let (requests, receiver) = mpsc::channel(REQUEST_QUEUE);
             let (publisher, status) = Publisher::new(id, &spec);
             let console = Console::default();

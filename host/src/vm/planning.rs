@@ -43,6 +43,8 @@ pub async fn plan(host: &Host, spec: &VmSpec) -> Result<Planned, CreateError> {
             remedy: "choose another backend".to_owned(),
         });
     }
+    // A backend would report a missing QEMU in its own words, and worse.
+    host.qemu.info().await?;
     let context = context(host, &backend, &spec.settings)?;
     let request = request(&host.defaults, &host.network, spec, context)?;
     let facts = Arc::new(HostFacts::new(Arc::clone(&host.qemu)));

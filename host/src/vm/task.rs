@@ -263,10 +263,7 @@ impl OwnedVm {
     /// After QEMU's end: nothing runs, but console and record are kept until the removal.
     async fn rest(&mut self) -> Option<oneshot::Sender<()>> {
         tokio::select! {
-            request = self.requests.recv() => match request {
-                Some(VmRequest::Remove(done)) => Some(done),
-                None => None,
-            },
+            request = self.requests.recv() => request.map(|VmRequest::Remove(done)| done),
             () = until(self.expires_at) => None,
         }
     }

@@ -138,6 +138,7 @@ impl Setup {
         let mut child = command
             .arg("--config")
             .arg(&config)
+            .env("CASEMATE_CANARY", "of the daemon")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(std::fs::File::create(&log).expect("the log can be made"))

@@ -1,6 +1,11 @@
 //! What the integration tests share: a real `casemated` in a temporary folder, clients, and the
 //! artifacts that `cargo xtask setup` made.
 #![forbid(unsafe_code)]
+#![expect(
+    clippy::print_stdout,
+    clippy::print_stderr,
+    reason = "what a test skips, and the log of a daemon whose test failed"
+)]
 
 pub mod artifacts;
 pub mod daemon;

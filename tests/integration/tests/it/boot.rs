@@ -79,7 +79,9 @@ fn isolated(daemon: &Daemon, one: &v1::Vm, two: &v1::Vm) {
             assert_eq!(status_field(vm.pid, "Seccomp"), "2");
             assert_eq!(status_field(vm.pid, "NoNewPrivs"), "1");
             let environment = std::fs::read(format!("/proc/{}/environ", vm.pid)).expect("readable");
-            assert!(environment.is_empty(), "QEMU's environment is cleared");
+            // The daemon's own has it; the script around the backports' QEMU sets others.
+            let environment = String::from_utf8_lossy(&environment).into_owned();
+            assert!(!environment.contains("CASEMATE_CANARY"), "QEMU's environment is cleared");
             all[0].parse().expect("a number")
         })
         .into();

@@ -118,14 +118,14 @@ async fn refusals_say_what_is_at_fault_and_start_nothing() {
     let cases: &[(&str, Change, Request, Code, &[&str])] = &[
         (
             "no QEMU",
-            |s| drop(s.set("qemu.binary", "no-such-qemu")),
+            |s| { s.set("qemu.binary", "no-such-qemu"); },
             |_| {},
             Code::FailedPrecondition,
             &["there is no QEMU \"no-such-qemu\"", "install QEMU"],
         ),
         (
             "missing kernel",
-            |s| drop(s.set("vm.kernel", "/no/such/kernel")),
+            |s| { s.set("vm.kernel", "/no/such/kernel"); },
             |_| {},
             Code::FailedPrecondition,
             &["the kernel file \"/no/such/kernel\"", "vm.kernel"],

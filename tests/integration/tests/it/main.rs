@@ -1,6 +1,8 @@
 //! The integration tests: the real daemon over real sockets, with real components and, unless a
 //! test says why not, real QEMU. `tests/README.md` says which file answers which question.
 
+#![expect(clippy::print_stdout, reason = "a skip says why")]
+
 mod argv;
 mod backend_faults;
 mod backend_loading;

@@ -1,0 +1,184 @@
+//! What the tests about arguments share: the way from a request to a paused QEMU, through the
+//! library that `casemated` is made of, without a daemon around it.
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, bail, ensure};
+use casemate_host::backend::settings::SettingValue;
+use casemate_host::backend::{BackendConfig, BackendEngine, CallError, Limits, LoadedBackend, PlanOutcome};
+use casemate_host::qemu::check::{CheckedPlan, Knowledge, check};
+use casemate_host::qemu::process::{Credentials, Exit, QemuProcess};
+use casemate_host::qemu::qmp::{Qmp, QmpError};
+use casemate_host::qemu::schema::Qemu;
+use casemate_host::spec::facts::FactSource;
+use casemate_host::spec::plan::{LaunchPlan, Property, Value};
+use casemate_host::spec::request::{Boot, HostDevice, LaunchRequest, Setting};
+use casemate_host::vm::config::NetworkConfig;
+use casemate_host::vm::facts::HostFacts;
+use casemate_host::vm::shares::{CERTIFICATES_SHARE, ENVIRONMENT_SHARE};
+use casemate_integration::artifacts;
+use serde_json::{Value as Json, json};
+
+/// Number of the listening QMP socket in QEMU, as the daemon chooses it.
+pub(crate) const QMP_FD: i32 = 3;
+/// A start, an answer or an end of a QEMU on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// `plain-kvm` with the packaged grants, and one installed QEMU.
+pub(crate) struct Bench {
+    pub(crate) backend: LoadedBackend,
+    pub(crate) qemu: Arc<Qemu>,
+}
+
+impl Bench {
+    /// `settings` are the operator's.
+    pub(crate) async fn new(qemu: &Path, settings: toml::Table) -> Self {
+        let component = artifacts::component("plain-kvm");
+        let mut entry = artifacts::packaged_config()["backend"][0].clone();
+        let table = entry.as_table_mut().expect("a table");
+        table.insert("path".to_owned(), component.display().to_string().into());
+        table.insert("sha256".to_owned(), artifacts::sha256(&component).into());
+        table.insert("settings".to_owned(), settings.into());
+        let config: BackendConfig = entry.try_into().expect("the packaged entry is valid");
+        let engine = BackendEngine::new(Limits::default()).expect("the engine starts");
+        let backend = LoadedBackend::load(&engine, &config).await.expect("it loads");
+        let qemu = Arc::new(Qemu::new(qemu.to_owned(), Credentials::Daemon));
+        Self { backend, qemu }
+    }
+
+    /// Settings of a request: built-in, operator's and its own, as the daemon passes them.
+    pub(crate) fn settings(&self, request: &BTreeMap<String, String>) -> Vec<Setting> {
+        let merged = self.backend.settings_for(request).expect("the settings are valid");
+        merged
+            .into_iter()
+            .map(|(input, origin)| match input.value {
+                SettingValue::Plain(value) => Setting { key: input.key, value, origin },
+                SettingValue::File(path) => panic!("plain-kvm has no file setting: {path:?}"),
+            })
+            .collect()
+    }
+
+    pub(crate) fn host_facts(&self) -> Arc<HostFacts> {
+        Arc::new(HostFacts::new(Arc::clone(&self.qemu)))
+    }
+
+    pub(crate) async fn plan(
+        &self,
+        request: &LaunchRequest,
+        facts: Arc<dyn FactSource>,
+    ) -> Result<PlanOutcome, CallError> {
+        self.backend.plan(request, facts).await
+    }
+
+    /// The host's own check, against this QEMU and the packaged grants.
+    pub(crate) async fn check(
+        &self,
+        request: &LaunchRequest,
+        plan: LaunchPlan,
+    ) -> anyhow::Result<CheckedPlan> {
+        let knowledge = Knowledge::gather(&self.qemu, &plan, request).await?;
+        Ok(check(plan, request, self.backend.permissions(), knowledge)?)
+    }
+
+    pub(crate) async fn checked(&self, request: &LaunchRequest) -> anyhow::Result<CheckedPlan> {
+        let outcome = self.plan(request, self.host_facts()).await?;
+        self.check(request, outcome.plan).await
+    }
+}
+
+/// The devices that the host gives to every VM.
+pub(crate) fn host_devices(boot: Boot) -> Vec<HostDevice> {
+    let network = NetworkConfig::default();
+    let properties = network.properties.into_iter().map(|(path, value)| Property {
+        path,
+        value: match value {
+            toml::Value::String(text) => Value::Text(text),
+            toml::Value::Boolean(flag) => Value::Boolean(flag),
+            other => panic!("a default of another kind: {other}"),
+        },
+    });
+    let device = |kind: &str, id: &str| HostDevice {
+        kind: kind.to_owned(),
+        id: id.to_owned(),
+        properties: Vec::new(),
+    };
+    let net = HostDevice { properties: properties.collect(), ..device("net", &network.id) };
+    let mut devices = vec![
+        net,
+        device("share-9p", ENVIRONMENT_SHARE),
+        device("share-9p", CERTIFICATES_SHARE),
+    ];
+    if boot == Boot::Disk {
+        devices.push(device("disk", "disk0"));
+    }
+    devices
+}
+
+/// A QEMU that has built its machine and waits for `cont`. Killed when dropped.
+pub(crate) struct PausedQemu {
+    pub(crate) process: QemuProcess,
+    qmp: Qmp,
+}
+
+impl PausedQemu {
+    /// `arguments` say `-S` and put QMP on the socket `QMP_FD`.
+    pub(crate) async fn start(
+        program: &Path,
+        arguments: &[String],
+        mut descriptors: Vec<(OwnedFd, i32)>,
+    ) -> anyhow::Result<Self> {
+        // Short, because the path of a socket may have 107 bytes.
+        let folder = tempfile::tempdir()?;
+        let path = folder.path().join("qmp");
+        let listener = UnixListener::bind(&path)?;
+        let stream = UnixStream::connect(&path)?;
+        stream.set_nonblocking(true)?;
+        descriptors.push((listener.into(), QMP_FD));
+        let mut process =
+            QemuProcess::spawn(program, arguments, &Credentials::Daemon, descriptors)?;
+        let (read, write) = tokio::net::UnixStream::from_std(stream)?.into_split();
+        let connected = tokio::select! {
+            biased;
+            exit = process.wait() => Err(anyhow::anyhow!("QEMU ended with {exit}")),
+            qmp = Qmp::connect(read, write, PATIENCE) => qmp.map_err(anyhow::Error::from),
+        };
+        match connected {
+            Ok(qmp) => Ok(Self { process, qmp }),
+            Err(error) => {
+                process.kill().await;
+                bail!("{error}; it said: {}", process.last_words().await);
+            }
+        }
+    }
+
+    pub(crate) async fn ask(&mut self, command: &str, arguments: Json) -> anyhow::Result<Json> {
+        let answer = self.qmp.execute_within(command, arguments, PATIENCE).await;
+        answer.with_context(|| format!("{command} failed"))
+    }
+
+    pub(crate) async fn get(&mut self, path: &str, property: &str) -> anyhow::Result<Json> {
+        self.ask("qom-get", json!({"path": path, "property": property})).await
+    }
+
+    /// A command of the human monitor.
+    pub(crate) async fn human(&mut self, line: &str) -> anyhow::Result<String> {
+        let answer = self.ask("human-monitor-command", json!({"command-line": line})).await?;
+        Ok(answer.as_str().unwrap_or_default().to_owned())
+    }
+
+    /// Ends it, which an honest QEMU does with code 0.
+    pub(crate) async fn quit(mut self) -> anyhow::Result<()> {
+        match self.qmp.execute_within("quit", json!({}), PATIENCE).await {
+            Ok(_) | Err(QmpError::Closed { .. }) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let exit = tokio::time::timeout(PATIENCE, self.process.wait()).await?;
+        ensure!(exit == Exit::Code(0), "{exit}: {}", self.process.last_words().await);
+        Ok(())
+    }
+}
