@@ -65,7 +65,9 @@ impl App {
         let (grpc, grpc_address) = listen("grpc", config.grpc.address()).await?;
         let (http, http_address) = listen("http", config.http.address()).await?;
         // Only root can start a process as another user.
-        let uids = rustix::process::geteuid().is_root().then(|| Uids::new(config.qemu.uids.clone()));
+        let uids = rustix::process::geteuid()
+            .is_root()
+            .then(|| Uids::new(config.qemu.uids.clone()));
         let probing = match &uids {
             // The last one, which a VM gets only when all others are taken.
             Some(_) => {
@@ -76,15 +78,21 @@ impl App {
         };
         let qemu = Arc::new(Qemu::new(config.qemu.binary.clone(), probing));
         let engine = BackendEngine::new(Limits::default())?;
-        let (catalog, probed) =
-            tokio::join!(Catalog::load(&engine, config.backends, config.default_backend), qemu.info());
+        let (catalog, probed) = tokio::join!(
+            Catalog::load(&engine, config.backends, config.default_backend),
+            qemu.info()
+        );
         if let Err(error) = probed {
             tracing::error!(error = %crate::backend::catalog::chain(&error), "no QEMU yet");
         }
         let metrics = Metrics::new(env!("CARGO_PKG_VERSION"))?;
         metrics.set_vm_limit(config.max_vms);
         let own_ports = [grpc_address.port(), http_address.port()];
-        let ports = config.network.ports.clone().map(|range| Ports::new(range, own_ports));
+        let ports = config
+            .network
+            .ports
+            .clone()
+            .map(|range| Ports::new(range, own_ports));
         let endpoints = json!({
             "pid": std::process::id(),
             "grpc": grpc_address.to_string(),
@@ -140,7 +148,10 @@ impl App {
             let _ = (&mut grpc).await;
             let _ = (&mut http).await;
         };
-        if tokio::time::timeout(std::time::Duration::from_secs(5), drained).await.is_err() {
+        if tokio::time::timeout(std::time::Duration::from_secs(5), drained)
+            .await
+            .is_err()
+        {
             grpc.abort();
             http.abort();
         }
@@ -156,7 +167,11 @@ async fn listen(
     listener: &'static str,
     address: SocketAddr,
 ) -> Result<(TcpListener, SocketAddr), BuildError> {
-    let error = |source| BuildError::Listen { listener, address, source };
+    let error = |source| BuildError::Listen {
+        listener,
+        address,
+        source,
+    };
     let socket = TcpListener::bind(address).await.map_err(error)?;
     let address = socket.local_addr().map_err(error)?;
     Ok((socket, address))
@@ -183,7 +198,12 @@ fn settle_left_records(store: &StateDir) -> Result<Vec<Arc<VmStatus>>, StoreErro
             Some(process) => {
                 let detail = format!("process {} was started by an earlier daemon", process.pid);
                 tracing::warn!(id = %record.id, pid = process.pid, "VM of an earlier daemon: lost");
-                lost.push(Arc::new(lost_status(record.id, &record.name, detail, &record.created_at)));
+                lost.push(Arc::new(lost_status(
+                    record.id,
+                    &record.name,
+                    detail,
+                    &record.created_at,
+                )));
             }
         }
     }

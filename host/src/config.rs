@@ -26,8 +26,13 @@ pub enum ConfigError {
     DuplicateBackend { path: PathBuf, name: String },
     #[error("config file {path:?}: default_backend is {name:?}, which no `[[backend]]` has as its name", path = .path.display())]
     UnknownDefault { path: PathBuf, name: String },
-    #[error("{listener} would listen on {address}, which is not loopback, without TLS and authentication: anyone who reaches it could run VMs; use a loopback address, or accept the exposure with `insecure = true`")]
-    Exposed { listener: &'static str, address: SocketAddr },
+    #[error(
+        "{listener} would listen on {address}, which is not loopback, without TLS and authentication: anyone who reaches it could run VMs; use a loopback address, or accept the exposure with `insecure = true`"
+    )]
+    Exposed {
+        listener: &'static str,
+        address: SocketAddr,
+    },
 }
 
 /// The whole file.
@@ -93,17 +98,25 @@ fn default_host() -> IpAddr {
 }
 
 fn default_grpc() -> Listener {
-    Listener { host: default_host(), port: 7001 }
+    Listener {
+        host: default_host(),
+        port: 7001,
+    }
 }
 
 fn default_http() -> Listener {
-    Listener { host: default_host(), port: 7003 }
+    Listener {
+        host: default_host(),
+        port: 7003,
+    }
 }
 
 impl Config {
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path)
-            .map_err(|source| ConfigError::Unreadable { path: path.to_owned(), source })?;
+        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
+            path: path.to_owned(),
+            source,
+        })?;
         Self::parse(path, &text)
     }
 
@@ -113,7 +126,10 @@ impl Config {
             message: error.to_string().trim_end().to_owned(),
         })?;
         for (index, backend) in config.backends.iter().enumerate() {
-            if config.backends[..index].iter().any(|other| other.name == backend.name) {
+            if config.backends[..index]
+                .iter()
+                .any(|other| other.name == backend.name)
+            {
                 return Err(ConfigError::DuplicateBackend {
                     path: path.to_owned(),
                     name: backend.name.clone(),
@@ -123,11 +139,15 @@ impl Config {
         if let Some(name) = &config.default_backend
             && !config.backends.iter().any(|backend| backend.name == *name)
         {
-            return Err(ConfigError::UnknownDefault { path: path.to_owned(), name: name.clone() });
+            return Err(ConfigError::UnknownDefault {
+                path: path.to_owned(),
+                name: name.clone(),
+            });
         }
-        for (listener, address) in
-            [("grpc", config.grpc.address()), ("http", config.http.address())]
-        {
+        for (listener, address) in [
+            ("grpc", config.grpc.address()),
+            ("http", config.http.address()),
+        ] {
             if !config.insecure && !is_loopback(address.ip()) {
                 return Err(ConfigError::Exposed { listener, address });
             }
@@ -162,7 +182,9 @@ where
 }
 
 /// A size in config, for serde.
-pub fn deserialize_size<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+pub fn deserialize_size<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<u64, D::Error> {
     let text = String::deserialize(deserializer)?;
     crate::spec::byte_size::parse(&text).map_err(D::Error::custom)
 }
@@ -208,7 +230,10 @@ mod tests {
                 "[[backend]]\nname = \"a\"\npath = \"a\"\n[[backend]]\nname = \"a\"\npath = \"b\"",
                 "two backends",
             ),
-            ("[[backend]]\nname = \"a\"\npath = \"a\"\n[backend.grants]\nobject = 1", "object"),
+            (
+                "[[backend]]\nname = \"a\"\npath = \"a\"\n[backend.grants]\nobject = 1",
+                "object",
+            ),
         ] {
             let error = parse(text).unwrap_err();
             assert!(error.contains(part), "{text:?}: {error}");

@@ -33,7 +33,10 @@ pub struct SlotLease(Arc<Mutex<usize>>);
 
 impl Slots {
     pub fn new(limit: usize) -> Self {
-        Self { limit, taken: Arc::default() }
+        Self {
+            limit,
+            taken: Arc::default(),
+        }
     }
 
     pub fn limit(&self) -> usize {
@@ -77,7 +80,10 @@ impl Pool {
             .clone()
             .find(|number| !taken.contains(number) && !skipped.contains(number))?;
         taken.insert(number);
-        Some(PoolLease { number, taken: Arc::clone(&self.taken) })
+        Some(PoolLease {
+            number,
+            taken: Arc::clone(&self.taken),
+        })
     }
 }
 
@@ -96,14 +102,19 @@ pub struct UidLease(PoolLease);
 
 impl Uids {
     pub fn new(range: RangeInclusive<u32>) -> Self {
-        Self(Pool { range, taken: Arc::default() })
+        Self(Pool {
+            range,
+            taken: Arc::default(),
+        })
     }
 
     pub fn take(&self) -> Result<UidLease, LeaseError> {
         self.0
             .take(&BTreeSet::new())
             .map(UidLease)
-            .ok_or_else(|| LeaseError::Uids { range: self.0.range.clone() })
+            .ok_or_else(|| LeaseError::Uids {
+                range: self.0.range.clone(),
+            })
     }
 }
 
@@ -131,7 +142,11 @@ impl Ports {
             range: u32::from(*range.start())..=u32::from(*range.end()),
             taken: Arc::default(),
         };
-        Self { pool, range, reserved: reserved.into_iter().map(u32::from).collect() }
+        Self {
+            pool,
+            range,
+            reserved: reserved.into_iter().map(u32::from).collect(),
+        }
     }
 
     /// A port that no VM of this daemon has, and that is none of `busy`: ports that turned out to
@@ -140,7 +155,9 @@ impl Ports {
         let mut skipped = self.reserved.clone();
         skipped.extend(busy.iter().copied().map(u32::from));
         let lease = self.pool.take(&skipped);
-        lease.map(PortLease).ok_or_else(|| LeaseError::Ports { range: self.range.clone() })
+        lease.map(PortLease).ok_or_else(|| LeaseError::Ports {
+            range: self.range.clone(),
+        })
     }
 }
 

@@ -15,11 +15,17 @@ const EX_CONFIG: u8 = 78;
 /// Runs confidential virtual machines.
 #[derive(Debug, Parser)]
 #[command(name = "casemated", version)]
-#[command(after_help = "Exit codes: 0 ended by a signal, 1 failed, 2 usage, 78 config file.\n\
-                        Logs go to standard error; what they show is set with `log` in the config file.")]
+#[command(
+    after_help = "Exit codes: 0 ended by a signal, 1 failed, 2 usage, 78 config file.\n\
+                        Logs go to standard error; what they show is set with `log` in the config file."
+)]
 struct Arguments {
     /// Config file (TOML).
-    #[arg(long, value_name = "FILE", default_value = "/etc/casemate/casemate.toml")]
+    #[arg(
+        long,
+        value_name = "FILE",
+        default_value = "/etc/casemate/casemate.toml"
+    )]
     config: PathBuf,
     /// Check the config file and exit.
     #[arg(long)]
@@ -75,7 +81,8 @@ async fn serve(config: Config) -> Result<(), String> {
 
 fn init_log(filter: &str) -> Result<(), String> {
     use std::io::IsTerminal as _;
-    let filter = tracing_subscriber::EnvFilter::try_new(filter).map_err(|error| error.to_string())?;
+    let filter =
+        tracing_subscriber::EnvFilter::try_new(filter).map_err(|error| error.to_string())?;
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
@@ -87,7 +94,10 @@ fn init_log(filter: &str) -> Result<(), String> {
 /// Secrets are in memory; QEMU inherits the limit.
 fn forbid_core_dumps() {
     use rustix::process::{Resource, Rlimit, setrlimit};
-    let none = Rlimit { current: Some(0), maximum: Some(0) };
+    let none = Rlimit {
+        current: Some(0),
+        maximum: Some(0),
+    };
     if let Err(error) = setrlimit(Resource::Core, none) {
         tracing::warn!(%error, "core dumps stay possible");
     }

@@ -3,14 +3,16 @@
 use std::time::Duration;
 
 use prometheus::{
-    Encoder as _, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec, Opts,
-    Registry, TextEncoder,
+    Encoder as _, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec,
+    Opts, Registry, TextEncoder,
 };
 
 /// Buckets of a create: QEMU alone takes 100 ms, a large confidential guest minutes.
 const CREATE_BUCKETS: [f64; 10] = [0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0];
 /// Buckets of a backend call: microseconds to the deadline.
-const CALL_BUCKETS: [f64; 9] = [0.000_05, 0.000_1, 0.000_5, 0.001, 0.005, 0.02, 0.1, 1.0, 5.0];
+const CALL_BUCKETS: [f64; 9] = [
+    0.000_05, 0.000_1, 0.000_5, 0.001, 0.005, 0.02, 0.1, 1.0, 5.0,
+];
 
 #[derive(Debug)]
 pub struct Metrics {
@@ -33,16 +35,24 @@ impl Metrics {
             &["outcome"],
         )?;
         let backend_call_seconds = HistogramVec::new(
-            HistogramOpts::new("casemate_backend_call_seconds", "Time of a backend's plan call.")
-                .buckets(CALL_BUCKETS.into()),
+            HistogramOpts::new(
+                "casemate_backend_call_seconds",
+                "Time of a backend's plan call.",
+            )
+            .buckets(CALL_BUCKETS.into()),
             &["backend"],
         )?;
         let backend_faults = IntCounterVec::new(
-            Opts::new("casemate_backend_faults_total", "Faults of backends, by kind."),
+            Opts::new(
+                "casemate_backend_faults_total",
+                "Faults of backends, by kind.",
+            ),
             &["backend", "kind"],
         )?;
-        let build_info =
-            GaugeVec::new(Opts::new("casemate_build_info", "Constant 1."), &["version"])?;
+        let build_info = GaugeVec::new(
+            Opts::new("casemate_build_info", "Constant 1."),
+            &["version"],
+        )?;
         build_info.with_label_values(&[version]).set(1.0);
         registry.register(Box::new(vms.clone()))?;
         registry.register(Box::new(vm_limit.clone()))?;
@@ -50,7 +60,14 @@ impl Metrics {
         registry.register(Box::new(backend_call_seconds.clone()))?;
         registry.register(Box::new(backend_faults.clone()))?;
         registry.register(Box::new(build_info))?;
-        Ok(Self { registry, vms, vm_limit, create_seconds, backend_call_seconds, backend_faults })
+        Ok(Self {
+            registry,
+            vms,
+            vm_limit,
+            create_seconds,
+            backend_call_seconds,
+            backend_faults,
+        })
     }
 
     pub fn set_vm_limit(&self, limit: usize) {
@@ -58,15 +75,21 @@ impl Metrics {
     }
 
     pub fn created(&self, outcome: &str, elapsed: Duration) {
-        self.create_seconds.with_label_values(&[outcome]).observe(elapsed.as_secs_f64());
+        self.create_seconds
+            .with_label_values(&[outcome])
+            .observe(elapsed.as_secs_f64());
     }
 
     pub fn backend_called(&self, backend: &str, elapsed: Duration) {
-        self.backend_call_seconds.with_label_values(&[backend]).observe(elapsed.as_secs_f64());
+        self.backend_call_seconds
+            .with_label_values(&[backend])
+            .observe(elapsed.as_secs_f64());
     }
 
     pub fn backend_fault(&self, backend: &str, kind: &str) {
-        self.backend_faults.with_label_values(&[backend, kind]).inc();
+        self.backend_faults
+            .with_label_values(&[backend, kind])
+            .inc();
     }
 
     /// The text format, with `vms` counted now.

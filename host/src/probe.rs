@@ -43,7 +43,14 @@ pub fn read_text(path: &str) -> FactAnswer {
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     let root = rustix::fs::open(root, flags | OFlags::DIRECTORY, Mode::empty()).map_err(failure)?;
     let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS | ResolveFlags::NO_XDEV;
-    let file = openat2(&root, rest, flags | OFlags::NONBLOCK, Mode::empty(), resolve).map_err(failure)?;
+    let file = openat2(
+        &root,
+        rest,
+        flags | OFlags::NONBLOCK,
+        Mode::empty(),
+        resolve,
+    )
+    .map_err(failure)?;
     let mut text = Vec::new();
     std::fs::File::from(file)
         .take(MAX_TEXT)
@@ -54,7 +61,9 @@ pub fn read_text(path: &str) -> FactAnswer {
 
 /// Whether a device node opens for reading and writing.
 pub fn device(path: &str) -> FactAnswer {
-    open_device(path).map(|_| FactValue::Present).map_err(failure)
+    open_device(path)
+        .map(|_| FactValue::Present)
+        .map_err(failure)
 }
 
 /// A device node, opened once; QEMU gets the descriptor.

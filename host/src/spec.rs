@@ -69,13 +69,22 @@ mod tests {
     fn only_the_canonical_form_names_a_vm() {
         let id = VmId::random();
         assert_eq!(VmId::parse(&id.to_string()), Some(id));
-        for text in ["", "..", "0", &id.to_string().to_uppercase(), &format!("{{{id}}}")] {
+        for text in [
+            "",
+            "..",
+            "0",
+            &id.to_string().to_uppercase(),
+            &format!("{{{id}}}"),
+        ] {
             assert_eq!(VmId::parse(text), None, "{text:?}");
         }
     }
 
     #[test]
     fn printable_text_cannot_drive_a_terminal() {
-        assert_eq!(printable("a\u{1b}[2Jb\nc\u{202e}d\0"), "a\u{fffd}[2Jb c\u{fffd}d\u{fffd}");
+        assert_eq!(
+            printable("a\u{1b}[2Jb\nc\u{202e}d\0"),
+            "a\u{fffd}[2Jb c\u{fffd}d\u{fffd}"
+        );
     }
 }

@@ -13,7 +13,9 @@
 use std::fs::File;
 use std::io::{self, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{
+    DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
+};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
@@ -37,7 +39,11 @@ pub enum StoreError {
         source: io::Error,
     },
     #[error("state directory {path:?} belongs to user {owner}, not to user {wanted}: another user could plant records in it; change its owner or set another `state_dir`", path = .path.display())]
-    Owner { path: PathBuf, owner: u32, wanted: u32 },
+    Owner {
+        path: PathBuf,
+        owner: u32,
+        wanted: u32,
+    },
     #[error("state directory {path:?} has mode {mode:04o}, so others can change it: set mode 0711", path = .path.display())]
     Mode { path: PathBuf, mode: u32 },
     #[error("state directory {path:?} is in use by another casemated: {holder}", path = .path.display())]
@@ -48,7 +54,11 @@ pub enum StoreError {
 
 fn io_error(path: &Path, operation: &'static str) -> impl FnOnce(io::Error) -> StoreError {
     let path = path.to_owned();
-    move |source| StoreError::Io { path, operation, source }
+    move |source| StoreError::Io {
+        path,
+        operation,
+        source,
+    }
 }
 
 /// What is kept of a VM, beside the guest's own files. No secret is in it.
@@ -103,9 +113,13 @@ impl StateDir {
         if rustix::fs::flock(&lock, FlockOperation::NonBlockingLockExclusive).is_err() {
             let holder = std::fs::read_to_string(&lock_path).unwrap_or_default();
             let holder = crate::spec::printable(holder.trim());
-            return Err(StoreError::Locked { path, holder: format!("process {holder}") });
+            return Err(StoreError::Locked {
+                path,
+                holder: format!("process {holder}"),
+            });
         }
-        lock.set_len(0).map_err(io_error(&lock_path, "writing the lock"))?;
+        lock.set_len(0)
+            .map_err(io_error(&lock_path, "writing the lock"))?;
         (&lock)
             .write_all(std::process::id().to_string().as_bytes())
             .map_err(io_error(&lock_path, "writing the lock"))?;
@@ -147,8 +161,12 @@ impl StateDir {
     pub fn create_record(&self, id: VmId) -> Result<RecordFolder, StoreError> {
         let path = self.record_dir(id);
         create_dir(&path, 0o700)?;
-        let handle = rustix::fs::open(&path, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())
-            .map_err(|error| io_error(&path, "opening it")(error.into()))?;
+        let handle = rustix::fs::open(
+            &path,
+            OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC,
+            Mode::empty(),
+        )
+        .map_err(|error| io_error(&path, "opening it")(error.into()))?;
         Ok(RecordFolder { path, handle })
     }
 
@@ -179,7 +197,10 @@ impl StateDir {
 
     /// Deletes what belongs to a VM of an earlier daemon whose process is gone.
     pub fn delete_left(&self, id: VmId) -> Result<(), StoreError> {
-        for path in [self.path.join("vms").join(id.to_string()), self.record_dir(id)] {
+        for path in [
+            self.path.join("vms").join(id.to_string()),
+            self.record_dir(id),
+        ] {
             remove_tree(&path)?;
         }
         Ok(())
@@ -237,7 +258,8 @@ impl RecordFolder {
     /// The monitor's listening socket. It is reached through the folder's descriptor, because a
     /// socket path may have 107 bytes only, and a state directory more.
     pub fn listen(&self) -> Result<UnixListener, StoreError> {
-        UnixListener::bind(self.socket_path()).map_err(io_error(&self.path, "making the QMP socket"))
+        UnixListener::bind(self.socket_path())
+            .map_err(io_error(&self.path, "making the QMP socket"))
     }
 
     pub fn connect(&self) -> io::Result<UnixStream> {
@@ -296,7 +318,8 @@ impl VmFolder {
             .mode(mode)
             .open(path)
             .map_err(io_error(path, "making it"))?;
-        file.write_all(content).map_err(io_error(path, "writing it"))?;
+        file.write_all(content)
+            .map_err(io_error(path, "writing it"))?;
         self.give(path)?;
         Ok(file)
     }
@@ -331,7 +354,10 @@ fn remove_tree(path: &Path) -> Result<(), StoreError> {
 }
 
 fn create_dir(path: &Path, mode: u32) -> Result<(), StoreError> {
-    std::fs::DirBuilder::new().mode(mode).create(path).map_err(io_error(path, "making it"))?;
+    std::fs::DirBuilder::new()
+        .mode(mode)
+        .create(path)
+        .map_err(io_error(path, "making it"))?;
     // The umask may have taken bits away.
     std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
         .map_err(io_error(path, "setting its mode"))
@@ -340,15 +366,24 @@ fn create_dir(path: &Path, mode: u32) -> Result<(), StoreError> {
 fn check_private(path: &Path, widest: u32) -> Result<(), StoreError> {
     let metadata = std::fs::symlink_metadata(path).map_err(io_error(path, "looking at it"))?;
     if !metadata.is_dir() {
-        return Err(StoreError::NotADirectory { path: path.to_owned() });
+        return Err(StoreError::NotADirectory {
+            path: path.to_owned(),
+        });
     }
     let wanted = rustix::process::geteuid().as_raw();
     if metadata.uid() != wanted {
-        return Err(StoreError::Owner { path: path.to_owned(), owner: metadata.uid(), wanted });
+        return Err(StoreError::Owner {
+            path: path.to_owned(),
+            owner: metadata.uid(),
+            wanted,
+        });
     }
     let mode = metadata.mode() & 0o7777;
     if mode & !widest & 0o077 != 0 {
-        return Err(StoreError::Mode { path: path.to_owned(), mode });
+        return Err(StoreError::Mode {
+            path: path.to_owned(),
+            mode,
+        });
     }
     Ok(())
 }
@@ -364,8 +399,10 @@ fn write_atomically(path: &Path, content: &[u8]) -> Result<(), StoreError> {
         .mode(0o600)
         .open(&temporary)
         .map_err(io_error(&temporary, "making it"))?;
-    file.write_all(content).map_err(io_error(&temporary, "writing it"))?;
-    file.sync_all().map_err(io_error(&temporary, "syncing it"))?;
+    file.write_all(content)
+        .map_err(io_error(&temporary, "writing it"))?;
+    file.sync_all()
+        .map_err(io_error(&temporary, "syncing it"))?;
     std::fs::rename(&temporary, path).map_err(io_error(path, "renaming it"))?;
     let folder = path.parent().unwrap_or(Path::new("/"));
     File::open(folder)
@@ -383,12 +420,21 @@ mod tests {
         let path = temp.path().join("state");
         create_dir(&path, 0o711).unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o777)).unwrap();
-        assert!(matches!(StateDir::open(&path), Err(StoreError::Mode { mode: 0o777, .. })));
+        assert!(matches!(
+            StateDir::open(&path),
+            Err(StoreError::Mode { mode: 0o777, .. })
+        ));
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755)).unwrap();
-        assert!(matches!(StateDir::open(&path), Err(StoreError::Mode { mode: 0o755, .. })));
+        assert!(matches!(
+            StateDir::open(&path),
+            Err(StoreError::Mode { mode: 0o755, .. })
+        ));
         std::fs::remove_dir(&path).unwrap();
         std::os::unix::fs::symlink("/tmp", &path).unwrap();
-        assert!(matches!(StateDir::open(&path), Err(StoreError::NotADirectory { .. })));
+        assert!(matches!(
+            StateDir::open(&path),
+            Err(StoreError::NotADirectory { .. })
+        ));
     }
 
     #[test]
@@ -410,7 +456,10 @@ mod tests {
     #[test]
     fn a_record_of_a_newer_format_is_refused_with_the_reason() {
         let error = parse_record(br#"{"format": 99, "new": true}"#).unwrap_err();
-        assert!(error.contains("format 99") && error.contains("upgrade"), "{error}");
+        assert!(
+            error.contains("format 99") && error.contains("upgrade"),
+            "{error}"
+        );
         assert!(parse_record(b"{}").is_err());
         assert!(parse_record(b"{\"format\":1}").is_err());
     }

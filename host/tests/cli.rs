@@ -14,7 +14,10 @@ fn with_config(text: &str) -> (i32, String) {
     std::fs::write(&path, text).expect("a file");
     let path = path.to_str().expect("UTF-8");
     let output = casemated(&["--config", path, "--check-config"]);
-    (output.status.code().expect("it exits"), String::from_utf8_lossy(&output.stderr).into_owned())
+    (
+        output.status.code().expect("it exits"),
+        String::from_utf8_lossy(&output.stderr).into_owned(),
+    )
 }
 
 #[test]
@@ -31,7 +34,10 @@ fn a_bad_config_file_is_exit_code_78_and_names_the_line() {
     assert_eq!(with_config("").0, 0);
     let (code, error) = with_config("[vm]\nmemory = \"much\"\n");
     assert_eq!(code, 78);
-    assert!(error.contains("memory = \"much\"") && error.contains("is not a size"), "{error}");
+    assert!(
+        error.contains("memory = \"much\"") && error.contains("is not a size"),
+        "{error}"
+    );
     let output = casemated(&["--config", "/no/such/file"]);
     assert_eq!(output.status.code(), Some(78));
 }
@@ -43,10 +49,16 @@ fn a_port_in_use_is_said_in_one_sentence() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("casemate.toml");
     let state = folder.path().join("state");
-    let config = format!("state_dir = \"{}\"\n[grpc]\nport = {port}\n", state.display());
+    let config = format!(
+        "state_dir = \"{}\"\n[grpc]\nport = {port}\n",
+        state.display()
+    );
     std::fs::write(&path, config).unwrap();
     let output = casemated(&["--config", path.to_str().unwrap()]);
     assert_eq!(output.status.code(), Some(1));
     let error = String::from_utf8_lossy(&output.stderr);
-    assert!(error.contains(&format!("grpc cannot listen on 127.0.0.1:{port}")), "{error}");
+    assert!(
+        error.contains(&format!("grpc cannot listen on 127.0.0.1:{port}")),
+        "{error}"
+    );
 }

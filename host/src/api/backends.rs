@@ -25,8 +25,11 @@ impl BackendService for Backends {
     ) -> Result<Response<v1::ListBackendsResponse>, Status> {
         let catalog = &self.manager.host().catalog;
         let default = catalog.default_name();
-        let backends =
-            catalog.entries().iter().map(|entry| to_proto::backend(entry, default)).collect();
+        let backends = catalog
+            .entries()
+            .iter()
+            .map(|entry| to_proto::backend(entry, default))
+            .collect();
         Ok(Response::new(v1::ListBackendsResponse { backends }))
     }
 
@@ -36,7 +39,11 @@ impl BackendService for Backends {
     ) -> Result<Response<v1::GetBackendResponse>, Status> {
         let name = request.into_inner().name;
         let host = self.manager.host();
-        let entry = host.catalog.entries().iter().find(|entry| entry.config.name == name);
+        let entry = host
+            .catalog
+            .entries()
+            .iter()
+            .find(|entry| entry.config.name == name);
         let entry = entry.ok_or_else(|| {
             let name: String = crate::spec::printable(&name).chars().take(64).collect();
             Status::not_found(format!(
@@ -52,6 +59,8 @@ impl BackendService for Backends {
             let findings = findings.map_err(|error| status::of_call_error(&error))?;
             backend.findings = to_proto::findings(&findings);
         }
-        Ok(Response::new(v1::GetBackendResponse { backend: Some(backend) }))
+        Ok(Response::new(v1::GetBackendResponse {
+            backend: Some(backend),
+        }))
     }
 }

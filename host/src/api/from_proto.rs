@@ -17,7 +17,11 @@ const MIB: u64 = 1 << 20;
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub(super) enum SpecError {
     #[error("{field}: {what}")]
-    Field { field: &'static str, what: String, remedy: &'static str },
+    Field {
+        field: &'static str,
+        what: String,
+        remedy: &'static str,
+    },
     #[error("environment: {0}")]
     Variable(#[from] VariableError),
 }
@@ -32,7 +36,11 @@ impl SpecError {
 }
 
 fn field(field: &'static str, what: impl Into<String>, remedy: &'static str) -> SpecError {
-    SpecError::Field { field, what: crate::spec::printable(&what.into()), remedy }
+    SpecError::Field {
+        field,
+        what: crate::spec::printable(&what.into()),
+        remedy,
+    }
 }
 
 pub(super) fn vm_spec(spec: v1::VmSpec) -> Result<VmSpec, SpecError> {
@@ -40,7 +48,13 @@ pub(super) fn vm_spec(spec: v1::VmSpec) -> Result<VmSpec, SpecError> {
         Ok(v1::Boot::Unspecified) => None,
         Ok(v1::Boot::Kernel) => Some(Boot::Kernel),
         Ok(v1::Boot::Disk) => Some(Boot::Disk),
-        Err(_) => return Err(field("boot", "unknown value", "use BOOT_KERNEL or BOOT_DISK")),
+        Err(_) => {
+            return Err(field(
+                "boot",
+                "unknown value",
+                "use BOOT_KERNEL or BOOT_DISK",
+            ));
+        }
     };
     let memory_bytes = some_unless_zero(spec.memory_bytes);
     if memory_bytes.is_some_and(|bytes| !bytes.is_multiple_of(MIB) || bytes > MAX_MEMORY) {
@@ -53,7 +67,9 @@ pub(super) fn vm_spec(spec: v1::VmSpec) -> Result<VmSpec, SpecError> {
     let ttl = match spec.ttl {
         None => None,
         Some(ttl) => {
-            let duration = std::time::Duration::try_from(ttl).ok().and_then(go_duration::check);
+            let duration = std::time::Duration::try_from(ttl)
+                .ok()
+                .and_then(go_duration::check);
             if duration.is_none() {
                 return Err(field(
                     "ttl",
@@ -101,7 +117,11 @@ pub(super) fn predecessor_spec(request: manager::CreateReq) -> Result<VmSpec, Sp
     let ttl = match request.ttl.as_str() {
         "" => None,
         text => Some(go_duration::parse(text).map_err(|error| {
-            field("ttl", error.to_string(), "write it as Go does, such as `1h30m`")
+            field(
+                "ttl",
+                error.to_string(),
+                "write it as Go does, such as `1h30m`",
+            )
         })?),
     };
     let kernel_cmdline_suffix = match request.aa_kbs_params.as_str() {
@@ -113,7 +133,10 @@ pub(super) fn predecessor_spec(request: manager::CreateReq) -> Result<VmSpec, Sp
     };
     let mut environment = vec![
         ("AGENT_LOG_LEVEL".to_owned(), request.agent_log_level),
-        ("AGENT_CVM_GRPC_URL".to_owned(), request.agent_cvm_server_url),
+        (
+            "AGENT_CVM_GRPC_URL".to_owned(),
+            request.agent_cvm_server_url,
+        ),
     ];
     environment.extend(
         [
@@ -122,7 +145,11 @@ pub(super) fn predecessor_spec(request: manager::CreateReq) -> Result<VmSpec, Sp
                 "/etc/certs/cert.pem",
                 &request.agent_cvm_client_cert,
             ),
-            given("AGENT_CVM_GRPC_CLIENT_KEY", "/etc/certs/key.pem", &request.agent_cvm_client_key),
+            given(
+                "AGENT_CVM_GRPC_CLIENT_KEY",
+                "/etc/certs/key.pem",
+                &request.agent_cvm_client_key,
+            ),
             given(
                 "AGENT_CVM_GRPC_SERVER_CA_CERTS",
                 "/etc/certs/ca.pem",
@@ -136,12 +163,17 @@ pub(super) fn predecessor_spec(request: manager::CreateReq) -> Result<VmSpec, Sp
         ("AGENT_CERTS_TOKEN".to_owned(), request.agent_certs_token),
         ("AGENT_CVM_CA_URL".to_owned(), request.agent_cvm_ca_url),
         ("AWS_ACCESS_KEY_ID".to_owned(), request.aws_access_key_id),
-        ("AWS_SECRET_ACCESS_KEY".to_owned(), request.aws_secret_access_key),
+        (
+            "AWS_SECRET_ACCESS_KEY".to_owned(),
+            request.aws_secret_access_key,
+        ),
         ("AWS_ENDPOINT_URL".to_owned(), request.aws_endpoint_url),
         ("AWS_REGION".to_owned(), request.aws_region),
     ]);
-    let environment: Vec<_> =
-        environment.into_iter().map(|(name, value)| (name, Secret::new(value))).collect();
+    let environment: Vec<_> = environment
+        .into_iter()
+        .map(|(name, value)| (name, Secret::new(value)))
+        .collect();
     shares::check_variables(&environment)?;
     Ok(VmSpec {
         environment,
@@ -160,7 +192,9 @@ pub(super) fn predecessor_spec(request: manager::CreateReq) -> Result<VmSpec, Sp
 /// them.
 fn kbs_parameters(value: &str) -> Result<&str, SpecError> {
     let fits = value.len() <= 1_024
-        && value.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._~:/?#[]@!$&()*+,;=%".contains(&b));
+        && value
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"-._~:/?#[]@!$&()*+,;=%".contains(&b));
     if fits {
         return Ok(value);
     }
@@ -173,16 +207,26 @@ fn kbs_parameters(value: &str) -> Result<&str, SpecError> {
 
 fn name(name: String) -> Result<String, SpecError> {
     let fits = name.len() <= MAX_NAME
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b));
+        && name
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b));
     if fits {
         return Ok(name);
     }
-    Err(field("name", format!("{name:?} is no name"), "use at most 63 letters, digits, `.`, `_`, `-`"))
+    Err(field(
+        "name",
+        format!("{name:?} is no name"),
+        "use at most 63 letters, digits, `.`, `_`, `-`",
+    ))
 }
 
 fn text(at: &'static str, text: String) -> Result<Option<String>, SpecError> {
     if text.len() > 256 || text.contains(char::is_control) {
-        return Err(field(at, "it is too long or holds a control character", "give a plain name"));
+        return Err(field(
+            at,
+            "it is too long or holds a control character",
+            "give a plain name",
+        ));
     }
     Ok(if text.is_empty() { None } else { Some(text) })
 }
@@ -191,7 +235,11 @@ fn pem(at: &'static str, content: Vec<u8>) -> Result<Option<Secret<Vec<u8>>>, Sp
     if content.len() > MAX_PEM {
         return Err(field(at, "it is larger than 256 KiB", "give a PEM file"));
     }
-    Ok(if content.is_empty() { None } else { Some(Secret::new(content)) })
+    Ok(if content.is_empty() {
+        None
+    } else {
+        Some(Secret::new(content))
+    })
 }
 
 fn some_unless_zero<T: Default + PartialEq>(value: T) -> Option<T> {
@@ -212,12 +260,42 @@ mod tests {
             ("name", |s| s.name = "a b".to_owned(), Some("name")),
             ("long name", |s| s.name = "a".repeat(64), Some("name")),
             ("memory", |s| s.memory_bytes = 1, Some("memory_bytes")),
-            ("huge memory", |s| s.memory_bytes = u64::MAX - (MIB - 1), Some("memory_bytes")),
+            (
+                "huge memory",
+                |s| s.memory_bytes = u64::MAX - (MIB - 1),
+                Some("memory_bytes"),
+            ),
             ("boot", |s| s.boot = 9, Some("boot")),
-            ("negative ttl", |s| s.ttl = Some(prost_types::Duration { seconds: -1, nanos: 0 }), Some("ttl")),
-            ("endless ttl", |s| s.ttl = Some(prost_types::Duration { seconds: i64::MAX, nanos: 0 }), Some("ttl")),
-            ("newline", |s| drop(s.environment.insert("A".to_owned(), "x\nB=1".to_owned())), Some("environment")),
-            ("control", |s| s.machine = "q35\u{7}".to_owned(), Some("machine")),
+            (
+                "negative ttl",
+                |s| {
+                    s.ttl = Some(prost_types::Duration {
+                        seconds: -1,
+                        nanos: 0,
+                    })
+                },
+                Some("ttl"),
+            ),
+            (
+                "endless ttl",
+                |s| {
+                    s.ttl = Some(prost_types::Duration {
+                        seconds: i64::MAX,
+                        nanos: 0,
+                    })
+                },
+                Some("ttl"),
+            ),
+            (
+                "newline",
+                |s| drop(s.environment.insert("A".to_owned(), "x\nB=1".to_owned())),
+                Some("environment"),
+            ),
+            (
+                "control",
+                |s| s.machine = "q35\u{7}".to_owned(),
+                Some("machine"),
+            ),
         ];
         for (case, change, wanted) in cases {
             let mut spec = v1::VmSpec::default();
@@ -237,16 +315,38 @@ mod tests {
             ("empty", |_| {}, None),
             ("ttl", |r| r.ttl = "1h30m".to_owned(), None),
             ("bad ttl", |r| r.ttl = "soon".to_owned(), Some("ttl")),
-            ("newline", |r| r.agent_cvm_server_url = "x\nA=1".to_owned(), Some("AGENT_CVM_GRPC_URL")),
-            ("nul", |r| r.aws_region = "\0".to_owned(), Some("AWS_REGION")),
-            ("kbs", |r| r.aa_kbs_params = "cc_kbc::http://1.2.3.4:8080".to_owned(), None),
-            ("kbs with a blank", |r| r.aa_kbs_params = "a init=/bin/sh".to_owned(), Some("aa_kbs_params")),
-            ("kbs with a quote", |r| r.aa_kbs_params = "a\"".to_owned(), Some("aa_kbs_params")),
+            (
+                "newline",
+                |r| r.agent_cvm_server_url = "x\nA=1".to_owned(),
+                Some("AGENT_CVM_GRPC_URL"),
+            ),
+            (
+                "nul",
+                |r| r.aws_region = "\0".to_owned(),
+                Some("AWS_REGION"),
+            ),
+            (
+                "kbs",
+                |r| r.aa_kbs_params = "cc_kbc::http://1.2.3.4:8080".to_owned(),
+                None,
+            ),
+            (
+                "kbs with a blank",
+                |r| r.aa_kbs_params = "a init=/bin/sh".to_owned(),
+                Some("aa_kbs_params"),
+            ),
+            (
+                "kbs with a quote",
+                |r| r.aa_kbs_params = "a\"".to_owned(),
+                Some("aa_kbs_params"),
+            ),
         ];
         for (case, change, wanted) in cases {
             let mut request = manager::CreateReq::default();
             change(&mut request);
-            let error = predecessor_spec(request).err().map(|error| error.to_string());
+            let error = predecessor_spec(request)
+                .err()
+                .map(|error| error.to_string());
             match (wanted, &error) {
                 (None, None) => {}
                 (Some(part), Some(error)) => assert!(error.contains(part), "{case}: {error}"),
@@ -262,7 +362,11 @@ mod tests {
             spec.environment.into_iter().map(|(name, _)| name).collect()
         };
         let without = names(manager::CreateReq::default());
-        assert!(!without.iter().any(|name| name.contains("CERT_") || name.ends_with("_CERT")));
+        assert!(
+            !without
+                .iter()
+                .any(|name| name.contains("CERT_") || name.ends_with("_CERT"))
+        );
         let with = names(manager::CreateReq {
             agent_cvm_client_cert: b"pem".to_vec(),
             ..manager::CreateReq::default()

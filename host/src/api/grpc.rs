@@ -31,7 +31,9 @@ pub async fn serve(
     stop: impl Future<Output = ()> + Send,
 ) -> Result<(), GrpcError> {
     let (health, health_service) = tonic_health::server::health_reporter();
-    health.set_serving::<ManagerServiceServer<Predecessor>>().await;
+    health
+        .set_serving::<ManagerServiceServer<Predecessor>>()
+        .await;
     health.set_serving::<VmServiceServer<Vms>>().await;
     health.set_serving::<BackendServiceServer<Backends>>().await;
     // Off loopback it would hand the interface to whoever asks.
@@ -46,8 +48,12 @@ pub async fn serve(
         None
     };
     Server::builder()
-        .add_service(ManagerServiceServer::new(Predecessor { manager: manager.clone() }))
-        .add_service(VmServiceServer::new(Vms { manager: manager.clone() }))
+        .add_service(ManagerServiceServer::new(Predecessor {
+            manager: manager.clone(),
+        }))
+        .add_service(VmServiceServer::new(Vms {
+            manager: manager.clone(),
+        }))
         .add_service(BackendServiceServer::new(Backends { manager }))
         .add_service(health_service)
         .add_optional_service(reflection)

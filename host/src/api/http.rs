@@ -37,12 +37,26 @@ pub async fn serve(
         .route("/ready", get(ready))
         .route("/metrics", get(metrics))
         .fallback(not_found)
-        .with_state(Site { manager, instance_id });
-    axum::serve(listener, router).with_graceful_shutdown(stop).await
+        .with_state(Site {
+            manager,
+            instance_id,
+        });
+    axum::serve(listener, router)
+        .with_graceful_shutdown(stop)
+        .await
 }
 
-fn json_response(status: StatusCode, media_type: &'static str, body: &serde_json::Value) -> Response {
-    (status, [(header::CONTENT_TYPE, media_type)], body.to_string()).into_response()
+fn json_response(
+    status: StatusCode,
+    media_type: &'static str,
+    body: &serde_json::Value,
+) -> Response {
+    (
+        status,
+        [(header::CONTENT_TYPE, media_type)],
+        body.to_string(),
+    )
+        .into_response()
 }
 
 async fn health(State(site): State<Site>) -> Response {
@@ -61,11 +75,20 @@ async fn ready(State(site): State<Site>) -> Response {
     let qemu = host.qemu.info().await;
     let backend = host.catalog.choose(None);
     let checks = json!([
-        check("qemu", qemu.map(|info| format!("{} {}", info.path.display(), info.version))),
+        check(
+            "qemu",
+            qemu.map(|info| format!("{} {}", info.path.display(), info.version))
+        ),
         check("backend", backend.map(|backend| backend.name().to_owned())),
     ]);
-    let is_ready = checks.as_array().is_some_and(|checks| checks.iter().all(|c| c["status"] == "pass"));
-    let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let is_ready = checks
+        .as_array()
+        .is_some_and(|checks| checks.iter().all(|c| c["status"] == "pass"));
+    let status = if is_ready {
+        StatusCode::OK
+    } else {
+        StatusCode::SERVICE_UNAVAILABLE
+    };
     let body = json!({"status": if is_ready { "pass" } else { "fail" }, "checks": checks});
     json_response(status, "application/json", &body)
 }
@@ -78,8 +101,19 @@ fn check<E: std::error::Error>(id: &str, result: Result<String, E>) -> serde_jso
 }
 
 async fn metrics(State(site): State<Site>) -> Response {
-    let text = site.manager.host().metrics.render(site.manager.state_names());
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+    let text = site
+        .manager
+        .host()
+        .metrics
+        .render(site.manager.state_names());
+    (
+        [(
+            header::CONTENT_TYPE,
+            "text/plain; version=0.0.4; charset=utf-8",
+        )],
+        text,
+    )
+        .into_response()
 }
 
 /// RFC 9457.

@@ -29,7 +29,11 @@ impl ManagerService for Predecessor {
     ) -> Result<Response<manager::CreateRes>, Status> {
         let spec = from_proto::predecessor_spec(request.into_inner())
             .map_err(|error| status::of_spec_error(&error))?;
-        let vm = self.manager.create(spec).await.map_err(|error| status::of_create_error(&error))?;
+        let vm = self
+            .manager
+            .create(spec)
+            .await
+            .map_err(|error| status::of_create_error(&error))?;
         let port = vm.agent_address.map(|address| address.port().to_string());
         Ok(Response::new(manager::CreateRes {
             forwarded_port: port.unwrap_or_default(),
@@ -43,7 +47,10 @@ impl ManagerService for Predecessor {
     ) -> Result<Response<()>, Status> {
         let text = request.into_inner().cvm_id;
         let id = VmId::parse(&text).ok_or_else(|| status::no_such_vm(&text))?;
-        self.manager.remove(id).await.map_err(|error| status::of_remove_error(&error))?;
+        self.manager
+            .remove(id)
+            .await
+            .map_err(|error| status::of_remove_error(&error))?;
         Ok(Response::new(()))
     }
 
@@ -57,9 +64,15 @@ impl ManagerService for Predecessor {
         Ok(Response::new(manager::CvmInfoRes {
             id: vm.id.to_string(),
             ovmf_version: defaults.ovmf_version.clone(),
-            cpu_num: planned.map_or(0, |planned| i32::try_from(planned.vcpus).unwrap_or(i32::MAX)),
-            cpu_type: planned.map(|planned| planned.cpu.clone()).unwrap_or_default(),
-            kernel_cmd: planned.map(|planned| planned.kernel_cmdline.clone()).unwrap_or_default(),
+            cpu_num: planned.map_or(0, |planned| {
+                i32::try_from(planned.vcpus).unwrap_or(i32::MAX)
+            }),
+            cpu_type: planned
+                .map(|planned| planned.cpu.clone())
+                .unwrap_or_default(),
+            kernel_cmd: planned
+                .map(|planned| planned.kernel_cmdline.clone())
+                .unwrap_or_default(),
             eos_version: defaults.eos_version.clone(),
         }))
     }
@@ -69,7 +82,10 @@ impl ManagerService for Predecessor {
         request: Request<manager::AttestationPolicyReq>,
     ) -> Result<Response<manager::AttestationPolicyRes>, Status> {
         let vm = self.find(&request.into_inner().id)?;
-        let backend = vm.planned.as_ref().map_or("", |planned| planned.backend.as_str());
+        let backend = vm
+            .planned
+            .as_ref()
+            .map_or("", |planned| planned.backend.as_str());
         Err(Status::failed_precondition(format!(
             "nothing is measured for this VM: backend {backend:?} computes no launch measurement, so there is no policy\nremedy: start the VM with a backend that measures"
         )))

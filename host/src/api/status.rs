@@ -47,7 +47,10 @@ pub(super) fn of_create_error(error: &CreateError) -> Status {
         | CreateError::Removed => Code::Aborted,
         CreateError::Render(_) | CreateError::Store(_) | CreateError::Internal => Code::Internal,
     };
-    Status::new(code, message(&chain(error), error.qemu_stderr(), &error.remedy()))
+    Status::new(
+        code,
+        message(&chain(error), error.qemu_stderr(), &error.remedy()),
+    )
 }
 
 pub(super) fn of_call_error(error: &CallError) -> Status {
@@ -55,9 +58,11 @@ pub(super) fn of_call_error(error: &CallError) -> Status {
         CallError::Backend(answer) => {
             Status::failed_precondition(message(&answer.to_string(), None, &answer.remedy))
         }
-        CallError::Fault { .. } => {
-            Status::internal(message(&chain(error), None, "report it to the backend's vendor"))
-        }
+        CallError::Fault { .. } => Status::internal(message(
+            &chain(error),
+            None,
+            "report it to the backend's vendor",
+        )),
     }
 }
 

@@ -26,14 +26,22 @@ pub(super) fn vm(status: &VmStatus) -> v1::Vm {
         machine: text(|planned| &planned.machine),
         cpu: text(|planned| &planned.cpu),
         kernel_cmdline: text(|planned| &planned.kernel_cmdline),
-        agent_address: status.agent_address.map(|address| address.to_string()).unwrap_or_default(),
+        agent_address: status
+            .agent_address
+            .map(|address| address.to_string())
+            .unwrap_or_default(),
         created_at: status.created_at.to_string(),
-        expires_at: status.expires_at.map(|time| time.to_string()).unwrap_or_default(),
+        expires_at: status
+            .expires_at
+            .map(|time| time.to_string())
+            .unwrap_or_default(),
         backend_sha256: text(|planned| &planned.backend_sha256),
         qemu_version: text(|planned| &planned.qemu_version),
         pid: status.pid.unwrap_or(0),
         generation: status.generation,
-        findings: planned.map(|planned| findings(&planned.findings)).unwrap_or_default(),
+        findings: planned
+            .map(|planned| findings(&planned.findings))
+            .unwrap_or_default(),
     }
 }
 
@@ -65,7 +73,10 @@ pub(super) fn findings(findings: &[Finding]) -> Vec<v1::Finding> {
 pub(super) fn backend(entry: &CatalogEntry, default: Option<&str>) -> v1::Backend {
     let is_default = default == Some(entry.config.name.as_str());
     match &entry.state {
-        Ok(loaded) => v1::Backend { is_default, ..loaded_backend(loaded) },
+        Ok(loaded) => v1::Backend {
+            is_default,
+            ..loaded_backend(loaded)
+        },
         Err(error) => v1::Backend {
             name: entry.config.name.clone(),
             path: entry.config.path.display().to_string(),
@@ -97,7 +108,9 @@ fn loaded_backend(loaded: &LoadedBackend) -> v1::Backend {
 }
 
 fn backend_settings(loaded: &LoadedBackend) -> Vec<v1::BackendSetting> {
-    let effective = loaded.settings_for(&std::collections::BTreeMap::new()).unwrap_or_default();
+    let effective = loaded
+        .settings_for(&std::collections::BTreeMap::new())
+        .unwrap_or_default();
     loaded
         .info()
         .settings
@@ -125,7 +138,9 @@ fn grants(info: &BackendInfo, effective: &Permissions) -> Vec<v1::Grant> {
         .iter()
         .map(|need| v1::Grant {
             kind: "fact".to_owned(),
-            what: format!("{} {}", need.pattern.fact, need.pattern.pattern).trim().to_owned(),
+            what: format!("{} {}", need.pattern.fact, need.pattern.pattern)
+                .trim()
+                .to_owned(),
             reason: need.reason.clone(),
             granted: effective.facts.contains(&need.pattern),
         })

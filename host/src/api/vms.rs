@@ -30,8 +30,14 @@ impl VmService for Vms {
     ) -> Result<Response<v1::CreateVmResponse>, Status> {
         let spec = request.into_inner().spec.unwrap_or_default();
         let spec = from_proto::vm_spec(spec).map_err(|error| status::of_spec_error(&error))?;
-        let vm = self.manager.create(spec).await.map_err(|error| status::of_create_error(&error))?;
-        Ok(Response::new(v1::CreateVmResponse { vm: Some(to_proto::vm(&vm)) }))
+        let vm = self
+            .manager
+            .create(spec)
+            .await
+            .map_err(|error| status::of_create_error(&error))?;
+        Ok(Response::new(v1::CreateVmResponse {
+            vm: Some(to_proto::vm(&vm)),
+        }))
     }
 
     async fn get_vm(
@@ -39,15 +45,25 @@ impl VmService for Vms {
         request: Request<v1::GetVmRequest>,
     ) -> Result<Response<v1::GetVmResponse>, Status> {
         let id = request.into_inner().id;
-        let vm = self.manager.get(parse_id(&id)?).ok_or_else(|| status::no_such_vm(&id))?;
-        Ok(Response::new(v1::GetVmResponse { vm: Some(to_proto::vm(&vm)) }))
+        let vm = self
+            .manager
+            .get(parse_id(&id)?)
+            .ok_or_else(|| status::no_such_vm(&id))?;
+        Ok(Response::new(v1::GetVmResponse {
+            vm: Some(to_proto::vm(&vm)),
+        }))
     }
 
     async fn list_vms(
         &self,
         _: Request<v1::ListVmsRequest>,
     ) -> Result<Response<v1::ListVmsResponse>, Status> {
-        let vms = self.manager.list().iter().map(|vm| to_proto::vm(vm)).collect();
+        let vms = self
+            .manager
+            .list()
+            .iter()
+            .map(|vm| to_proto::vm(vm))
+            .collect();
         Ok(Response::new(v1::ListVmsResponse { vms }))
     }
 
@@ -56,7 +72,10 @@ impl VmService for Vms {
         request: Request<v1::RemoveVmRequest>,
     ) -> Result<Response<v1::RemoveVmResponse>, Status> {
         let id = parse_id(&request.into_inner().id)?;
-        self.manager.remove(id).await.map_err(|error| status::of_remove_error(&error))?;
+        self.manager
+            .remove(id)
+            .await
+            .map_err(|error| status::of_remove_error(&error))?;
         Ok(Response::new(v1::RemoveVmResponse {}))
     }
 
@@ -72,7 +91,11 @@ impl VmService for Vms {
         let console = console.map_err(|error| status::of_console_error(&error))?;
         let chunks: Vec<_> = console
             .chunks(CHUNK)
-            .map(|chunk| Ok(v1::GetConsoleResponse { data: chunk.to_vec() }))
+            .map(|chunk| {
+                Ok(v1::GetConsoleResponse {
+                    data: chunk.to_vec(),
+                })
+            })
             .collect();
         Ok(Response::new(tokio_stream::iter(chunks)))
     }

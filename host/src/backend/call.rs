@@ -30,12 +30,18 @@ pub enum Fault {
     OutputLimit { limit: usize },
     #[error("it wrote more than {limit} log lines in one call")]
     LogFlood { limit: usize },
+    #[error("its functions are not those of the contract: {message}")]
+    Misfit { message: String },
     #[error("its answer breaks a rule: {0}")]
     Contract(#[from] Violation),
 }
 
 fn said(log: &str) -> String {
-    if log.is_empty() { String::new() } else { format!(" (it said: {log})") }
+    if log.is_empty() {
+        String::new()
+    } else {
+        format!(" (it said: {log})")
+    }
 }
 
 impl Fault {
@@ -47,6 +53,7 @@ impl Fault {
             Self::MemoryLimit { .. } => "memory-limit",
             Self::OutputLimit { .. } => "output-limit",
             Self::LogFlood { .. } => "log-flood",
+            Self::Misfit { .. } => "misfit",
             Self::Contract(_) => "contract",
         }
     }
@@ -117,38 +124,69 @@ where
     store.epoch_deadline_async_yield_and_update(1);
     // A store is never used again after a fault, a deadline or an answer.
     let result = tokio::time::timeout(limits.call_time, async {
-        let instance = pre.instantiate_async(&mut store).await?;
+        let instance = pre.instance_pre().instantiate_async(&mut store).await?;
+        // Types of exported functions are compared here and at no earlier step.
+        let instance = TeeBackend::new(&mut store, &instance)
+            .map_err(|error| wasmtime::Error::from(Misfit(format!("{error:#}"))))?;
         call(&instance, &mut store).await
     })
     .await;
     let state = store.into_data();
     if state.log.dropped() > 0 {
-        tracing::warn!(backend = &**backend, dropped = state.log.dropped(), "log lines dropped");
+        tracing::warn!(
+            backend = &**backend,
+            dropped = state.log.dropped(),
+            "log lines dropped"
+        );
     }
     match result {
-        Err(_) => Err(Fault::Timeout { limit: limits.call_time }),
+        Err(_) => Err(Fault::Timeout {
+            limit: limits.call_time,
+        }),
         Ok(Ok(answer)) => Ok((answer, state.record)),
         Ok(Err(error)) => Err(fault_of(&error, &state, limits)),
     }
 }
 
+/// Exports of other types, told apart from what a call itself may end with.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+struct Misfit(String);
+
 fn fault_of(error: &wasmtime::Error, state: &CallState, limits: Limits) -> Fault {
+    if let Some(Misfit(message)) = error.downcast_ref() {
+        return Fault::Misfit {
+            message: crate::spec::printable(message),
+        };
+    }
     if state.log.flooded {
-        return Fault::LogFlood { limit: limits.log_lines_fatal };
+        return Fault::LogFlood {
+            limit: limits.log_lines_fatal,
+        };
     }
     // A guest that was refused memory aborts, which alone looks like any other trap.
     if state.memory.refused {
-        return Fault::MemoryLimit { limit: limits.memory_bytes };
+        return Fault::MemoryLimit {
+            limit: limits.memory_bytes,
+        };
     }
     // wasmtime's own type for this is private, so its text has to tell; a test holds it.
-    if error.chain().any(|cause| cause.to_string().contains("fuel allocated for hostcalls")) {
-        return Fault::OutputLimit { limit: limits.output_bytes };
+    if error
+        .chain()
+        .any(|cause| cause.to_string().contains("fuel allocated for hostcalls"))
+    {
+        return Fault::OutputLimit {
+            limit: limits.output_bytes,
+        };
     }
     let message = match error.downcast_ref::<wasmtime::Trap>() {
         Some(trap) => trap.to_string(),
         None => crate::spec::printable(&format!("{error:#}")),
     };
-    Fault::Trap { message, log: state.log.tail() }
+    Fault::Trap {
+        message,
+        log: state.log.tail(),
+    }
 }
 
 impl LoadedBackend {
@@ -163,15 +201,19 @@ impl LoadedBackend {
         let access = self.access(&request.host, source);
         let (answer, facts) = self
             .call(access, |instance, store| {
-                Box::pin(async move {
-                    instance.casemate_tee_backend().call_plan(store, &wit).await
-                })
+                Box::pin(
+                    async move { instance.casemate_tee_backend().call_plan(store, &wit).await },
+                )
             })
             .await?;
         let plan = answer.map_err(|error| CallError::Backend(convert::error_from_wit(error)))?;
         let plan = convert::plan_from_wit(plan, request, self.info())
             .map_err(|violation| self.fault(violation.into()))?;
-        Ok(PlanOutcome { plan, facts, elapsed: started.elapsed() })
+        Ok(PlanOutcome {
+            plan,
+            facts,
+            elapsed: started.elapsed(),
+        })
     }
 
     /// Whether VMs of this kind can be started here.
@@ -185,7 +227,10 @@ impl LoadedBackend {
         let (findings, _) = self
             .call(access, |instance, store| {
                 Box::pin(async move {
-                    instance.casemate_tee_backend().call_check(store, &wit).await
+                    instance
+                        .casemate_tee_backend()
+                        .call_check(store, &wit)
+                        .await
                 })
             })
             .await?;
@@ -212,6 +257,9 @@ impl LoadedBackend {
 
     /// A fault of this backend, for the host's own checks of a plan.
     pub fn fault(&self, fault: Fault) -> CallError {
-        CallError::Fault { backend: self.name().to_owned(), fault }
+        CallError::Fault {
+            backend: self.name().to_owned(),
+            fault,
+        }
     }
 }

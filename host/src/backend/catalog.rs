@@ -49,7 +49,9 @@ pub enum ChooseError {
     Unknown { name: String, known: String },
     #[error("backend {name:?} is not in service: {reason}")]
     NotInService { name: String, reason: String },
-    #[error("no backend is chosen: set `default_backend` in the config file, or name one in the request; configured are {known}")]
+    #[error(
+        "no backend is chosen: set `default_backend` in the config file, or name one in the request; configured are {known}"
+    )]
     NoDefault { known: String },
 }
 
@@ -100,18 +102,24 @@ impl Catalog {
     /// The backend that a request gets: the one it names, else the default.
     pub fn choose(&self, named: Option<&str>) -> Result<Arc<LoadedBackend>, ChooseError> {
         let Some(name) = named.or(self.default.as_deref()) else {
-            return Err(ChooseError::NoDefault { known: self.known() });
+            return Err(ChooseError::NoDefault {
+                known: self.known(),
+            });
         };
         match self.entries.iter().find(|entry| entry.config.name == name) {
             None => Err(ChooseError::Unknown {
                 name: crate::spec::printable(name),
                 known: self.known(),
             }),
-            Some(CatalogEntry { state: Err(error), .. }) => Err(ChooseError::NotInService {
+            Some(CatalogEntry {
+                state: Err(error), ..
+            }) => Err(ChooseError::NotInService {
                 name: name.to_owned(),
                 reason: chain(error),
             }),
-            Some(CatalogEntry { state: Ok(backend), .. }) => Ok(Arc::clone(backend)),
+            Some(CatalogEntry {
+                state: Ok(backend), ..
+            }) => Ok(Arc::clone(backend)),
         }
     }
 
@@ -119,7 +127,11 @@ impl Catalog {
         if self.entries.is_empty() {
             return "none".to_owned();
         }
-        let names: Vec<_> = self.entries.iter().map(|entry| entry.config.name.as_str()).collect();
+        let names: Vec<_> = self
+            .entries
+            .iter()
+            .map(|entry| entry.config.name.as_str())
+            .collect();
         names.join(", ")
     }
 }

@@ -45,14 +45,20 @@ pub enum LoadError {
     #[error("no digest is pinned for {path:?}: set `sha256 = \"{actual}\"` if this is the component you mean, or `allow_unpinned = true`", path = .path.display())]
     Unpinned { path: PathBuf, actual: String },
     #[error("{path:?} has SHA-256 {actual}, but config pins {pinned}: the file was changed or replaced; put the pinned file back, or pin the new digest once you trust it", path = .path.display())]
-    DigestMismatch { path: PathBuf, pinned: String, actual: String },
+    DigestMismatch {
+        path: PathBuf,
+        pinned: String,
+        actual: String,
+    },
     #[error("{path:?} is {found}, not a WebAssembly component", path = .path.display())]
     NotAComponent { path: PathBuf, found: &'static str },
     #[error("{path:?} is not a valid component: {message}", path = .path.display())]
     Invalid { path: PathBuf, message: String },
     #[error("it imports {}, which the `strict` tier does not offer: build it for wasm32-unknown-unknown, so that it imports nothing but {PACKAGE}*", .imports.join(", "))]
     UndeclaredImports { imports: Vec<String> },
-    #[error("it was built against {PACKAGE}backend@{found}, and this host serves {SERVED}.x: {who} must be upgraded")]
+    #[error(
+        "it was built against {PACKAGE}backend@{found}, and this host serves {SERVED}.x: {who} must be upgraded"
+    )]
     ApiVersion { found: String, who: &'static str },
     #[error("it exports no {PACKAGE}backend@{SERVED}.x interface, so it is no backend")]
     NoBackendExport,
@@ -120,7 +126,10 @@ impl LoadedBackend {
             Box::pin(async move { instance.casemate_tee_backend().call_describe(store).await })
         })
         .await
-        .map_err(LoadError::Probe)?;
+        .map_err(|fault| match fault {
+            Fault::Misfit { message } => LoadError::Link { message },
+            fault => LoadError::Probe(fault),
+        })?;
         let info = describe::from_wit(wit).map_err(LoadError::Describe)?;
         let operator_settings =
             settings::from_config(&info.settings, &config.settings).map_err(LoadError::Setting)?;
@@ -185,19 +194,33 @@ impl LoadedBackend {
 }
 
 fn read_capped(path: &Path, limit: usize) -> Result<Vec<u8>, LoadError> {
-    let unreadable = |source| LoadError::Unreadable { path: path.to_owned(), source };
+    let unreadable = |source| LoadError::Unreadable {
+        path: path.to_owned(),
+        source,
+    };
     // A pipe would keep its reader waiting for a writer, and the daemon's start with it.
     let nonblocking = OFlags::NONBLOCK.bits().cast_signed();
-    let file = OpenOptions::new().read(true).custom_flags(nonblocking).open(path);
+    let file = OpenOptions::new()
+        .read(true)
+        .custom_flags(nonblocking)
+        .open(path);
     let file = file.map_err(unreadable)?;
     if !file.metadata().map_err(unreadable)?.is_file() {
         let kind = std::io::ErrorKind::InvalidInput;
-        return Err(unreadable(std::io::Error::new(kind, "it is not a regular file")));
+        return Err(unreadable(std::io::Error::new(
+            kind,
+            "it is not a regular file",
+        )));
     }
     let mut bytes = Vec::new();
-    file.take(limit as u64 + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    file.take(limit as u64 + 1)
+        .read_to_end(&mut bytes)
+        .map_err(unreadable)?;
     if bytes.len() > limit {
-        return Err(LoadError::TooLarge { path: path.to_owned(), limit });
+        return Err(LoadError::TooLarge {
+            path: path.to_owned(),
+            limit,
+        });
     }
     Ok(bytes)
 }
@@ -226,9 +249,10 @@ impl Pin {
                 actual: actual.to_owned(),
             }),
             Self::Unpinned => Ok(()),
-            Self::Missing => {
-                Err(LoadError::Unpinned { path: path.to_owned(), actual: actual.to_owned() })
-            }
+            Self::Missing => Err(LoadError::Unpinned {
+                path: path.to_owned(),
+                actual: actual.to_owned(),
+            }),
         }
     }
 }
@@ -241,13 +265,20 @@ fn compile(engine: &BackendEngine, path: &Path, bytes: &[u8]) -> Result<Componen
         }
         [0x7f, b'E', b'L', b'F', ..] => Some("machine code (precompiled code is never accepted)"),
         [] => Some("empty"),
-        _ if bytes.iter().take(64).all(|b| b.is_ascii_graphic() || b.is_ascii_whitespace()) => {
+        _ if bytes
+            .iter()
+            .take(64)
+            .all(|b| b.is_ascii_graphic() || b.is_ascii_whitespace()) =>
+        {
             Some("text (compile it to the binary format)")
         }
         _ => Some("something else"),
     };
     if let Some(found) = found {
-        return Err(LoadError::NotAComponent { path: path.to_owned(), found });
+        return Err(LoadError::NotAComponent {
+            path: path.to_owned(),
+            found,
+        });
     }
     Component::from_binary(engine.wasmtime(), bytes).map_err(|error| LoadError::Invalid {
         path: path.to_owned(),
@@ -266,20 +297,30 @@ fn check_interfaces(engine: &BackendEngine, component: &Component) -> Result<Str
     let mut strange = Vec::new();
     let mut versions = Vec::new();
     for (name, _) in ty.imports(engine.wasmtime()) {
-        let interface = name.strip_prefix(PACKAGE).and_then(|rest| rest.split('@').next());
+        let interface = name
+            .strip_prefix(PACKAGE)
+            .and_then(|rest| rest.split('@').next());
         if interface.is_some_and(|interface| OFFERED.contains(&interface)) {
             versions.extend(version_of(name));
         } else {
             strange.push(printable(name));
         }
     }
-    let backend = ty
-        .exports(engine.wasmtime())
-        .find_map(|(name, _)| name.strip_prefix("casemate:tee/backend@").map(str::to_owned));
+    let backend = ty.exports(engine.wasmtime()).find_map(|(name, _)| {
+        name.strip_prefix("casemate:tee/backend@")
+            .map(str::to_owned)
+    });
     versions.extend(backend.clone());
     if let Some(found) = versions.into_iter().find(|version| !is_served(version)) {
-        let who = if is_newer(&found) { "the host" } else { "the backend" };
-        return Err(LoadError::ApiVersion { found: printable(&found), who });
+        let who = if is_newer(&found) {
+            "the host"
+        } else {
+            "the backend"
+        };
+        return Err(LoadError::ApiVersion {
+            found: printable(&found),
+            who,
+        });
     }
     if !strange.is_empty() {
         return Err(LoadError::UndeclaredImports { imports: strange });
@@ -289,7 +330,8 @@ fn check_interfaces(engine: &BackendEngine, component: &Component) -> Result<Str
 
 fn is_served(version: &str) -> bool {
     version.strip_prefix(SERVED).is_some_and(|rest| {
-        rest.strip_prefix('.').is_some_and(|patch| patch.bytes().all(|b| b.is_ascii_digit()))
+        rest.strip_prefix('.')
+            .is_some_and(|patch| patch.bytes().all(|b| b.is_ascii_digit()))
     })
 }
 
@@ -305,7 +347,9 @@ fn link(
     engine: &BackendEngine,
     component: &Component,
 ) -> Result<TeeBackendPre<CallState>, LoadError> {
-    let message = |error: wasmtime::Error| LoadError::Link { message: printable(&format!("{error:#}")) };
+    let message = |error: wasmtime::Error| LoadError::Link {
+        message: printable(&format!("{error:#}")),
+    };
     let mut linker = Linker::new(engine.wasmtime());
     TeeBackend::add_to_linker::<_, HasSelf<_>>(&mut linker, |state: &mut CallState| state)
         .map_err(message)?;

@@ -33,7 +33,10 @@ pub struct Violation {
 
 impl Violation {
     pub fn new(argument: impl Into<String>, rule: impl Into<String>) -> Self {
-        Self { argument: printable(&argument.into()), rule: printable(&rule.into()) }
+        Self {
+            argument: printable(&argument.into()),
+            rule: printable(&rule.into()),
+        }
     }
 }
 
@@ -204,7 +207,11 @@ pub(super) fn plan_from_wit(
                 ));
             }
             let label = name(&format!("generated[{index}].label"), file.label)?;
-            Ok(GeneratedFile { id: file.id, label, content: file.content })
+            Ok(GeneratedFile {
+                id: file.id,
+                label,
+                content: file.content,
+            })
         })
         .collect::<Result<Vec<_>, _>>()?;
     let reader = Reader { files: known_files };
@@ -261,10 +268,17 @@ pub(super) fn plan_from_wit(
             .into_iter()
             .map(|lease| {
                 let name = name("leases", lease.name)?;
-                Ok(Lease { name, amount: lease.amount })
+                Ok(Lease {
+                    name,
+                    amount: lease.amount,
+                })
             })
             .collect::<Result<_, Violation>>()?,
-        abilities: plan.abilities.iter().map(|text| ability(text)).collect::<Result<_, _>>()?,
+        abilities: plan
+            .abilities
+            .iter()
+            .map(|text| ability(text))
+            .collect::<Result<_, _>>()?,
         memory_overhead_bytes: plan.memory_overhead_bytes,
         identity_carrier: plan.identity_carrier,
         findings: findings_from_wit(plan.findings)?,
@@ -282,20 +296,33 @@ fn check_references(
     let objects = plan.memory_backend.iter().chain(&plan.objects);
     for object in objects.clone() {
         let Some(id) = &object.id else {
-            return Err(Violation::new(format!("object {}", object.kind), "an object needs an id"));
+            return Err(Violation::new(
+                format!("object {}", object.kind),
+                "an object needs an id",
+            ));
         };
         unique(&mut ids, id)?;
     }
-    for id in plan.extra_devices.iter().filter_map(|device| device.id.as_ref()) {
+    for id in plan
+        .extra_devices
+        .iter()
+        .filter_map(|device| device.id.as_ref())
+    {
         unique(&mut ids, id)?;
     }
     for id in request.devices.iter().map(|device| &device.id) {
         unique(&mut ids, id)?;
     }
     if let Some(guard) = &plan.guard
-        && !plan.objects.iter().any(|object| object.id.as_ref() == Some(guard))
+        && !plan
+            .objects
+            .iter()
+            .any(|object| object.id.as_ref() == Some(guard))
     {
-        return Err(Violation::new("guard", format!("{guard:?} is the id of no object of the plan")));
+        return Err(Violation::new(
+            "guard",
+            format!("{guard:?} is the id of no object of the plan"),
+        ));
     }
     match (info.protection, &plan.guard) {
         (Protection::Guard, None) => {
@@ -323,13 +350,23 @@ fn check_references(
         (plan.boot.initrd, "initrd", "boot.initrd"),
     ] {
         if wanted && request.file_with_role(role).is_none() {
-            return Err(Violation::new(at, format!("the request has no file with role {role:?}")));
+            return Err(Violation::new(
+                at,
+                format!("the request has no file with role {role:?}"),
+            ));
         }
     }
     if (plan.boot.initrd || plan.boot.cmdline) && !plan.boot.kernel {
-        return Err(Violation::new("boot", "QEMU takes initrd and command line only with a kernel"));
+        return Err(Violation::new(
+            "boot",
+            "QEMU takes initrd and command line only with a kernel",
+        ));
     }
-    if let Some(fail) = plan.findings.iter().find(|finding| finding.severity == Severity::Fail) {
+    if let Some(fail) = plan
+        .findings
+        .iter()
+        .find(|finding| finding.severity == Severity::Fail)
+    {
         return Err(Violation::new(
             format!("findings {}", fail.id),
             "a plan that fails a check has to be an error",
@@ -342,7 +379,10 @@ fn unique<'a>(ids: &mut BTreeSet<&'a str>, id: &'a str) -> Result<(), Violation>
     if ids.insert(id) {
         return Ok(());
     }
-    Err(Violation::new(format!("id {id:?}"), "it is used twice, or is a device of the host"))
+    Err(Violation::new(
+        format!("id {id:?}"),
+        "it is used twice, or is a device of the host",
+    ))
 }
 
 fn ability(text: &str) -> Result<Ability, Violation> {
@@ -350,7 +390,10 @@ fn ability(text: &str) -> Result<Ability, Violation> {
         "pause" => Ok(Ability::Pause),
         "reset" => Ok(Ability::Reset),
         "powerdown" => Ok(Ability::Powerdown),
-        _ => Err(Violation::new("abilities", format!("{text:?} is none of pause, reset, powerdown"))),
+        _ => Err(Violation::new(
+            "abilities",
+            format!("{text:?} is none of pause, reset, powerdown"),
+        )),
     }
 }
 
@@ -369,9 +412,16 @@ impl Reader {
 
     fn typed(&self, at: &str, typed: wit::Typed) -> Result<Typed, Violation> {
         let kind = name(&format!("{at}.kind"), typed.kind)?;
-        let id = typed.id.map(|id| identifier(&format!("{at}.id"), id)).transpose()?;
+        let id = typed
+            .id
+            .map(|id| identifier(&format!("{at}.id"), id))
+            .transpose()?;
         let properties = self.properties(&format!("{at} {kind}"), typed.properties)?;
-        Ok(Typed { kind, id, properties })
+        Ok(Typed {
+            kind,
+            id,
+            properties,
+        })
     }
 
     fn properties(&self, at: &str, list: Vec<wit::Property>) -> Result<Vec<Property>, Violation> {
@@ -397,7 +447,10 @@ impl Reader {
             wit::Value::Unsigned(number) => Value::Unsigned(number),
             wit::Value::Boolean(flag) => Value::Boolean(flag),
             wit::Value::Bytes(bytes) if bytes.len() > MAX_TEXT => {
-                return Err(Violation::new(at, format!("{} bytes are too many", bytes.len())));
+                return Err(Violation::new(
+                    at,
+                    format!("{} bytes are too many", bytes.len()),
+                ));
             }
             wit::Value::Bytes(bytes) => Value::Bytes(bytes),
             wit::Value::File(id) => Value::File(self.file(at, id)?),
@@ -409,23 +462,35 @@ impl Reader {
         if self.files.contains(&id) {
             return Ok(id);
         }
-        Err(Violation::new(at, format!("file {id} is not of this request")))
+        Err(Violation::new(
+            at,
+            format!("file {id} is not of this request"),
+        ))
     }
 }
 
 fn bounded(at: &str, count: usize) -> Result<(), Violation> {
     if count > MAX_ENTRIES {
-        return Err(Violation::new(at, format!("{count} entries are more than {MAX_ENTRIES}")));
+        return Err(Violation::new(
+            at,
+            format!("{count} entries are more than {MAX_ENTRIES}"),
+        ));
     }
     Ok(())
 }
 
 fn plain(at: &str, text: String) -> Result<String, Violation> {
     if let Some(control) = text.chars().find(|c| c.is_control()) {
-        return Err(Violation::new(at, format!("it holds the control character {control:?}")));
+        return Err(Violation::new(
+            at,
+            format!("it holds the control character {control:?}"),
+        ));
     }
     if text.len() > MAX_TEXT {
-        return Err(Violation::new(at, format!("{} bytes are too many", text.len())));
+        return Err(Violation::new(
+            at,
+            format!("{} bytes are too many", text.len()),
+        ));
     }
     Ok(text)
 }
@@ -434,26 +499,39 @@ fn plain(at: &str, text: String) -> Result<String, Violation> {
 fn name(at: &str, text: String) -> Result<String, Violation> {
     let fits = !text.is_empty()
         && text.len() <= 128
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._+".contains(&b));
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"-._+".contains(&b));
     if fits {
         return Ok(text);
     }
-    Err(Violation::new(at, format!("{:?} is no name (letters, digits, `-._+`)", shown(&text))))
+    Err(Violation::new(
+        at,
+        format!("{:?} is no name (letters, digits, `-._+`)", shown(&text)),
+    ))
 }
 
 /// QEMU's rule for ids (util/id.c), with the host's prefix left out.
 fn identifier(at: &str, text: String) -> Result<String, Violation> {
     let fits = text.len() <= 64
         && text.starts_with(|c: char| c.is_ascii_alphabetic())
-        && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b));
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b));
     if !fits {
         return Err(Violation::new(
             at,
-            format!("{:?} is no id (a letter, then letters, digits, `-._`)", shown(&text)),
+            format!(
+                "{:?} is no id (a letter, then letters, digits, `-._`)",
+                shown(&text)
+            ),
         ));
     }
     if text.starts_with(HOST_ID_PREFIX) {
-        return Err(Violation::new(at, format!("ids that start with {HOST_ID_PREFIX} are the host's")));
+        return Err(Violation::new(
+            at,
+            format!("ids that start with {HOST_ID_PREFIX} are the host's"),
+        ));
     }
     Ok(text)
 }
@@ -463,13 +541,18 @@ fn property_path(at: &str, path: String) -> Result<String, Violation> {
         && path.split('.').count() <= MAX_DEPTH
         && path.split('.').all(|segment| {
             !segment.is_empty()
-                && segment.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_+".contains(&b))
+                && segment
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b"-_+".contains(&b))
         });
     if fits {
         return Ok(path);
     }
     Err(Violation::new(
         at,
-        format!("{:?} is no property path (names joined by dots, {MAX_DEPTH} at most)", shown(&path)),
+        format!(
+            "{:?} is no property path (names joined by dots, {MAX_DEPTH} at most)",
+            shown(&path)
+        ),
     ))
 }

@@ -2,8 +2,8 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::bindings::exports::casemate::tee::backend as wit;
 use super::bindings::casemate::tee::types;
+use super::bindings::exports::casemate::tee::backend as wit;
 use super::settings;
 use crate::spec::permissions::{FactPattern, Permissions, TypeGrant};
 use crate::spec::plan::Value;
@@ -17,14 +17,20 @@ const MAX_TEXT: usize = 4_096;
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum DescribeError {
     #[error("{field} is {value:?}; wanted is {wanted}")]
-    Field { field: String, value: String, wanted: &'static str },
+    Field {
+        field: String,
+        value: String,
+        wanted: &'static str,
+    },
     #[error("{field} has {count} entries, more than {MAX_ENTRIES}")]
     TooMany { field: &'static str, count: usize },
     #[error("{field} names {value:?} twice")]
     Duplicate { field: &'static str, value: String },
     #[error("tee \"none\" goes with protection `none`, not with `guard`")]
     GuardOfNothing,
-    #[error("setting {key:?}: kind {kind:?} is none of boolean, integer, unsigned, size, text, bytes, bytes:N, file, host-path, one-of:a|b")]
+    #[error(
+        "setting {key:?}: kind {kind:?} is none of boolean, integer, unsigned, size, text, bytes, bytes:N, file, host-path, one-of:a|b"
+    )]
     SettingKind { key: String, kind: String },
     #[error("setting {key:?}: its default is not of its kind {kind}")]
     SettingDefault { key: String, kind: String },
@@ -116,7 +122,10 @@ pub(super) fn from_wit(info: wit::BackendInfo) -> Result<BackendInfo, DescribeEr
             let fact = word("needs.fact", need.fact)?;
             let pattern = text("needs.pattern", need.pattern)?;
             let reason = text("needs.reason", need.reason)?;
-            Ok(Need { pattern: FactPattern { fact, pattern }, reason })
+            Ok(Need {
+                pattern: FactPattern { fact, pattern },
+                reason,
+            })
         })
         .collect::<Result<Vec<_>, DescribeError>>()?;
     let announced = Permissions {
@@ -130,10 +139,20 @@ pub(super) fn from_wit(info: wit::BackendInfo) -> Result<BackendInfo, DescribeEr
             .collect::<Result<_, _>>()?,
         host_paths: BTreeSet::new(),
     };
-    let settings = info.settings.into_iter().map(setting).collect::<Result<Vec<_>, _>>()?;
+    let settings = info
+        .settings
+        .into_iter()
+        .map(setting)
+        .collect::<Result<Vec<_>, _>>()?;
     let mut keys = BTreeSet::new();
-    if let Some(twice) = settings.iter().find(|setting| !keys.insert(setting.key.clone())) {
-        return Err(DescribeError::Duplicate { field: "settings", value: twice.key.clone() });
+    if let Some(twice) = settings
+        .iter()
+        .find(|setting| !keys.insert(setting.key.clone()))
+    {
+        return Err(DescribeError::Duplicate {
+            field: "settings",
+            value: twice.key.clone(),
+        });
     }
     Ok(BackendInfo {
         tee,
@@ -156,8 +175,11 @@ pub(super) fn effective(info: &BackendInfo, grants: &Permissions) -> Permissions
             .iter()
             .filter_map(|(kind, announced)| {
                 let granted = granted.get(kind)?;
-                let properties: BTreeSet<String> =
-                    announced.properties.intersection(&granted.properties).cloned().collect();
+                let properties: BTreeSet<String> = announced
+                    .properties
+                    .intersection(&granted.properties)
+                    .cloned()
+                    .collect();
                 // A property is a path if either side says so: the stricter word holds.
                 let paths = announced.paths.union(&granted.paths).cloned().collect();
                 Some((kind.clone(), TypeGrant { properties, paths }))
@@ -203,7 +225,10 @@ fn type_uses(
                 wanted: "a name that is in `properties` too",
             });
         }
-        if map.insert(kind.clone(), TypeGrant { properties, paths }).is_some() {
+        if map
+            .insert(kind.clone(), TypeGrant { properties, paths })
+            .is_some()
+        {
             return Err(DescribeError::Duplicate { field, value: kind });
         }
     }
@@ -221,7 +246,10 @@ fn setting(spec: types::SettingSpec) -> Result<SettingSpec, DescribeError> {
         Some(value) => {
             let value = settings::default_from_wit(value);
             if !settings::is_of_kind(&value, &kind) {
-                return Err(DescribeError::SettingDefault { key, kind: spec.kind });
+                return Err(DescribeError::SettingDefault {
+                    key,
+                    kind: spec.kind,
+                });
             }
             Some(value)
         }
@@ -258,7 +286,9 @@ fn text(field: &str, value: String) -> Result<String, DescribeError> {
 fn word(field: &str, value: String) -> Result<String, DescribeError> {
     let fits = !value.is_empty()
         && value.len() <= 128
-        && value.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._+".contains(&b));
+        && value
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"-._+".contains(&b));
     if fits {
         return Ok(value);
     }
@@ -289,7 +319,10 @@ mod tests {
 
     fn grant(properties: &[&str], paths: &[&str]) -> TypeGrant {
         let set = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
-        TypeGrant { properties: set(properties), paths: set(paths) }
+        TypeGrant {
+            properties: set(properties),
+            paths: set(paths),
+        }
     }
 
     #[test]
@@ -307,7 +340,10 @@ mod tests {
             architectures: Vec::new(),
             needs: Vec::new(),
             announced: Permissions {
-                facts: vec![pattern("read-text", "/sys/module/*"), pattern("qemu-version", "")],
+                facts: vec![
+                    pattern("read-text", "/sys/module/*"),
+                    pattern("qemu-version", ""),
+                ],
                 objects: [
                     ("a".to_owned(), grant(&["x", "y"], &["y"])),
                     ("b".to_owned(), grant(&["x"], &[])),

@@ -59,7 +59,9 @@ pub struct BackendEngine {
 
 impl std::fmt::Debug for BackendEngine {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("BackendEngine").field("limits", &self.limits).finish_non_exhaustive()
+        f.debug_struct("BackendEngine")
+            .field("limits", &self.limits)
+            .finish_non_exhaustive()
     }
 }
 

@@ -8,10 +8,12 @@ use wasmtime::ResourceLimiter;
 
 use super::bindings::casemate::tee::{facts, files, log, types};
 use super::engine::Limits;
-use crate::spec::facts::{FactAnswer, FactFailure, FactQuestion, FactRecord, FactSource, FactValue};
+use crate::spec::facts::{
+    FactAnswer, FactFailure, FactQuestion, FactRecord, FactSource, FactValue,
+};
 use crate::spec::permissions::{Permissions, is_plain_absolute};
-use crate::spec::request::RequestFile;
 use crate::spec::printable;
+use crate::spec::request::RequestFile;
 
 /// Most bytes that one `files.read` returns.
 const MAX_READ: u32 = 1 << 20;
@@ -56,7 +58,12 @@ pub(super) struct CallLog {
 
 impl CallLog {
     pub(super) fn new(limits: Limits) -> Self {
-        Self { written: 0, limits, tail: Vec::new(), flooded: false }
+        Self {
+            written: 0,
+            limits,
+            tail: Vec::new(),
+            flooded: false,
+        }
     }
 
     pub(super) fn dropped(&self) -> usize {
@@ -143,7 +150,9 @@ impl CallState {
         }
         let answer = match &self.access {
             Access::None => return Ok(Err(FactFailure::Denied)),
-            Access::Host { facts, permissions, .. } => {
+            Access::Host {
+                facts, permissions, ..
+            } => {
                 if may_ask(permissions, &question) {
                     Arc::clone(facts).answer(&question).await
                 } else {
@@ -152,7 +161,9 @@ impl CallState {
             }
         };
         if !self.record.insert(question, answer.clone()) {
-            return Err(wasmtime::Error::msg("more facts were asked for than a call may"));
+            return Err(wasmtime::Error::msg(
+                "more facts were asked for than a call may",
+            ));
         }
         Ok(answer)
     }
@@ -169,7 +180,9 @@ fn may_ask(permissions: &Permissions, question: &FactQuestion) -> bool {
         FactQuestion::Socket(path) => is_plain_absolute(path),
         FactQuestion::QmpQuery(command) => {
             command.starts_with("query-")
-                && command.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+                && command
+                    .bytes()
+                    .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
         }
         _ => true,
     };
@@ -230,7 +243,10 @@ impl files::Host for CallState {
         let file = self.file(file)?;
         let hasher = Hasher::new(&algorithm)?;
         if ranges.len() > MAX_RANGES {
-            return Err(format!("{} ranges are more than {MAX_RANGES}", ranges.len()));
+            return Err(format!(
+                "{} ranges are more than {MAX_RANGES}",
+                ranges.len()
+            ));
         }
         let mut spans = Vec::with_capacity(ranges.len().max(1));
         for range in &ranges {
@@ -269,7 +285,9 @@ impl files::Host for CallState {
         let file = self.file(file)?;
         let hasher = Hasher::new(&algorithm)?;
         if !page_size.is_power_of_two() || !(4 << 10..=2 << 20).contains(&page_size) {
-            return Err(format!("page size {page_size} is no power of two from 4 KiB to 2 MiB"));
+            return Err(format!(
+                "page size {page_size} is no power of two from 4 KiB to 2 MiB"
+            ));
         }
         blocking(move || {
             let page = u64::from(page_size);
@@ -300,7 +318,10 @@ async fn blocking<T: Send + 'static>(
 fn read_at(file: &RequestFile, buffer: &mut [u8], offset: u64) -> Result<usize, String> {
     let mut filled = 0;
     while filled < buffer.len() {
-        match file.handle.read_at(&mut buffer[filled..], offset + filled as u64) {
+        match file
+            .handle
+            .read_at(&mut buffer[filled..], offset + filled as u64)
+        {
             Ok(0) => break,
             Ok(count) => filled += count,
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
@@ -377,7 +398,9 @@ fn failure(failure: FactFailure) -> facts::FactError {
 
 /// A source that answers in the wrong shape is a bug of the host, which must not end the call.
 fn wrong_shape<T>() -> Result<T, facts::FactError> {
-    Err(facts::FactError::Failed("the host answered in another shape".to_owned()))
+    Err(facts::FactError::Failed(
+        "the host answered in another shape".to_owned(),
+    ))
 }
 
 fn text_of(answer: FactAnswer) -> Result<String, facts::FactError> {
@@ -418,7 +441,9 @@ impl facts::Host for CallState {
     }
 
     async fn kvm_device_attribute(&mut self, group: u32, attribute: u64) -> Fact<u64> {
-        let answer = self.fact(FactQuestion::KvmDeviceAttribute { group, attribute }).await?;
+        let answer = self
+            .fact(FactQuestion::KvmDeviceAttribute { group, attribute })
+            .await?;
         Ok(match answer.map_err(failure) {
             Ok(FactValue::Unsigned(value)) => Ok(value),
             Ok(_) => wrong_shape(),
@@ -478,7 +503,10 @@ mod tests {
         };
         for (question, allowed) in [
             (FactQuestion::ReadText("/sys/module/kvm/x".to_owned()), true),
-            (FactQuestion::ReadText("/sys/../proc/1/environ".to_owned()), false),
+            (
+                FactQuestion::ReadText("/sys/../proc/1/environ".to_owned()),
+                false,
+            ),
             (FactQuestion::ReadText("/sys//x".to_owned()), false),
             (FactQuestion::ReadText("/proc/1/environ".to_owned()), false),
             (FactQuestion::Device("/dev/kvm".to_owned()), true),

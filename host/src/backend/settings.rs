@@ -18,9 +18,17 @@ pub enum SettingError {
     #[error("{key:?} is no setting of this backend; it has {known}")]
     Unknown { key: String, known: String },
     #[error("{key:?} is {value:?}; wanted is {wanted}")]
-    Form { key: String, value: String, wanted: String },
+    Form {
+        key: String,
+        value: String,
+        wanted: String,
+    },
     #[error("{key:?} cannot be set for one VM; it is for the operator's config")]
     NotPerRequest { key: String },
+    #[error(
+        "{key:?} names a path of the host, which a request may not; it is for the operator's config"
+    )]
+    PathInRequest { key: String },
 }
 
 /// A setting with a value.
@@ -49,11 +57,19 @@ pub(super) fn parse_kind(text: &str) -> Option<SettingKind> {
         "host-path" => SettingKind::HostPath,
         _ => {
             if let Some(count) = text.strip_prefix("bytes:") {
-                SettingKind::Bytes { exact: Some(count.parse().ok()?) }
+                SettingKind::Bytes {
+                    exact: Some(count.parse().ok()?),
+                }
             } else {
-                let names: Vec<_> =
-                    text.strip_prefix("one-of:")?.split('|').map(str::to_owned).collect();
-                if names.iter().any(|name| name.is_empty() || name.contains(char::is_control)) {
+                let names: Vec<_> = text
+                    .strip_prefix("one-of:")?
+                    .split('|')
+                    .map(str::to_owned)
+                    .collect();
+                if names
+                    .iter()
+                    .any(|name| name.is_empty() || name.contains(char::is_control))
+                {
                     return None;
                 }
                 SettingKind::OneOf(names)
@@ -128,18 +144,19 @@ fn parse(spec: &SettingSpec, text: &str) -> Result<SettingValue, SettingError> {
                 return Ok(SettingValue::File(PathBuf::from(text)));
             }
         }
-        SettingKind::HostPath => {
-            is_plain_absolute(text).then(|| Value::HostPath(text.to_owned()))
-        }
-        SettingKind::OneOf(names) => {
-            names.iter().any(|name| name == text).then(|| Value::Text(text.to_owned()))
-        }
+        SettingKind::HostPath => is_plain_absolute(text).then(|| Value::HostPath(text.to_owned())),
+        SettingKind::OneOf(names) => names
+            .iter()
+            .any(|name| name == text)
+            .then(|| Value::Text(text.to_owned())),
     };
-    value.map(SettingValue::Plain).ok_or_else(|| SettingError::Form {
-        key: spec.key.clone(),
-        value: crate::spec::printable(text),
-        wanted,
-    })
+    value
+        .map(SettingValue::Plain)
+        .ok_or_else(|| SettingError::Form {
+            key: spec.key.clone(),
+            value: crate::spec::printable(text),
+            wanted,
+        })
 }
 
 fn parse_unsigned(text: &str) -> Option<u64> {
@@ -150,14 +167,21 @@ fn parse_unsigned(text: &str) -> Option<u64> {
 }
 
 fn spec_of<'a>(specs: &'a [SettingSpec], key: &str) -> Result<&'a SettingSpec, SettingError> {
-    specs.iter().find(|spec| spec.key == key).ok_or_else(|| SettingError::Unknown {
-        key: crate::spec::printable(key),
-        known: if specs.is_empty() {
-            "none".to_owned()
-        } else {
-            specs.iter().map(|spec| spec.key.as_str()).collect::<Vec<_>>().join(", ")
-        },
-    })
+    specs
+        .iter()
+        .find(|spec| spec.key == key)
+        .ok_or_else(|| SettingError::Unknown {
+            key: crate::spec::printable(key),
+            known: if specs.is_empty() {
+                "none".to_owned()
+            } else {
+                specs
+                    .iter()
+                    .map(|spec| spec.key.as_str())
+                    .collect::<Vec<_>>()
+                    .join(", ")
+            },
+        })
 }
 
 /// The operator's settings, checked when the backend is loaded.
@@ -181,7 +205,10 @@ pub(super) fn from_config(
                     });
                 }
             };
-            Ok(SettingInput { key: key.clone(), value: parse(spec, &text)? })
+            Ok(SettingInput {
+                key: key.clone(),
+                value: parse(spec, &text)?,
+            })
         })
         .collect()
 }
@@ -193,8 +220,13 @@ pub(super) fn merge(
     request: &BTreeMap<String, String>,
 ) -> Result<Vec<(SettingInput, Origin)>, SettingError> {
     for key in request.keys() {
-        if !spec_of(specs, key)?.per_request {
+        let spec = spec_of(specs, key)?;
+        if !spec.per_request {
             return Err(SettingError::NotPerRequest { key: key.clone() });
+        }
+        // The daemon would open it with its own rights.
+        if matches!(spec.kind, SettingKind::File | SettingKind::HostPath) {
+            return Err(SettingError::PathInRequest { key: key.clone() });
         }
     }
     let mut merged = Vec::new();
@@ -204,10 +236,18 @@ pub(super) fn merge(
         } else if let Some(input) = operator.iter().find(|input| input.key == spec.key) {
             Some((input.value.clone(), Origin::Operator))
         } else {
-            spec.default.clone().map(|value| (SettingValue::Plain(value), Origin::BuiltIn))
+            spec.default
+                .clone()
+                .map(|value| (SettingValue::Plain(value), Origin::BuiltIn))
         };
         if let Some((value, origin)) = entry {
-            merged.push((SettingInput { key: spec.key.clone(), value }, origin));
+            merged.push((
+                SettingInput {
+                    key: spec.key.clone(),
+                    value,
+                },
+                origin,
+            ));
         }
     }
     Ok(merged)
@@ -255,7 +295,11 @@ mod tests {
             ("bytes", "AAE=", Some(Value::Bytes(vec![0, 1]))),
             ("bytes:2", "AAE=", Some(Value::Bytes(vec![0, 1]))),
             ("bytes:3", "AAE=", None),
-            ("host-path", "/run/x", Some(Value::HostPath("/run/x".to_owned()))),
+            (
+                "host-path",
+                "/run/x",
+                Some(Value::HostPath("/run/x".to_owned())),
+            ),
             ("host-path", "/run/../x", None),
             ("one-of:a|b", "b", Some(Value::Text("b".to_owned()))),
             ("one-of:a|b", "c", None),
@@ -283,10 +327,22 @@ mod tests {
         assert_eq!(origin(&[], &BTreeMap::new()), Origin::BuiltIn);
         assert_eq!(origin(&operator, &BTreeMap::new()), Origin::Operator);
         assert_eq!(origin(&operator, &request), Origin::Request);
+        for kind in ["file", "host-path"] {
+            let specs = [spec(kind)];
+            let request: BTreeMap<_, _> = [("k".to_owned(), "/etc/shadow".to_owned())].into();
+            assert_eq!(
+                merge(&specs, &[], &request),
+                Err(SettingError::PathInRequest {
+                    key: "k".to_owned()
+                })
+            );
+        }
         specs[0].per_request = false;
         assert_eq!(
             merge(&specs, &operator, &request),
-            Err(SettingError::NotPerRequest { key: "k".to_owned() })
+            Err(SettingError::NotPerRequest {
+                key: "k".to_owned()
+            })
         );
     }
 }

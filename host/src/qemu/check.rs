@@ -12,8 +12,8 @@ use super::paths;
 use super::schema::{ProbeError, Properties, Qemu, QemuInfo, TypeQuestion};
 use crate::spec::permissions::{Permissions, TypeGrant};
 use crate::spec::plan::{Firmware, LaunchPlan, Property, Transport, Typed, Value};
-use crate::spec::request::{Accelerator, LaunchRequest};
 use crate::spec::printable;
+use crate::spec::request::{Accelerator, LaunchRequest};
 
 /// Why a plan is not started.
 #[derive(Debug, thiserror::Error)]
@@ -29,7 +29,10 @@ pub enum CheckError {
 }
 
 fn rule(argument: impl Into<String>, rule: impl Into<String>) -> CheckError {
-    CheckError::Rule { argument: printable(&argument.into()), rule: printable(&rule.into()) }
+    CheckError::Rule {
+        argument: printable(&argument.into()),
+        rule: printable(&rule.into()),
+    }
 }
 
 /// What the installed QEMU says about the types of one plan.
@@ -61,19 +64,32 @@ impl Knowledge {
             .devices
             .iter()
             .flat_map(|device| host_device_types(&device.kind, plan.devices.transport));
-        for kind in plan.extra_devices.iter().map(|device| device.kind.clone()).chain(own) {
+        for kind in plan
+            .extra_devices
+            .iter()
+            .map(|device| device.kind.clone())
+            .chain(own)
+        {
             if !devices.contains_key(&kind)
-                && let Some(properties) = qemu.properties(TypeQuestion::Device(kind.clone())).await?
+                && let Some(properties) =
+                    qemu.properties(TypeQuestion::Device(kind.clone())).await?
             {
                 devices.insert(kind, properties);
             }
         }
-        Ok(Self { info, machine, cpu, devices })
+        Ok(Self {
+            info,
+            machine,
+            cpu,
+            devices,
+        })
     }
 
     /// Whether the installed QEMU's device has the property.
     pub fn device_has(&self, kind: &str, property: &str) -> bool {
-        self.devices.get(kind).is_some_and(|properties| properties.contains_key(property))
+        self.devices
+            .get(kind)
+            .is_some_and(|properties| properties.contains_key(property))
     }
 }
 
@@ -120,17 +136,31 @@ pub fn check(
     permissions: &Permissions,
     knowledge: Knowledge,
 ) -> Result<CheckedPlan, CheckError> {
-    let checker = Checker { permissions, knowledge: &knowledge, request };
+    let checker = Checker {
+        permissions,
+        knowledge: &knowledge,
+        request,
+    };
     checker.machine(&plan.machine)?;
     checker.cpu(&plan.cpu)?;
     checker.numbers("smp", &plan.smp, &paths::SMP_PROPERTIES)?;
     checker.numbers("memory", &plan.memory, &paths::MEMORY_PROPERTIES)?;
     if let Some(backend) = &plan.memory_backend {
         if !backend.kind.starts_with("memory-backend-") {
-            return Err(rule("memory-backend", format!("{:?} backs no memory", backend.kind)));
+            return Err(rule(
+                "memory-backend",
+                format!("{:?} backs no memory", backend.kind),
+            ));
         }
-        if backend.properties.iter().any(|property| property.path == "size") {
-            return Err(rule("memory-backend.size", "the host sets it from the request"));
+        if backend
+            .properties
+            .iter()
+            .any(|property| property.path == "size")
+        {
+            return Err(rule(
+                "memory-backend.size",
+                "the host sets it from the request",
+            ));
         }
         checker.object("memory-backend", backend)?;
     }
@@ -156,7 +186,8 @@ impl Checker<'_> {
     fn unsupported(&self, what: String) -> CheckError {
         CheckError::Unsupported {
             what: format!("QEMU {} {what}", self.knowledge.info.version),
-            remedy: "install a QEMU that has it, or choose another backend, machine or CPU".to_owned(),
+            remedy: "install a QEMU that has it, or choose another backend, machine or CPU"
+                .to_owned(),
         }
     }
 
@@ -178,10 +209,16 @@ impl Checker<'_> {
                 return Err(rule(at, format!("the host renders it from {instead}")));
             }
             if paths::is_path("machine", &property.path) {
-                return Err(rule(at, "QEMU opens or writes it as a file; a machine names no file"));
+                return Err(rule(
+                    at,
+                    "QEMU opens or writes it as a file; a machine names no file",
+                ));
             }
             let Some(kind) = known.get(&property.path) else {
-                return Err(self.unsupported(format!("has no property {:?} of {}", property.path, machine.kind)));
+                return Err(self.unsupported(format!(
+                    "has no property {:?} of {}",
+                    property.path, machine.kind
+                )));
             };
             let is_text = matches!(kind.as_str(), "str" | "string");
             if is_text && !self.permissions.machine_texts.contains(&property.path) {
@@ -211,7 +248,10 @@ impl Checker<'_> {
         for property in &cpu.properties {
             let at = format!("cpu.{}", property.path);
             let Some(kind) = known.get(&property.path) else {
-                return Err(self.unsupported(format!("has no property {:?} of CPU model {}", property.path, cpu.kind)));
+                return Err(self.unsupported(format!(
+                    "has no property {:?} of CPU model {}",
+                    property.path, cpu.kind
+                )));
             };
             scalar(&at, &property.value, kind)?;
         }
@@ -228,7 +268,13 @@ impl Checker<'_> {
         for property in properties {
             let at = format!("{option}.{}", property.path);
             if !allowed.contains(&property.path.as_str()) {
-                return Err(rule(at, format!("the host renders it, or it is none of {}", allowed.join(", "))));
+                return Err(rule(
+                    at,
+                    format!(
+                        "the host renders it, or it is none of {}",
+                        allowed.join(", ")
+                    ),
+                ));
             }
             if !matches!(property.value, Value::Unsigned(_)) {
                 return Err(rule(at, "it has to be `unsigned`"));
@@ -247,12 +293,19 @@ impl Checker<'_> {
             let path = schema_path(&property.path);
             self.may_set(&at, &object.kind, &path, property, grant)?;
             let Some(kind) = known.get(&path) else {
-                return Err(self.unsupported(format!("has no property {:?} of {}", property.path, object.kind)));
+                return Err(self.unsupported(format!(
+                    "has no property {:?} of {}",
+                    property.path, object.kind
+                )));
             };
             json_kind(&at, &property.value, kind)?;
         }
-        let entries = object.properties.iter().map(|p| (p.path.clone(), serde_json::Value::Null));
-        keyval::nest(entries).map_err(|error| rule(format!("{at} {}", object.kind), error.to_string()))?;
+        let entries = object
+            .properties
+            .iter()
+            .map(|p| (p.path.clone(), serde_json::Value::Null));
+        keyval::nest(entries)
+            .map_err(|error| rule(format!("{at} {}", object.kind), error.to_string()))?;
         Ok(())
     }
 
@@ -270,7 +323,10 @@ impl Checker<'_> {
                 continue;
             }
             let Some(kind) = known.get(&property.path) else {
-                return Err(self.unsupported(format!("has no property {:?} of {}", property.path, device.kind)));
+                return Err(self.unsupported(format!(
+                    "has no property {:?} of {}",
+                    property.path, device.kind
+                )));
             };
             match &property.value {
                 Value::File(_) | Value::HostPath(_) => {}
@@ -290,9 +346,12 @@ impl Checker<'_> {
         grant: &TypeGrant,
     ) -> Result<(), CheckError> {
         if !grant.properties.contains(path) {
-            return Err(rule(at, format!(
-                "it is not granted: config must grant property {path:?} of {kind:?}, and the backend must announce it"
-            )));
+            return Err(rule(
+                at,
+                format!(
+                    "it is not granted: config must grant property {path:?} of {kind:?}, and the backend must announce it"
+                ),
+            ));
         }
         let is_path = grant.paths.contains(path) || paths::is_path(kind, path);
         match (&property.value, is_path) {
@@ -301,16 +360,23 @@ impl Checker<'_> {
                 if self.permissions.allows_host_path(host_path) {
                     Ok(())
                 } else {
-                    Err(rule(at, format!("host path {host_path:?} is not granted (`grants.host-paths`)")))
+                    Err(rule(
+                        at,
+                        format!("host path {host_path:?} is not granted (`grants.host-paths`)"),
+                    ))
                 }
             }
-            (Value::File(_) | Value::HostPath(_), false) => {
-                Err(rule(at, "a file or host path goes only into a property that is announced as a path"))
-            }
-            (value, true) => Err(rule(at, format!(
-                "QEMU takes it as a path, so it has to be a `file` or a granted `host-path`, not `{}`",
-                value.kind()
-            ))),
+            (Value::File(_) | Value::HostPath(_), false) => Err(rule(
+                at,
+                "a file or host path goes only into a property that is announced as a path",
+            )),
+            (value, true) => Err(rule(
+                at,
+                format!(
+                    "QEMU takes it as a path, so it has to be a `file` or a granted `host-path`, not `{}`",
+                    value.kind()
+                ),
+            )),
             (_, false) => Ok(()),
         }
     }
@@ -330,7 +396,8 @@ impl Checker<'_> {
         match &plan.firmware {
             Firmware::None | Firmware::Bios(_) => Ok(()),
             Firmware::Igvm(_) if self.knowledge.info.object("igvm-cfg").is_none() => {
-                Err(self.unsupported("is built without IGVM (no object type \"igvm-cfg\")".to_owned()))
+                Err(self
+                    .unsupported("is built without IGVM (no object type \"igvm-cfg\")".to_owned()))
             }
             Firmware::Igvm(_) => Ok(()),
             Firmware::Pflash(pflash) => {
@@ -355,11 +422,17 @@ impl Checker<'_> {
     }
 
     fn host_rules(&self, plan: &LaunchPlan) -> Result<(), CheckError> {
-        if let Some(device) =
-            self.request.devices.iter().find(|device| plan.devices.refused.contains(&device.kind))
+        if let Some(device) = self
+            .request
+            .devices
+            .iter()
+            .find(|device| plan.devices.refused.contains(&device.kind))
         {
             return Err(CheckError::Unsupported {
-                what: format!("the backend cannot have the device {:?} ({})", device.id, device.kind),
+                what: format!(
+                    "the backend cannot have the device {:?} ({})",
+                    device.id, device.kind
+                ),
                 remedy: "leave the device out, or choose another backend".to_owned(),
             });
         }
@@ -372,13 +445,18 @@ impl Checker<'_> {
         }
         if plan.guard.is_some() && self.request.host.accelerator != Accelerator::Kvm {
             return Err(CheckError::Unsupported {
-                what: "the plan guards the guest, and a guard without KVM protects nothing".to_owned(),
-                remedy: "set `qemu.accelerator = \"kvm\"`, or name a backend without protection".to_owned(),
+                what: "the plan guards the guest, and a guard without KVM protects nothing"
+                    .to_owned(),
+                remedy: "set `qemu.accelerator = \"kvm\"`, or name a backend without protection"
+                    .to_owned(),
             });
         }
         if let Some(lease) = plan.leases.first() {
             return Err(CheckError::Unsupported {
-                what: format!("the plan needs {} of the host resource {:?}, and this host keeps no such account yet", lease.amount, lease.name),
+                what: format!(
+                    "the plan needs {} of the host resource {:?}, and this host keeps no such account yet",
+                    lease.amount, lease.name
+                ),
                 remedy: "use a backend that needs no counted resource".to_owned(),
             });
         }
@@ -402,7 +480,13 @@ fn granted<'a>(
 /// A path with list indices as `*`, as schema and grants write it.
 fn schema_path(path: &str) -> String {
     path.split('.')
-        .map(|segment| if segment.bytes().all(|b| b.is_ascii_digit()) { "*" } else { segment })
+        .map(|segment| {
+            if segment.bytes().all(|b| b.is_ascii_digit()) {
+                "*"
+            } else {
+                segment
+            }
+        })
         .collect::<Vec<_>>()
         .join(".")
 }
@@ -420,7 +504,9 @@ fn scalar(at: &str, value: &Value, kind: &str) -> Result<(), CheckError> {
         Value::Text(text)
             if !text.is_empty()
                 && text.len() <= 64
-                && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-._+:".contains(&b)) =>
+                && text
+                    .bytes()
+                    .all(|b| b.is_ascii_alphanumeric() || b"-._+:".contains(&b)) =>
         {
             Ok(())
         }
@@ -428,7 +514,10 @@ fn scalar(at: &str, value: &Value, kind: &str) -> Result<(), CheckError> {
             at,
             format!("{text:?} is no value of QEMU type {kind:?} (letters, digits, `-._+:`)"),
         )),
-        other => Err(rule(at, format!("a `{}` does not fit QEMU type {kind:?}", other.kind()))),
+        other => Err(rule(
+            at,
+            format!("a `{}` does not fit QEMU type {kind:?}", other.kind()),
+        )),
     }
 }
 
@@ -447,5 +536,8 @@ fn json_kind(at: &str, value: &Value, kind: &str) -> Result<(), CheckError> {
     if fits {
         return Ok(());
     }
-    Err(rule(at, format!("a `{}` does not fit QEMU's type {kind}", value.kind())))
+    Err(rule(
+        at,
+        format!("a `{}` does not fit QEMU's type {kind}", value.kind()),
+    ))
 }

@@ -72,8 +72,13 @@ pub fn render(
     resources: &Resources,
     form: &Form,
 ) -> Result<Vec<String>, RenderError> {
-    let mut renderer =
-        Renderer { request, checked, resources, form, arguments: Vec::with_capacity(80) };
+    let mut renderer = Renderer {
+        request,
+        checked,
+        resources,
+        form,
+        arguments: Vec::with_capacity(80),
+    };
     renderer.identity(id);
     renderer.monitor();
     renderer.machine()?;
@@ -127,7 +132,9 @@ impl Renderer<'_> {
                 .with("server", "on")
                 .with("wait", "off");
             self.option("-chardev", socket.finish());
-            let monitor = KeyVal::empty().with("chardev", QMP_ID).with("mode", "control");
+            let monitor = KeyVal::empty()
+                .with("chardev", QMP_ID)
+                .with("mode", "control");
             self.option("-mon", monitor.finish());
             self.flag("-S");
         }
@@ -136,10 +143,20 @@ impl Renderer<'_> {
     fn machine(&mut self) -> Result<(), RenderError> {
         let plan = self.checked.plan();
         let mut accelerator = KeyVal::new(self.request.host.accelerator.as_str());
-        if let (Accelerator::Kvm, Form::Managed { kvm_fd: Some(fd), .. }) =
-            (self.request.host.accelerator, self.form)
+        if let (
+            Accelerator::Kvm,
+            Form::Managed {
+                kvm_fd: Some(fd), ..
+            },
+        ) = (self.request.host.accelerator, self.form)
         {
-            self.option("-add-fd", KeyVal::empty().with("fd", &fd.to_string()).with("set", "1").finish());
+            self.option(
+                "-add-fd",
+                KeyVal::empty()
+                    .with("fd", &fd.to_string())
+                    .with("set", "1")
+                    .finish(),
+            );
             accelerator.push("device", "/dev/fdset/1");
         }
         self.option("-accel", accelerator.finish());
@@ -149,7 +166,11 @@ impl Renderer<'_> {
             machine.push(&property.path, &self.scalar(&property.value)?);
         }
         machine.push("dump-guest-core", "off");
-        if let Some(id) = plan.memory_backend.as_ref().and_then(|backend| backend.id.as_ref()) {
+        if let Some(id) = plan
+            .memory_backend
+            .as_ref()
+            .and_then(|backend| backend.id.as_ref())
+        {
             machine.push("memory-backend", id);
         }
         if let Some(guard) = &plan.guard {
@@ -191,13 +212,14 @@ impl Renderer<'_> {
         Ok(())
     }
 
-    fn object(
-        &mut self,
-        object: &Typed,
-        own: Option<(String, Json)>,
-    ) -> Result<(), RenderError> {
+    fn object(&mut self, object: &Typed, own: Option<(String, Json)>) -> Result<(), RenderError> {
         let mut entries = vec![("qom-type".to_owned(), Json::from(object.kind.as_str()))];
-        entries.extend(object.id.as_ref().map(|id| ("id".to_owned(), Json::from(id.as_str()))));
+        entries.extend(
+            object
+                .id
+                .as_ref()
+                .map(|id| ("id".to_owned(), Json::from(id.as_str()))),
+        );
         entries.extend(own);
         for property in &object.properties {
             entries.push((property.path.clone(), self.json(&property.value)?));
@@ -220,7 +242,10 @@ impl Renderer<'_> {
                     ("id".to_owned(), Json::from(IGVM_ID)),
                     ("file".to_owned(), Json::from(file)),
                 ];
-                self.option("-object", Json::Object(entries.into_iter().collect()).to_string());
+                self.option(
+                    "-object",
+                    Json::Object(entries.into_iter().collect()).to_string(),
+                );
             }
             Firmware::Pflash(pflash) => self.pflash(pflash)?,
         }
@@ -244,7 +269,8 @@ impl Renderer<'_> {
             None => None,
             Some(_) => {
                 let file = self.resources.firmware_vars.as_ref();
-                let file = file.ok_or_else(|| RenderError::Resource("firmware variables".to_owned()))?;
+                let file =
+                    file.ok_or_else(|| RenderError::Resource("firmware variables".to_owned()))?;
                 Some(
                     KeyVal::empty()
                         .with("if", "pflash")
@@ -263,9 +289,10 @@ impl Renderer<'_> {
 
     fn boot(&mut self) -> Result<(), RenderError> {
         let boot = self.checked.plan().boot;
-        for (wanted, role, option) in
-            [(boot.kernel, "kernel", "-kernel"), (boot.initrd, "initrd", "-initrd")]
-        {
+        for (wanted, role, option) in [
+            (boot.kernel, "kernel", "-kernel"),
+            (boot.initrd, "initrd", "-initrd"),
+        ] {
             if wanted {
                 let file = self.request.file_with_role(role);
                 let file = file.ok_or_else(|| RenderError::Resource(role.to_owned()))?;
@@ -290,7 +317,9 @@ impl Renderer<'_> {
             }
             Form::Standalone { .. } => {
                 // Ctrl-C then reaches QEMU, not the guest.
-                let stdio = KeyVal::new("stdio").with("id", CONSOLE_ID).with("signal", "on");
+                let stdio = KeyVal::new("stdio")
+                    .with("id", CONSOLE_ID)
+                    .with("signal", "on");
                 self.option("-chardev", stdio.finish());
             }
         }
@@ -305,13 +334,22 @@ impl Renderer<'_> {
     fn host_device(&mut self, device: &HostDevice) -> Result<(), RenderError> {
         let types = host_device_types(&device.kind, self.checked.plan().devices.transport);
         let Some(kind) = types.first() else {
-            return Err(RenderError::Resource(format!("host device {}", device.kind)));
+            return Err(RenderError::Resource(format!(
+                "host device {}",
+                device.kind
+            )));
         };
         match device.kind.as_str() {
             "net" => {
                 let mut netdev = KeyVal::new("user").with("id", &device.id);
-                if let Form::Standalone { forward: Some((from, to)) } = self.form {
-                    netdev.push("hostfwd", &format!("tcp:{}:{}-:{to}", from.ip(), from.port()));
+                if let Form::Standalone {
+                    forward: Some((from, to)),
+                } = self.form
+                {
+                    netdev.push(
+                        "hostfwd",
+                        &format!("tcp:{}:{}-:{to}", from.ip(), from.port()),
+                    );
                 }
                 self.option("-netdev", netdev.finish());
                 let own = KeyVal::new(kind).with("netdev", &device.id);
@@ -320,20 +358,24 @@ impl Renderer<'_> {
             }
             "share-9p" => {
                 let folder = self.resources.shares.get(&device.id);
-                let folder = folder.ok_or_else(|| RenderError::Resource(format!("share {}", device.id)))?;
+                let folder =
+                    folder.ok_or_else(|| RenderError::Resource(format!("share {}", device.id)))?;
                 let fsdev = KeyVal::new("local")
                     .with("id", &device.id)
                     .with("path", folder)
                     .with("security_model", "mapped-xattr")
                     .with("readonly", "on");
                 self.option("-fsdev", fsdev.finish());
-                let own = KeyVal::new(kind).with("fsdev", &device.id).with("mount_tag", &device.id);
+                let own = KeyVal::new(kind)
+                    .with("fsdev", &device.id)
+                    .with("mount_tag", &device.id);
                 let option = self.virtio(kind, own, device)?;
                 self.option("-device", option);
             }
             "disk" => {
                 let overlay = self.resources.disk_overlay.as_ref();
-                let overlay = overlay.ok_or_else(|| RenderError::Resource("disk overlay".to_owned()))?;
+                let overlay =
+                    overlay.ok_or_else(|| RenderError::Resource("disk overlay".to_owned()))?;
                 let node = serde_json::json!({
                     "driver": "qcow2",
                     "node-name": device.id,
@@ -363,7 +405,11 @@ impl Renderer<'_> {
         device: &HostDevice,
     ) -> Result<String, RenderError> {
         let has = |name: &str| self.checked.knowledge().device_has(kind, name);
-        for property in device.properties.iter().filter(|property| has(&property.path)) {
+        for property in device
+            .properties
+            .iter()
+            .filter(|property| has(&property.path))
+        {
             option.push(&property.path, &self.scalar(&property.value)?);
         }
         let is_set = |name: &str| device.properties.iter().any(|p: &Property| p.path == name);
@@ -387,7 +433,11 @@ impl Renderer<'_> {
     }
 
     fn file(&self, id: u32) -> Result<String, RenderError> {
-        self.resources.files.get(&id).cloned().ok_or(RenderError::File(id))
+        self.resources
+            .files
+            .get(&id)
+            .cloned()
+            .ok_or(RenderError::File(id))
     }
 
     /// For keyval options. Escaping is `KeyVal`'s.
@@ -416,7 +466,11 @@ impl Renderer<'_> {
 /// A size for `-m`: whole MiB with QEMU's suffix, bytes otherwise.
 fn size(bytes: u64) -> String {
     const MIB: u64 = 1 << 20;
-    if bytes.is_multiple_of(MIB) { format!("{}M", bytes / MIB) } else { format!("{bytes}B") }
+    if bytes.is_multiple_of(MIB) {
+        format!("{}M", bytes / MIB)
+    } else {
+        format!("{bytes}B")
+    }
 }
 
 /// One line that a shell reads back as exactly these arguments.

@@ -54,14 +54,20 @@ pub enum NestError {
 }
 
 /// A JSON object from dotted paths, in the order given.
-pub fn nest(entries: impl IntoIterator<Item = (String, Json)>) -> Result<Map<String, Json>, NestError> {
+pub fn nest(
+    entries: impl IntoIterator<Item = (String, Json)>,
+) -> Result<Map<String, Json>, NestError> {
     let mut root = Map::new();
     for (path, value) in entries {
         let segments: Vec<&str> = path.split('.').collect();
-        let (last, parents) = segments.split_last().expect("split yields one segment at least");
+        let (last, parents) = segments
+            .split_last()
+            .expect("split yields one segment at least");
         let mut map = &mut root;
         for parent in parents {
-            let slot = map.entry(*parent).or_insert_with(|| Json::Object(Map::new()));
+            let slot = map
+                .entry(*parent)
+                .or_insert_with(|| Json::Object(Map::new()));
             map = slot
                 .as_object_mut()
                 .ok_or_else(|| NestError::Conflict { path: path.clone() })?;
@@ -80,8 +86,13 @@ pub fn nest(entries: impl IntoIterator<Item = (String, Json)>) -> Result<Map<Str
 
 /// Turns every map whose keys are all digits into a list.
 fn fold_lists(path: &str, value: Json) -> Result<Json, NestError> {
-    let Json::Object(map) = value else { return Ok(value) };
-    let is_list = !map.is_empty() && map.keys().all(|key| key.bytes().all(|b| b.is_ascii_digit()));
+    let Json::Object(map) = value else {
+        return Ok(value);
+    };
+    let is_list = !map.is_empty()
+        && map
+            .keys()
+            .all(|key| key.bytes().all(|b| b.is_ascii_digit()));
     let mut folded = Vec::with_capacity(map.len());
     for (key, value) in map {
         let value = fold_lists(&format!("{path}.{key}"), value)?;
@@ -92,17 +103,26 @@ fn fold_lists(path: &str, value: Json) -> Result<Json, NestError> {
     }
     let mut items: Vec<Option<Json>> = (0..folded.len()).map(|_| None).collect();
     for (key, value) in folded {
-        let slot = key.parse::<usize>().ok().and_then(|index| items.get_mut(index));
+        let slot = key
+            .parse::<usize>()
+            .ok()
+            .and_then(|index| items.get_mut(index));
         match slot {
             Some(slot @ None) => *slot = Some(value),
-            _ => return Err(NestError::Gap { path: path.to_owned() }),
+            _ => {
+                return Err(NestError::Gap {
+                    path: path.to_owned(),
+                });
+            }
         }
     }
     items
         .into_iter()
         .collect::<Option<Vec<_>>>()
         .map(Json::Array)
-        .ok_or_else(|| NestError::Gap { path: path.to_owned() })
+        .ok_or_else(|| NestError::Gap {
+            path: path.to_owned(),
+        })
 }
 
 #[cfg(test)]
@@ -112,7 +132,10 @@ mod tests {
 
     #[test]
     fn commas_are_doubled_and_nothing_else_changes() {
-        let option = KeyVal::new("pc").with("a", "x,y").with("b", "\"ü = '").finish();
+        let option = KeyVal::new("pc")
+            .with("a", "x,y")
+            .with("b", "\"ü = '")
+            .finish();
         assert_eq!(option, "pc,a=x,,y,b=\"ü = '");
         assert_eq!(KeyVal::empty().with("size", "1M").finish(), "size=1M");
     }
@@ -135,9 +158,13 @@ mod tests {
             })
         );
         let error = |entries: &[(&str, Json)]| {
-            nest(entries.iter().map(|(path, value)| ((*path).to_owned(), value.clone())))
-                .unwrap_err()
-                .to_string()
+            nest(
+                entries
+                    .iter()
+                    .map(|(path, value)| ((*path).to_owned(), value.clone())),
+            )
+            .unwrap_err()
+            .to_string()
         };
         assert!(error(&[("a.1", json!(1))]).contains("gap"));
         assert!(error(&[("a.0", json!(1)), ("a.00", json!(1))]).contains("gap"));

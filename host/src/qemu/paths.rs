@@ -85,7 +85,10 @@ pub fn is_path(kind: &str, property: &str) -> bool {
 
 /// What a plan has to use instead of this machine property; `None` if it may set it.
 pub fn machine_owner(property: &str) -> Option<&'static str> {
-    HOST_OWNED_MACHINE.iter().find(|(name, _)| *name == property).map(|(_, instead)| *instead)
+    HOST_OWNED_MACHINE
+        .iter()
+        .find(|(name, _)| *name == property)
+        .map(|(_, instead)| *instead)
 }
 
 #[cfg(test)]
@@ -107,7 +110,11 @@ mod tests {
         ] {
             assert!(is_path(kind, property), "{kind}.{property}");
         }
-        for (kind, property) in [("memory-backend-ram", "size"), ("x", "host-data"), ("x", "policy")] {
+        for (kind, property) in [
+            ("memory-backend-ram", "size"),
+            ("x", "host-data"),
+            ("x", "policy"),
+        ] {
             assert!(!is_path(kind, property), "{kind}.{property}");
         }
     }

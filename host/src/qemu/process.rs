@@ -20,7 +20,8 @@ use tokio::process::{Child, Command};
 
 /// Where programs are looked up; the daemon's own PATH is not consulted, so that a start by hand
 /// and one by systemd find the same QEMU.
-const SEARCH_PATH: &str = "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin:/usr/libexec";
+const SEARCH_PATH: &str =
+    "/usr/local/bin:/usr/bin:/bin:/usr/local/sbin:/usr/sbin:/sbin:/usr/libexec";
 /// What is kept of a process's stderr: QEMU's own errors have a few lines.
 const STDERR_TAIL: usize = 8 << 10;
 /// How long a dying process is given to say its last words.
@@ -60,9 +61,14 @@ pub fn search_path() -> &'static str {
 /// Absolute path of `program`, which is a path or a name on the search path.
 pub fn locate(program: &Path) -> Option<PathBuf> {
     if program.components().count() > 1 || program.is_absolute() {
-        return std::path::absolute(program).ok().filter(|path| path.is_file());
+        return std::path::absolute(program)
+            .ok()
+            .filter(|path| path.is_file());
     }
-    SEARCH_PATH.split(':').map(|folder| Path::new(folder).join(program)).find(|path| path.is_file())
+    SEARCH_PATH
+        .split(':')
+        .map(|folder| Path::new(folder).join(program))
+        .find(|path| path.is_file())
 }
 
 /// Evidence that a process is the one that was started, for a daemon that comes back.
@@ -77,8 +83,14 @@ pub struct ProcessIdentity {
 impl ProcessIdentity {
     fn of(pid: u32) -> io::Result<Self> {
         let start_time = start_time(pid)?;
-        let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?.trim().to_owned();
-        Ok(Self { pid, start_time, boot_id })
+        let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?
+            .trim()
+            .to_owned();
+        Ok(Self {
+            pid,
+            start_time,
+            boot_id,
+        })
     }
 
     /// Whether such a process is there now. Says nothing about whose it is beyond that.
@@ -129,7 +141,10 @@ impl From<std::process::ExitStatus> for Exit {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "the one place that starts processes")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the one place that starts processes"
+)]
 fn command(program: &Path, credentials: &Credentials) -> std::process::Command {
     use std::os::unix::process::CommandExt as _;
     let mut command = std::process::Command::new(program);
@@ -145,7 +160,10 @@ fn spawn(program: &Path, mut command: Command) -> Result<Child, SpawnError> {
     command
         .kill_on_drop(true)
         .spawn()
-        .map_err(|source| SpawnError::Start { program: program.to_owned(), source })
+        .map_err(|source| SpawnError::Start {
+            program: program.to_owned(),
+            source,
+        })
 }
 
 /// A process that is spoken to over its standard input and output.
@@ -155,7 +173,11 @@ pub(super) fn spawn_piped(
     credentials: &Credentials,
 ) -> Result<Child, SpawnError> {
     let mut command = command(program, credentials);
-    command.args(arguments).stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+        .args(arguments)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     spawn(program, command.into())
 }
 
@@ -170,7 +192,11 @@ pub(super) async fn last_words(child: &mut Child) -> String {
         }
     }
     let text = crate::spec::printable(String::from_utf8_lossy(&text).trim());
-    if text.is_empty() { String::new() } else { format!("; it said: {text}") }
+    if text.is_empty() {
+        String::new()
+    } else {
+        format!("; it said: {text}")
+    }
 }
 
 /// Outcome of a tool that ran to its end.
@@ -204,10 +230,15 @@ pub async fn run_tool(
     credentials: &Credentials,
     limit: Duration,
 ) -> Result<ToolOutput, ToolError> {
-    let found =
-        locate(program).ok_or_else(|| ToolError::NotFound { program: program.to_owned() })?;
+    let found = locate(program).ok_or_else(|| ToolError::NotFound {
+        program: program.to_owned(),
+    })?;
     let mut command = command(&found, credentials);
-    command.args(arguments).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+        .args(arguments)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
     let mut child = spawn(&found, command.into())?;
     let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
         return Err(SpawnError::NoPipe.into());
@@ -216,14 +247,27 @@ pub async fn run_tool(
         let (mut output, mut errors) = (Vec::new(), Vec::new());
         let mut stdout = stdout.take(MAX_TOOL_OUTPUT);
         let mut stderr = stderr.take(STDERR_TAIL as u64);
-        tokio::try_join!(stdout.read_to_end(&mut output), stderr.read_to_end(&mut errors))?;
+        tokio::try_join!(
+            stdout.read_to_end(&mut output),
+            stderr.read_to_end(&mut errors)
+        )?;
         let exit = Exit::from(child.wait().await?);
         let stderr = crate::spec::printable(String::from_utf8_lossy(&errors).trim());
-        Ok(ToolOutput { exit, stdout: output, stderr })
+        Ok(ToolOutput {
+            exit,
+            stdout: output,
+            stderr,
+        })
     };
     match tokio::time::timeout(limit, run).await {
-        Ok(result) => result.map_err(|source| ToolError::Output { program: found, source }),
-        Err(_) => Err(ToolError::Timeout { program: found, limit }),
+        Ok(result) => result.map_err(|source| ToolError::Output {
+            program: found,
+            source,
+        }),
+        Err(_) => Err(ToolError::Timeout {
+            program: found,
+            limit,
+        }),
     }
 }
 
@@ -246,10 +290,17 @@ impl QemuProcess {
         descriptors: Vec<(OwnedFd, i32)>,
     ) -> Result<Self, SpawnError> {
         let mut command = command(program, credentials);
-        command.args(arguments).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+        command
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
         let mappings = descriptors
             .into_iter()
-            .map(|(parent_fd, child_fd)| FdMapping { parent_fd, child_fd })
+            .map(|(parent_fd, child_fd)| FdMapping {
+                parent_fd,
+                child_fd,
+            })
             .collect();
         command
             .fd_mappings(mappings)
@@ -258,7 +309,10 @@ impl QemuProcess {
         let gone = |message: &str| SpawnError::Gone(io::Error::other(message.to_owned()));
         let pid = child.id().ok_or_else(|| gone("no pid"))?;
         // The child is not reaped yet, so this pid cannot be another process's.
-        let raw = i32::try_from(pid).ok().and_then(Pid::from_raw).ok_or_else(|| gone("bad pid"))?;
+        let raw = i32::try_from(pid)
+            .ok()
+            .and_then(Pid::from_raw)
+            .ok_or_else(|| gone("bad pid"))?;
         let pidfd = rustix::process::pidfd_open(raw, PidfdFlags::empty())
             .map_err(|error| SpawnError::Gone(error.into()))?;
         // A QEMU that ended already is noticed by whoever waits for it; what it was started as is
@@ -269,7 +323,13 @@ impl QemuProcess {
             boot_id: String::new(),
         });
         let stderr = StderrTail::follow(child.stderr.take().ok_or(SpawnError::NoPipe)?);
-        Ok(Self { child, pidfd, identity, stderr, exit: None })
+        Ok(Self {
+            child,
+            pidfd,
+            identity,
+            stderr,
+            exit: None,
+        })
     }
 
     pub fn identity(&self) -> &ProcessIdentity {
@@ -333,7 +393,10 @@ impl StderrTail {
                 text.drain(..surplus);
             }
         });
-        Self { text, task: Some(task) }
+        Self {
+            text,
+            task: Some(task),
+        }
     }
 
     async fn finish(&mut self) -> String {

@@ -17,8 +17,15 @@ const MAX_LINE: usize = 8 << 20;
 /// Lifecycle events that may wait for the owner; further ones are dropped.
 const EVENT_QUEUE: usize = 64;
 /// Events that say something about the life of a VM. All others pass unread.
-const LIFECYCLE_EVENTS: [&str; 7] =
-    ["SHUTDOWN", "STOP", "RESUME", "RESET", "POWERDOWN", "GUEST_PANICKED", "GUEST_CRASHLOADED"];
+const LIFECYCLE_EVENTS: [&str; 7] = [
+    "SHUTDOWN",
+    "STOP",
+    "RESUME",
+    "RESET",
+    "POWERDOWN",
+    "GUEST_PANICKED",
+    "GUEST_CRASHLOADED",
+];
 
 #[derive(Debug, thiserror::Error)]
 pub enum QmpError {
@@ -27,7 +34,10 @@ pub enum QmpError {
     #[error("QEMU did not answer {during} within {} s", .limit.as_secs())]
     Timeout { during: String, limit: Duration },
     #[error("QEMU refused {command}: {description}")]
-    Refused { command: String, description: String },
+    Refused {
+        command: String,
+        description: String,
+    },
     #[error("QEMU's answer to {during} is not QMP: {what}")]
     Protocol { during: String, what: String },
 }
@@ -70,19 +80,35 @@ impl Qmp {
         let reader = tokio::spawn(read_lines(read, reply_sender, event_sender));
         let during = || "the greeting".to_owned();
         let greeting = match timeout(greeting_time, replies.recv()).await {
-            Err(_) => return Err(QmpError::Timeout { during: during(), limit: greeting_time }),
+            Err(_) => {
+                return Err(QmpError::Timeout {
+                    during: during(),
+                    limit: greeting_time,
+                });
+            }
             Ok(None) => return Err(QmpError::Closed { during: during() }),
             Ok(Some(greeting)) => greeting,
         };
         let version = &greeting["QMP"]["version"]["qemu"];
-        let (Some(major), Some(minor), Some(micro)) =
-            (version["major"].as_u64(), version["minor"].as_u64(), version["micro"].as_u64())
-        else {
-            return Err(QmpError::Protocol { during: during(), what: shorten(&greeting) });
+        let (Some(major), Some(minor), Some(micro)) = (
+            version["major"].as_u64(),
+            version["minor"].as_u64(),
+            version["micro"].as_u64(),
+        ) else {
+            return Err(QmpError::Protocol {
+                during: during(),
+                what: shorten(&greeting),
+            });
         };
         let version = format!("{major}.{minor}.{micro}");
-        let mut qmp =
-            Self { writer: Box::new(write), replies, events, reader, version, next_id: 0 };
+        let mut qmp = Self {
+            writer: Box::new(write),
+            replies,
+            events,
+            reader,
+            version,
+            next_id: 0,
+        };
         qmp.execute("qmp_capabilities", json!({})).await?;
         Ok(qmp)
     }
@@ -103,13 +129,18 @@ impl Qmp {
         arguments: Json,
         limit: Duration,
     ) -> Result<Json, QmpError> {
-        let closed = || QmpError::Closed { during: command.to_owned() };
+        let closed = || QmpError::Closed {
+            during: command.to_owned(),
+        };
         self.next_id += 1;
         let id = self.next_id;
         let mut line = json!({"execute": command, "arguments": arguments, "id": id}).to_string();
         line.push('\n');
         let exchange = async {
-            self.writer.write_all(line.as_bytes()).await.map_err(|_| closed())?;
+            self.writer
+                .write_all(line.as_bytes())
+                .await
+                .map_err(|_| closed())?;
             self.writer.flush().await.map_err(|_| closed())?;
             // An answer to an earlier command that came too late is not this one's.
             loop {
@@ -121,7 +152,10 @@ impl Qmp {
         };
         let mut reply: Json = timeout(limit, exchange)
             .await
-            .map_err(|_| QmpError::Timeout { during: command.to_owned(), limit })??;
+            .map_err(|_| QmpError::Timeout {
+                during: command.to_owned(),
+                limit,
+            })??;
         if let Some(error) = reply.get("error") {
             let description = error["desc"].as_str().unwrap_or("no description");
             return Err(QmpError::Refused {
@@ -131,7 +165,10 @@ impl Qmp {
         }
         match reply.get_mut("return") {
             Some(value) => Ok(value.take()),
-            None => Err(QmpError::Protocol { during: command.to_owned(), what: shorten(&reply) }),
+            None => Err(QmpError::Protocol {
+                during: command.to_owned(),
+                what: shorten(&reply),
+            }),
         }
     }
 
@@ -166,10 +203,15 @@ async fn read_lines<R: AsyncRead + Unpin>(
             Ok(_) => {}
         }
         // A line that is no JSON ends the connection: nothing after it can be trusted.
-        let Ok(message) = serde_json::from_slice::<Json>(&line) else { return };
+        let Ok(message) = serde_json::from_slice::<Json>(&line) else {
+            return;
+        };
         if let Some(name) = message["event"].as_str() {
             if LIFECYCLE_EVENTS.contains(&name) {
-                let event = QmpEvent { name: name.to_owned(), data: message["data"].clone() };
+                let event = QmpEvent {
+                    name: name.to_owned(),
+                    data: message["data"].clone(),
+                };
                 // A full queue means that the owner is stuck; dropping keeps replies flowing.
                 if events.try_send(event).is_err() {
                     tracing::warn!(event = name, "QMP event dropped");
@@ -202,13 +244,27 @@ mod tests {
     #[tokio::test]
     async fn a_misbehaving_peer_is_a_typed_error() {
         let script = |tail: &str| -> &'static [u8] {
-            format!("{GREETING}\n{{\"return\":{{}},\"id\":1}}\n{tail}").leak().as_bytes()
+            format!("{GREETING}\n{{\"return\":{{}},\"id\":1}}\n{tail}")
+                .leak()
+                .as_bytes()
         };
         assert!(matches!(talk(b"").await, Err(QmpError::Timeout { .. })));
-        assert!(matches!(talk(b"hello\n").await, Err(QmpError::Closed { .. })));
-        assert!(matches!(talk(b"{\"QMP\":{}}\n").await, Err(QmpError::Protocol { .. })));
-        assert!(matches!(talk(script("")).await, Err(QmpError::Timeout { .. })));
-        assert!(matches!(talk(script("\x00\n")).await, Err(QmpError::Closed { .. })));
+        assert!(matches!(
+            talk(b"hello\n").await,
+            Err(QmpError::Closed { .. })
+        ));
+        assert!(matches!(
+            talk(b"{\"QMP\":{}}\n").await,
+            Err(QmpError::Protocol { .. })
+        ));
+        assert!(matches!(
+            talk(script("")).await,
+            Err(QmpError::Timeout { .. })
+        ));
+        assert!(matches!(
+            talk(script("\x00\n")).await,
+            Err(QmpError::Closed { .. })
+        ));
         let refused = script("{\"error\":{\"class\":\"X\",\"desc\":\"no\\u001b\"},\"id\":2}\n");
         match talk(refused).await {
             Err(QmpError::Refused { description, .. }) => assert_eq!(description, "no\u{fffd}"),

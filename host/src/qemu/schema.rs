@@ -86,7 +86,10 @@ impl QemuInfo {
 
     /// Whether this is at least `major.minor`.
     pub fn is_at_least(&self, major: u64, minor: u64) -> bool {
-        let mut parts = self.version.split('.').map(|part| part.parse::<u64>().unwrap_or(0));
+        let mut parts = self
+            .version
+            .split('.')
+            .map(|part| part.parse::<u64>().unwrap_or(0));
         let own = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
         own >= (major, minor)
     }
@@ -125,7 +128,11 @@ pub enum TypeQuestion {
 impl Qemu {
     /// `binary` is a path, or a name that is looked up on PATH.
     pub fn new(binary: PathBuf, credentials: Credentials) -> Self {
-        Self { binary, credentials, state: Mutex::new(None) }
+        Self {
+            binary,
+            credentials,
+            state: Mutex::new(None),
+        }
     }
 
     pub async fn info(&self) -> Result<Arc<QemuInfo>, ProbeError> {
@@ -174,7 +181,10 @@ impl Qemu {
             Ok(value) => {
                 let text = value.to_string();
                 if text.len() > MAX_QUERY {
-                    Err(format!("the answer has {} bytes, more than {MAX_QUERY}", text.len()))
+                    Err(format!(
+                        "the answer has {} bytes, more than {MAX_QUERY}",
+                        text.len()
+                    ))
                 } else {
                     Ok(text)
                 }
@@ -200,8 +210,12 @@ impl Qemu {
         if !fresh {
             let info = Arc::new(self.probe(path).await?);
             tracing::info!(path = %info.path.display(), version = info.version, "QEMU probed");
-            *state =
-                Some(Probed { identity, info, types: HashMap::new(), queries: HashMap::new() });
+            *state = Some(Probed {
+                identity,
+                info,
+                types: HashMap::new(),
+                queries: HashMap::new(),
+            });
         }
         Ok(state.as_mut().expect("set above"))
     }
@@ -233,13 +247,25 @@ impl Qemu {
     }
 
     async fn idle(&self, path: &Path) -> Result<IdleQemu, ProbeError> {
-        let spawn_error = |source| ProbeError::Spawn { path: path.to_owned(), source };
+        let spawn_error = |source| ProbeError::Spawn {
+            path: path.to_owned(),
+            source,
+        };
         let arguments = [
-            "-nodefaults", "-no-user-config", "-display", "none", "-machine", "none", "-S",
-            "-chardev", "stdio,id=casemate-qmp", "-mon", "chardev=casemate-qmp,mode=control",
+            "-nodefaults",
+            "-no-user-config",
+            "-display",
+            "none",
+            "-machine",
+            "none",
+            "-S",
+            "-chardev",
+            "stdio,id=casemate-qmp",
+            "-mon",
+            "chardev=casemate-qmp,mode=control",
         ];
-        let mut child = process::spawn_piped(path, &arguments, &self.credentials)
-            .map_err(spawn_error)?;
+        let mut child =
+            process::spawn_piped(path, &arguments, &self.credentials).map_err(spawn_error)?;
         let (Some(stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
             return Err(spawn_error(SpawnError::NoPipe));
         };
@@ -247,7 +273,11 @@ impl Qemu {
             Ok(qmp) => Ok(IdleQemu { qmp, child }),
             Err(source) => {
                 let stderr = process::last_words(&mut child).await;
-                Err(ProbeError::Qmp { path: path.to_owned(), stderr, source })
+                Err(ProbeError::Qmp {
+                    path: path.to_owned(),
+                    stderr,
+                    source,
+                })
             }
         }
     }
@@ -262,7 +292,11 @@ struct IdleQemu {
 impl IdleQemu {
     async fn failed(mut self, path: PathBuf, source: QmpError) -> ProbeError {
         let stderr = process::last_words(&mut self.child).await;
-        ProbeError::Qmp { path, stderr, source }
+        ProbeError::Qmp {
+            path,
+            stderr,
+            source,
+        }
     }
 }
 
@@ -281,7 +315,9 @@ async fn collect(qmp: &mut Qmp) -> Result<Collected, QmpError> {
     }
     let schema = qmp.execute("query-qmp-schema", json!({})).await?;
     let objects = object_types(&schema);
-    let kvm = qmp.execute("qom-list-properties", json!({"typename": "kvm-accel"})).await;
+    let kvm = qmp
+        .execute("qom-list-properties", json!({"typename": "kvm-accel"}))
+        .await;
     let kvm_device = kvm.is_ok_and(|list| property_types(&list).contains_key("device"));
     Ok((names, objects, kvm_device))
 }
@@ -291,7 +327,10 @@ fn property_types(list: &Json) -> Properties {
         .into_iter()
         .flatten()
         .filter_map(|property| {
-            Some((property["name"].as_str()?.to_owned(), property["type"].as_str()?.to_owned()))
+            Some((
+                property["name"].as_str()?.to_owned(),
+                property["type"].as_str()?.to_owned(),
+            ))
         })
         .collect()
 }
@@ -309,7 +348,9 @@ fn object_types(schema: &Json) -> HashMap<String, Properties> {
         .get("object-add")
         .and_then(|command| command["arg-type"].as_str())
         .and_then(|name| entries.get(name));
-    let Some(argument) = argument else { return HashMap::new() };
+    let Some(argument) = argument else {
+        return HashMap::new();
+    };
     let mut common = Properties::new();
     members(&entries, argument, "", 0, &mut common);
     argument["variants"]
@@ -319,7 +360,13 @@ fn object_types(schema: &Json) -> HashMap<String, Properties> {
         .filter_map(|variant| {
             let case = variant["case"].as_str()?;
             let mut properties = common.clone();
-            members(&entries, entries.get(variant["type"].as_str()?)?, "", 0, &mut properties);
+            members(
+                &entries,
+                entries.get(variant["type"].as_str()?)?,
+                "",
+                0,
+                &mut properties,
+            );
             Some((case.to_owned(), properties))
         })
         .collect()
@@ -357,7 +404,9 @@ fn add(
     depth: usize,
     properties: &mut Properties,
 ) {
-    let Some(entry) = entries.get(kind) else { return };
+    let Some(entry) = entries.get(kind) else {
+        return;
+    };
     let name = match entry["meta-type"].as_str() {
         Some("builtin") => match entry["json-type"].as_str() {
             Some("string") => "str".to_owned(),
@@ -375,7 +424,13 @@ fn add(
         }
         Some("array") => {
             if let Some(element) = entry["element-type"].as_str() {
-                add(entries, element, &format!("{path}.*"), depth + 1, properties);
+                add(
+                    entries,
+                    element,
+                    &format!("{path}.*"),
+                    depth + 1,
+                    properties,
+                );
             }
             return;
         }

@@ -2,14 +2,18 @@
 //! and `T` are binary multiples.
 
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("{text:?} is not a size; write bytes or a number with K, M, G, T, Ki, Mi, Gi or Ti (`2048M`)")]
+#[error(
+    "{text:?} is not a size; write bytes or a number with K, M, G, T, Ki, Mi, Gi or Ti (`2048M`)"
+)]
 pub struct ByteSizeError {
     pub text: String,
 }
 
 /// Bytes of `text`.
 pub fn parse(text: &str) -> Result<u64, ByteSizeError> {
-    let error = || ByteSizeError { text: text.to_owned() };
+    let error = || ByteSizeError {
+        text: text.to_owned(),
+    };
     let digits = text.len() - text.trim_start_matches(|c: char| c.is_ascii_digit()).len();
     let (number, unit) = text.split_at(digits);
     let number: u64 = number.parse().map_err(|_| error())?;

@@ -68,7 +68,12 @@ impl fmt::Display for FactQuestion {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FactValue {
-    Cpuid { eax: u32, ebx: u32, ecx: u32, edx: u32 },
+    Cpuid {
+        eax: u32,
+        ebx: u32,
+        ecx: u32,
+        edx: u32,
+    },
     Signed(i64),
     Unsigned(u64),
     Text(String),
@@ -98,7 +103,10 @@ pub const MAX_FACTS: usize = 1_000;
 
 impl FactRecord {
     pub fn get(&self, question: &FactQuestion) -> Option<&FactAnswer> {
-        self.entries.iter().find(|(asked, _)| asked == question).map(|(_, answer)| answer)
+        self.entries
+            .iter()
+            .find(|(asked, _)| asked == question)
+            .map(|(_, answer)| answer)
     }
 
     /// Keeps the answer; false when the record is full.
@@ -131,7 +139,9 @@ impl FactSource for FactRecord {
     fn answer<'a>(&'a self, question: &'a FactQuestion) -> AnswerFuture<'a> {
         Box::pin(async move {
             self.get(question).cloned().unwrap_or_else(|| {
-                Err(FactFailure::Failed("not in the record that is replayed".to_owned()))
+                Err(FactFailure::Failed(
+                    "not in the record that is replayed".to_owned(),
+                ))
             })
         })
     }

@@ -5,7 +5,9 @@
 use std::time::Duration;
 
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
-#[error("{text:?} is not a duration; write numbers with units, such as `90s`, `1h30m` or `1.5h`, at least 1s and at most 10 years")]
+#[error(
+    "{text:?} is not a duration; write numbers with units, such as `90s`, `1h30m` or `1.5h`, at least 1s and at most 10 years"
+)]
 pub struct GoDurationError {
     pub text: String,
 }
@@ -17,17 +19,23 @@ const MIN: Duration = Duration::from_secs(1);
 
 /// The duration of `text`, between one second and ten years.
 pub fn parse(text: &str) -> Result<Duration, GoDurationError> {
-    let error = || GoDurationError { text: text.to_owned() };
+    let error = || GoDurationError {
+        text: text.to_owned(),
+    };
     let mut rest = text.strip_prefix('+').unwrap_or(text);
     if rest.is_empty() {
         return Err(error());
     }
     let mut total = 0.0_f64;
     while !rest.is_empty() {
-        let number_end = rest.find(|c: char| !c.is_ascii_digit() && c != '.').ok_or_else(error)?;
+        let number_end = rest
+            .find(|c: char| !c.is_ascii_digit() && c != '.')
+            .ok_or_else(error)?;
         let (number, tail) = rest.split_at(number_end);
         let number: f64 = number.parse().map_err(|_| error())?;
-        let unit_end = tail.find(|c: char| c.is_ascii_digit() || c == '.').unwrap_or(tail.len());
+        let unit_end = tail
+            .find(|c: char| c.is_ascii_digit() || c == '.')
+            .unwrap_or(tail.len());
         let (unit, tail) = tail.split_at(unit_end);
         let seconds = match unit {
             "ns" => 1e-9,

@@ -25,7 +25,10 @@ impl FactPattern {
         if self.fact != other.fact {
             return false;
         }
-        match (self.pattern.strip_suffix('*'), other.pattern.strip_suffix('*')) {
+        match (
+            self.pattern.strip_suffix('*'),
+            other.pattern.strip_suffix('*'),
+        ) {
             (Some(own), Some(theirs)) => theirs.starts_with(own),
             (Some(own), None) => other.pattern.starts_with(own),
             (None, Some(_)) => false,
@@ -80,7 +83,10 @@ impl Permissions {
 
     pub fn allows_host_path(&self, path: &str) -> bool {
         is_plain_absolute(path)
-            && self.host_paths.iter().any(|pattern| matches_pattern(pattern, path))
+            && self
+                .host_paths
+                .iter()
+                .any(|pattern| matches_pattern(pattern, path))
     }
 }
 
@@ -89,7 +95,9 @@ impl Permissions {
 pub fn is_plain_absolute(path: &str) -> bool {
     path.strip_prefix('/').is_some_and(|rest| {
         !rest.is_empty()
-            && rest.split('/').all(|segment| !matches!(segment, "" | "." | ".."))
+            && rest
+                .split('/')
+                .all(|segment| !matches!(segment, "" | "." | ".."))
             && !path.contains(char::is_control)
     })
 }
@@ -99,12 +107,18 @@ mod tests {
     use super::*;
 
     fn fact(fact: &str, pattern: &str) -> FactPattern {
-        FactPattern { fact: fact.to_owned(), pattern: pattern.to_owned() }
+        FactPattern {
+            fact: fact.to_owned(),
+            pattern: pattern.to_owned(),
+        }
     }
 
     #[test]
     fn patterns_match_literally_or_by_prefix() {
-        let question = FactQuestion::Cpuid { leaf: 0x8000_001f, subleaf: 0 };
+        let question = FactQuestion::Cpuid {
+            leaf: 0x8000_001f,
+            subleaf: 0,
+        };
         assert!(fact("cpuid", "0x8000001f").matches(&question));
         assert!(fact("cpuid", "0x80*").matches(&question));
         assert!(!fact("cpuid", "0x8000001").matches(&question));

@@ -24,7 +24,11 @@ pub enum CreateError {
     #[error("settings: {0}")]
     Setting(#[from] SettingError),
     #[error("{field}: {what}")]
-    Request { field: &'static str, what: String, remedy: String },
+    Request {
+        field: &'static str,
+        what: String,
+        remedy: String,
+    },
     #[error("the {role} file {path:?} cannot be used: {source}", path = .path.display())]
     File {
         role: String,
@@ -37,7 +41,9 @@ pub enum CreateError {
     Unsupported { what: String, remedy: String },
     #[error(transparent)]
     Probe(#[from] ProbeError),
-    #[error("the request asks for a confidential VM, and backend {backend:?} plans one that is not")]
+    #[error(
+        "the request asks for a confidential VM, and backend {backend:?} plans one that is not"
+    )]
     NotConfidential { backend: String },
     #[error("{0}")]
     Render(#[from] RenderError),
@@ -55,7 +61,11 @@ pub enum CreateError {
     #[error("the disk's tool: {0}")]
     Tool(#[from] ToolError),
     #[error("QEMU ended while {stage} ({exit})")]
-    QemuEnded { stage: Stage, exit: Exit, stderr: String },
+    QemuEnded {
+        stage: Stage,
+        exit: Exit,
+        stderr: String,
+    },
     #[error("QEMU failed while {stage}: {source}")]
     Qmp {
         stage: Stage,
@@ -110,7 +120,9 @@ impl CreateError {
         match self {
             Self::QemuEnded { stderr, .. }
             | Self::Qmp { stderr, .. }
-            | Self::NotRunning { stderr, .. } => Some(stderr.as_str()).filter(|text| !text.is_empty()),
+            | Self::NotRunning { stderr, .. } => {
+                Some(stderr.as_str()).filter(|text| !text.is_empty())
+            }
             _ => None,
         }
     }

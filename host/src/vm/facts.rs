@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use crate::probe;
 use crate::qemu::schema::{ProbeError, Qemu, TypeQuestion};
-use crate::spec::facts::{AnswerFuture, FactAnswer, FactFailure, FactQuestion, FactSource, FactValue};
+use crate::spec::facts::{
+    AnswerFuture, FactAnswer, FactFailure, FactQuestion, FactSource, FactValue,
+};
 
 #[derive(Debug)]
 pub struct HostFacts {
@@ -65,7 +67,9 @@ fn look_at_host(question: &FactQuestion) -> FactAnswer {
         FactQuestion::QemuVersion
         | FactQuestion::QemuMachine(_)
         | FactQuestion::QemuType(_)
-        | FactQuestion::QmpQuery(_) => Err(FactFailure::Failed("not a question to the host".to_owned())),
+        | FactQuestion::QmpQuery(_) => {
+            Err(FactFailure::Failed("not a question to the host".to_owned()))
+        }
     }
 }
 

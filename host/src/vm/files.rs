@@ -44,9 +44,11 @@ pub fn open(
                 Ok(Some(id))
             }
             Err(_) if origin == Origin::BuiltIn => Ok(None),
-            Err(source) => {
-                Err(CreateError::File { role: role.to_owned(), path: path.to_owned(), source })
-            }
+            Err(source) => Err(CreateError::File {
+                role: role.to_owned(),
+                path: path.to_owned(),
+                source,
+            }),
         }
     };
     for (role, built_in) in BUILT_IN_FILES {
@@ -66,7 +68,11 @@ pub fn open(
                 }
             }
         };
-        resolved.push(Setting { key: input.key, value, origin });
+        resolved.push(Setting {
+            key: input.key,
+            value,
+            origin,
+        });
     }
     Ok((files, resolved))
 }
@@ -103,7 +109,10 @@ pub fn pass(
     wanted: impl Fn(u32) -> bool,
     credentials: Credentials,
 ) -> Result<Passed, CreateError> {
-    let mut passed = Passed { descriptors: Vec::new(), paths: BTreeMap::new() };
+    let mut passed = Passed {
+        descriptors: Vec::new(),
+        paths: BTreeMap::new(),
+    };
     for (number, file) in (FIRST_FD..).zip(files.iter().filter(|file| wanted(file.id))) {
         let error = |source| CreateError::File {
             role: file.role.clone(),
@@ -116,7 +125,9 @@ pub fn pass(
             sealed_copy(&file.handle).map_err(error)?
         };
         passed.descriptors.push((descriptor, number));
-        passed.paths.insert(file.id, format!("/proc/self/fd/{number}"));
+        passed
+            .paths
+            .insert(file.id, format!("/proc/self/fd/{number}"));
     }
     Ok(passed)
 }
@@ -155,7 +166,10 @@ mod tests {
         let (files, _) = open(&VmDefaults::default(), Vec::new()).unwrap();
         assert!(files.iter().all(|file| file.origin == Origin::BuiltIn));
         assert!(!files.iter().any(|file| file.role == "kernel"));
-        let defaults = VmDefaults { kernel: Some("/no/such/kernel".into()), ..VmDefaults::default() };
+        let defaults = VmDefaults {
+            kernel: Some("/no/such/kernel".into()),
+            ..VmDefaults::default()
+        };
         match open(&defaults, Vec::new()) {
             Err(CreateError::File { role, .. }) => assert_eq!(role, "kernel"),
             other => panic!("{other:?}"),
@@ -194,7 +208,10 @@ mod tests {
             origin: Origin::Operator,
             handle: Arc::new(handle),
         };
-        let user = Credentials::User { uid: 65_534, gid: 65_534 };
+        let user = Credentials::User {
+            uid: 65_534,
+            gid: 65_534,
+        };
         let passed = pass(std::slice::from_ref(&file), |_| true, user).unwrap();
         assert_eq!(passed.paths[&7], "/proc/self/fd/10");
         let mut copy = File::from(passed.descriptors.into_iter().next().unwrap().0);

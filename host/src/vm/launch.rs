@@ -74,7 +74,10 @@ pub async fn prepare(
         None => None,
     };
     let owner = uid.as_ref().map(UidLease::uid);
-    let credentials = owner.map_or(Credentials::Daemon, |uid| Credentials::User { uid, gid: uid });
+    let credentials = owner.map_or(Credentials::Daemon, |uid| Credentials::User {
+        uid,
+        gid: uid,
+    });
     let record = host.store.create_record(id)?;
     let folder = host.store.create_vm_folder(id, owner)?;
     let console = folder.create_file(&folder.path().join("console.log"), 0o600, b"")?;
@@ -101,11 +104,21 @@ pub async fn prepare(
         folder.create_file(&path, 0o600, &file.content)?;
         resources.files.insert(file.id, text(&path)?);
     }
-    if planned.request.devices.iter().any(|device| device.kind == "disk") {
+    if planned
+        .request
+        .devices
+        .iter()
+        .any(|device| device.kind == "disk")
+    {
         resources.disk_overlay = Some(make_overlay(planned, &folder).await?);
     }
     // The image of the disk is no file that QEMU opens by a descriptor: its overlay names it.
-    let wanted = |id: u32| planned.request.file(id).is_some_and(|file| file.role != "disk");
+    let wanted = |id: u32| {
+        planned
+            .request
+            .file(id)
+            .is_some_and(|file| file.role != "disk")
+    };
     let passed = files::pass(&planned.request.host.files, wanted, credentials)?;
     resources.files.extend(passed.paths);
     let mut descriptors = passed.descriptors;
@@ -116,8 +129,10 @@ pub async fn prepare(
     let kvm_fd = match planned.request.host.accelerator {
         Accelerator::Tcg => None,
         Accelerator::Kvm => {
-            let device_error =
-                |source| CreateError::Device { device: "/dev/kvm", source };
+            let device_error = |source| CreateError::Device {
+                device: "/dev/kvm",
+                source,
+            };
             let kvm = probe::open_device("/dev/kvm").map_err(|error| device_error(error.into()))?;
             if info.kvm_device {
                 descriptors.push((kvm, KVM_FD));
@@ -125,16 +140,25 @@ pub async fn prepare(
             } else {
                 // QEMU before 8.2 opens the device itself: its group lets it.
                 if let Credentials::User { gid, .. } = &mut credentials {
-                    let status = rustix::fs::fstat(&kvm).map_err(|error| device_error(error.into()))?;
+                    let status =
+                        rustix::fs::fstat(&kvm).map_err(|error| device_error(error.into()))?;
                     *gid = status.st_gid;
                 }
                 None
             }
         }
     };
-    let form = Form::Managed { qmp_fd: QMP_FD, kvm_fd };
-    let arguments =
-        command::render(&id.to_string(), &planned.request, &planned.checked, &resources, &form)?;
+    let form = Form::Managed {
+        qmp_fd: QMP_FD,
+        kvm_fd,
+    };
+    let arguments = command::render(
+        &id.to_string(),
+        &planned.request,
+        &planned.checked,
+        &resources,
+        &form,
+    )?;
     Ok(Prepared {
         folder,
         uid,
@@ -157,7 +181,9 @@ pub async fn start(
 ) -> Result<Launched, CreateError> {
     let info = &planned.checked.knowledge().info;
     let program = info.path.display().to_string();
-    record.command = std::iter::once(program).chain(prepared.arguments.iter().cloned()).collect();
+    record.command = std::iter::once(program)
+        .chain(prepared.arguments.iter().cloned())
+        .collect();
     tracing::info!(
         command = command::shell_line(record.command.iter().map(String::as_str)),
         "QEMU's command"
@@ -184,13 +210,20 @@ pub async fn start(
                 process.kill().await;
                 return Err(error.into());
             }
-            Ok(Launched { process, qmp, holdings, agent_address })
+            Ok(Launched {
+                process,
+                qmp,
+                holdings,
+                agent_address,
+            })
         }
         Err(Failure::Qmp { stage, source }) => {
             // A QEMU that closed its monitor is about to end: its exit tells more.
             let ended = matches!(source, QmpError::Closed { .. });
             let exit = if ended {
-                tokio::time::timeout(Duration::from_secs(2), process.wait()).await.ok()
+                tokio::time::timeout(Duration::from_secs(2), process.wait())
+                    .await
+                    .ok()
             } else {
                 None
             };
@@ -198,8 +231,16 @@ pub async fn start(
             let stderr = process.last_words().await;
             tracing::warn!(%id, %stage, exit = %exit.unwrap_or(killed), "launch failed");
             Err(match exit {
-                Some(exit) => CreateError::QemuEnded { stage, exit, stderr },
-                None => CreateError::Qmp { stage, stderr, source },
+                Some(exit) => CreateError::QemuEnded {
+                    stage,
+                    exit,
+                    stderr,
+                },
+                None => CreateError::Qmp {
+                    stage,
+                    stderr,
+                    source,
+                },
             })
         }
         Err(Failure::Other(mut error)) => {
@@ -233,8 +274,8 @@ async fn bring_up(
     process: &mut QemuProcess,
     holdings: &mut Holdings,
 ) -> Result<(Qmp, Option<SocketAddr>), Failure> {
-    let start_time = host.qemu_config.start_time
-        + Duration::from_secs(planned.request.memory_bytes >> 30);
+    let start_time =
+        host.qemu_config.start_time + Duration::from_secs(planned.request.memory_bytes >> 30);
     let stream = holdings.record.connect().map_err(|error| {
         at(Stage::Starting)(QmpError::Protocol {
             during: "the connection".to_owned(),
@@ -268,7 +309,10 @@ async fn bring_up(
 
     if let Some(guard) = &planned.checked.plan().guard {
         let arguments = json!({"path": "/machine", "property": "confidential-guest-support"});
-        let found = qmp.execute("qom-get", arguments).await.map_err(at(Stage::Guarding))?;
+        let found = qmp
+            .execute("qom-get", arguments)
+            .await
+            .map_err(at(Stage::Guarding))?;
         let wanted = format!("/objects/{guard}");
         if found.as_str() != Some(&wanted) {
             return Err(Failure::Other(CreateError::Guard {
@@ -279,8 +323,13 @@ async fn bring_up(
     }
 
     // A confidential launch is finished by `cont`, and fails there.
-    qmp.execute_within("cont", json!({}), start_time).await.map_err(at(Stage::Continuing))?;
-    let status = qmp.execute("query-status", json!({})).await.map_err(at(Stage::Continuing))?;
+    qmp.execute_within("cont", json!({}), start_time)
+        .await
+        .map_err(at(Stage::Continuing))?;
+    let status = qmp
+        .execute("query-status", json!({}))
+        .await
+        .map_err(at(Stage::Continuing))?;
     if status["status"] != "running" {
         return Err(Failure::Other(CreateError::NotRunning {
             status: crate::spec::printable(status["status"].as_str().unwrap_or("unknown")),
@@ -290,9 +339,7 @@ async fn bring_up(
     Ok((qmp, agent_address))
 }
 
-fn into_tokio(
-    stream: std::os::unix::net::UnixStream,
-) -> std::io::Result<tokio::net::UnixStream> {
+fn into_tokio(stream: std::os::unix::net::UnixStream) -> std::io::Result<tokio::net::UnixStream> {
     stream.set_nonblocking(true)?;
     tokio::net::UnixStream::from_std(stream)
 }
@@ -363,11 +410,16 @@ fn listed_forward(listing: &str, guest_port: u16) -> Option<SocketAddr> {
 }
 
 fn text(path: &Path) -> Result<String, CreateError> {
-    path.to_str().map(str::to_owned).ok_or_else(|| CreateError::Request {
-        field: "state_dir",
-        what: format!("{:?} is not UTF-8, which QEMU's monitor needs", path.display()),
-        remedy: "set another `state_dir` in the config file".to_owned(),
-    })
+    path.to_str()
+        .map(str::to_owned)
+        .ok_or_else(|| CreateError::Request {
+            field: "state_dir",
+            what: format!(
+                "{:?} is not UTF-8, which QEMU's monitor needs",
+                path.display()
+            ),
+            remedy: "set another `state_dir` in the config file".to_owned(),
+        })
 }
 
 fn write_shares(
@@ -407,14 +459,22 @@ fn copy_file(source: &File, target: &mut File) -> std::io::Result<u64> {
 /// A copy-on-write overlay of the disk, made by `qemu-img`. An image that itself names a backing
 /// or data file is refused: the guest's image could then read any file of the host.
 async fn make_overlay(planned: &Planned, folder: &VmFolder) -> Result<String, CreateError> {
-    let disk = planned.request.file_with_role("disk").ok_or_else(|| CreateError::Request {
-        field: "boot",
-        what: "the boot is from a disk, and there is no disk image".to_owned(),
-        remedy: "set `vm.disk` in the config file".to_owned(),
-    })?;
+    let disk = planned
+        .request
+        .file_with_role("disk")
+        .ok_or_else(|| CreateError::Request {
+            field: "boot",
+            what: "the boot is from a disk, and there is no disk image".to_owned(),
+            remedy: "set `vm.disk` in the config file".to_owned(),
+        })?;
     let image = std::path::absolute(&disk.path).unwrap_or_else(|_| disk.path.clone());
     let tool = Path::new("qemu-img");
-    let arguments = ["info".as_ref(), "--output=json".as_ref(), "--".as_ref(), image.as_os_str()];
+    let arguments = [
+        "info".as_ref(),
+        "--output=json".as_ref(),
+        "--".as_ref(),
+        image.as_os_str(),
+    ];
     let output = process::run_tool(tool, &arguments, &Credentials::Daemon, DISK_TOOL_TIME).await?;
     if output.exit != process::Exit::Code(0) {
         return Err(CreateError::Disk(output.stderr));
@@ -440,8 +500,16 @@ async fn make_overlay(planned: &Planned, folder: &VmFolder) -> Result<String, Cr
     let format = info["format"].as_str().unwrap_or("raw");
     let overlay = folder.path().join("disk.qcow2");
     let arguments = [
-        "create".as_ref(), "-q".as_ref(), "-f".as_ref(), "qcow2".as_ref(), "-F".as_ref(),
-        format.as_ref(), "-b".as_ref(), image.as_os_str(), "--".as_ref(), overlay.as_os_str(),
+        "create".as_ref(),
+        "-q".as_ref(),
+        "-f".as_ref(),
+        "qcow2".as_ref(),
+        "-F".as_ref(),
+        format.as_ref(),
+        "-b".as_ref(),
+        image.as_os_str(),
+        "--".as_ref(),
+        overlay.as_os_str(),
     ];
     let output = process::run_tool(tool, &arguments, &Credentials::Daemon, DISK_TOOL_TIME).await?;
     if output.exit != process::Exit::Code(0) {
@@ -459,10 +527,17 @@ mod tests {
     #[test]
     fn the_forward_is_read_from_what_qemu_lists() {
         let listing = "Hub -1 (vmnic):\n  Protocol[State]    FD  Source Address  Port   Dest. Address  Port RecvQ SendQ\n  TCP[HOST_FORWARD]  13       127.0.0.1  6100       10.0.2.15  7002     0     0\n  UDP[236 sec]       14       10.0.2.15 34129         1.1.1.1    53     0     0\n";
-        assert_eq!(listed_forward(listing, 7002), Some("127.0.0.1:6100".parse().unwrap()));
+        assert_eq!(
+            listed_forward(listing, 7002),
+            Some("127.0.0.1:6100".parse().unwrap())
+        );
         assert_eq!(listed_forward(listing, 7003), None);
-        let any = "  TCP[HOST_FORWARD]  12               *  6101       10.0.2.15  7002     0     0\n";
-        assert_eq!(listed_forward(any, 7002), Some("0.0.0.0:6101".parse().unwrap()));
+        let any =
+            "  TCP[HOST_FORWARD]  12               *  6101       10.0.2.15  7002     0     0\n";
+        assert_eq!(
+            listed_forward(any, 7002),
+            Some("0.0.0.0:6101".parse().unwrap())
+        );
         assert_eq!(listed_forward("", 7002), None);
     }
 }

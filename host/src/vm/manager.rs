@@ -95,8 +95,14 @@ pub struct VmManager {
 impl VmManager {
     pub fn new(host: Host, lost: Vec<Arc<VmStatus>>) -> Self {
         let lost = lost.into_iter().map(|status| (status.id, status)).collect();
-        let registry = Registry { lost, ..Registry::default() };
-        Self { host: Arc::new(host), registry: Arc::new(Mutex::new(registry)) }
+        let registry = Registry {
+            lost,
+            ..Registry::default()
+        };
+        Self {
+            host: Arc::new(host),
+            registry: Arc::new(Mutex::new(registry)),
+        }
     }
 
     pub fn host(&self) -> &Host {
@@ -118,9 +124,14 @@ impl VmManager {
             if registry.closing {
                 return Err(CreateError::Closing);
             }
-            let slot = self.host.slots.take().map_err(CreateError::from).inspect_err(|error| {
-                self.host.metrics.created(error.outcome(), Duration::ZERO);
-            })?;
+            let slot = self
+                .host
+                .slots
+                .take()
+                .map_err(CreateError::from)
+                .inspect_err(|error| {
+                    self.host.metrics.created(error.outcome(), Duration::ZERO);
+                })?;
             let (requests, receiver) = mpsc::channel(REQUEST_QUEUE);
             let (publisher, status) = Publisher::new(id, &spec);
             let console = Console::default();
@@ -136,7 +147,15 @@ impl VmManager {
             };
             let sequence = registry.next_sequence;
             registry.next_sequence += 1;
-            registry.entries.insert(id, Entry { sequence, requests, status, console });
+            registry.entries.insert(
+                id,
+                Entry {
+                    sequence,
+                    requests,
+                    status,
+                    console,
+                },
+            );
             let manager = self.clone();
             tokio::spawn(async move {
                 // A task that panics must not leave its entry behind.
@@ -168,7 +187,12 @@ impl VmManager {
         let mut entries: Vec<_> = registry.entries.values().collect();
         entries.sort_by_key(|entry| entry.sequence);
         let lost = registry.lost.values().cloned();
-        lost.chain(entries.iter().map(|entry| Arc::clone(&entry.status.borrow()))).collect()
+        lost.chain(
+            entries
+                .iter()
+                .map(|entry| Arc::clone(&entry.status.borrow())),
+        )
+        .collect()
     }
 
     /// Stops a VM and deletes what belongs to it. Answers when that is done; asking twice is fine.
@@ -176,7 +200,10 @@ impl VmManager {
         let requests = {
             let registry = self.registry();
             if let Some(status) = registry.lost.get(&id) {
-                return Err(RemoveError::Lost { id, detail: status.state.detail() });
+                return Err(RemoveError::Lost {
+                    id,
+                    detail: status.state.detail(),
+                });
             }
             match registry.entries.get(&id) {
                 Some(entry) => entry.requests.clone(),
@@ -194,7 +221,11 @@ impl VmManager {
 
     /// Waits until the entry has left the registry, so that a list after a removal is true.
     async fn gone(&self, id: VmId) {
-        let status = self.registry().entries.get(&id).map(|entry| entry.status.clone());
+        let status = self
+            .registry()
+            .entries
+            .get(&id)
+            .map(|entry| entry.status.clone());
         if let Some(mut status) = status {
             while status.changed().await.is_ok() {}
         }
@@ -207,14 +238,21 @@ impl VmManager {
     pub async fn console(&self, id: VmId, tail: u64) -> Result<Vec<u8>, ConsoleError> {
         let console = {
             let registry = self.registry();
-            let entry = registry.entries.get(&id).ok_or(ConsoleError::NotFound(id))?;
+            let entry = registry
+                .entries
+                .get(&id)
+                .ok_or(ConsoleError::NotFound(id))?;
             entry.console.clone()
         };
-        let Some(file) = console.0.get().cloned() else { return Ok(Vec::new()) };
+        let Some(file) = console.0.get().cloned() else {
+            return Ok(Vec::new());
+        };
         let read = tokio::task::spawn_blocking(move || read_tail(&file, tail)).await;
         match read {
             Ok(result) => result.map_err(ConsoleError::Read),
-            Err(_) => Err(ConsoleError::Read(std::io::Error::other("the daemon is shutting down"))),
+            Err(_) => Err(ConsoleError::Read(std::io::Error::other(
+                "the daemon is shutting down",
+            ))),
         }
     }
 
@@ -238,12 +276,18 @@ impl VmManager {
 
     /// States of all VMs, for metrics.
     pub fn state_names(&self) -> Vec<&'static str> {
-        self.list().iter().map(|status| status.state.name()).collect()
+        self.list()
+            .iter()
+            .map(|status| status.state.name())
+            .collect()
     }
 
     /// VMs that run now.
     pub fn running(&self) -> usize {
-        self.list().iter().filter(|status| status.state == VmState::Running).count()
+        self.list()
+            .iter()
+            .filter(|status| status.state == VmState::Running)
+            .count()
     }
 }
 

@@ -33,7 +33,12 @@ pub struct Planned {
 pub async fn plan(host: &Host, spec: &VmSpec) -> Result<Planned, CreateError> {
     let backend = host.catalog.choose(spec.backend.as_deref())?;
     let architecture = probe::architecture();
-    if !backend.info().architectures.iter().any(|name| name == architecture) {
+    if !backend
+        .info()
+        .architectures
+        .iter()
+        .any(|name| name == architecture)
+    {
         return Err(CreateError::Unsupported {
             what: format!(
                 "backend {:?} serves {}, and this host is {architecture}",
@@ -56,7 +61,9 @@ pub async fn plan(host: &Host, spec: &VmSpec) -> Result<Planned, CreateError> {
     let outcome = outcome.map_err(CreateError::Backend)?;
     host.metrics.backend_called(backend.name(), outcome.elapsed);
     if spec.require_confidential && !outcome.plan.is_confidential() {
-        return Err(CreateError::NotConfidential { backend: backend.name().to_owned() });
+        return Err(CreateError::NotConfidential {
+            backend: backend.name().to_owned(),
+        });
     }
     let knowledge = Knowledge::gather(&host.qemu, &outcome.plan, &request).await?;
     let checked = check(outcome.plan, &request, backend.permissions(), knowledge)
@@ -66,7 +73,12 @@ pub async fn plan(host: &Host, spec: &VmSpec) -> Result<Planned, CreateError> {
                 host.metrics.backend_fault(backend, fault.kind());
             }
         })?;
-    Ok(Planned { backend, request, checked, facts: outcome.facts })
+    Ok(Planned {
+        backend,
+        request,
+        checked,
+        facts: outcome.facts,
+    })
 }
 
 /// What `backend` sees of the host: its settings and the files at hand.
@@ -91,8 +103,10 @@ fn request(
     host: HostContext,
 ) -> Result<LaunchRequest, CreateError> {
     let boot = spec.boot.unwrap_or(defaults.boot);
-    let mut kernel_cmdline =
-        spec.kernel_cmdline.clone().unwrap_or_else(|| defaults.kernel_cmdline.clone());
+    let mut kernel_cmdline = spec
+        .kernel_cmdline
+        .clone()
+        .unwrap_or_else(|| defaults.kernel_cmdline.clone());
     if let Some(suffix) = &spec.kernel_cmdline_suffix {
         kernel_cmdline.push(' ');
         kernel_cmdline.push_str(suffix);
@@ -128,7 +142,11 @@ fn request(
         vcpus: spec.vcpus.unwrap_or(defaults.vcpus),
         memory_bytes: spec.memory_bytes.unwrap_or(defaults.memory),
         boot,
-        machine: choice(spec.machine.as_ref(), defaults.machine.as_ref(), BUILT_IN_MACHINE),
+        machine: choice(
+            spec.machine.as_ref(),
+            defaults.machine.as_ref(),
+            BUILT_IN_MACHINE,
+        ),
         cpu: choice(spec.cpu.as_ref(), defaults.cpu.as_ref(), BUILT_IN_CPU),
         kernel_cmdline,
         devices,
@@ -161,7 +179,10 @@ fn network_properties(network: &NetworkConfig) -> Result<Vec<Property>, CreateEr
                     });
                 }
             };
-            Ok(Property { path: name.clone(), value })
+            Ok(Property {
+                path: name.clone(),
+                value,
+            })
         })
         .collect()
 }

@@ -36,7 +36,9 @@ pub fn check_variables(variables: &[(String, Secret<String>)]) -> Result<(), Var
             && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
             && name.starts_with(|c: char| c.is_ascii_alphabetic() || c == '_');
         if !fits {
-            return Err(VariableError::Name { name: crate::spec::printable(name) });
+            return Err(VariableError::Name {
+                name: crate::spec::printable(name),
+            });
         }
         if variables[..index].iter().any(|(other, _)| other == name) {
             return Err(VariableError::Twice { name: name.clone() });
@@ -44,13 +46,18 @@ pub fn check_variables(variables: &[(String, Secret<String>)]) -> Result<(), Var
         let value = value.reveal();
         let what = if value.contains('\0') {
             Some("a NUL")
-        } else if value.contains(['\n', '\r', '\u{85}', '\u{2028}', '\u{2029}', '\u{b}', '\u{c}']) {
+        } else if value.contains([
+            '\n', '\r', '\u{85}', '\u{2028}', '\u{2029}', '\u{b}', '\u{c}',
+        ]) {
             Some("a line break")
         } else {
             None
         };
         if let Some(what) = what {
-            return Err(VariableError::Value { name: name.clone(), what });
+            return Err(VariableError::Value {
+                name: name.clone(),
+                what,
+            });
         }
         if value.len() > MAX_VALUE {
             return Err(VariableError::TooLong { name: name.clone() });

@@ -20,15 +20,25 @@ const PREVIEW_ID: &str = "00000000-0000-4000-8000-000000000000";
 pub fn preview(planned: &Planned) -> Result<Vec<String>, CreateError> {
     let files = planned.request.host.files.iter();
     let resources = Resources {
-        files: files.map(|file| (file.id, format!("@file:{}@", file.role))).collect(),
+        files: files
+            .map(|file| (file.id, format!("@file:{}@", file.role)))
+            .collect(),
         firmware_vars: Some("@firmware-vars@".to_owned()),
         disk_overlay: Some("@disk@".to_owned()),
         shares: shares(|id| format!("@{id}@")),
         console: "@console@".to_owned(),
     };
-    let form = Form::Managed { qmp_fd: 3, kvm_fd: None };
-    let arguments =
-        command::render(PREVIEW_ID, &planned.request, &planned.checked, &resources, &form)?;
+    let form = Form::Managed {
+        qmp_fd: 3,
+        kvm_fd: None,
+    };
+    let arguments = command::render(
+        PREVIEW_ID,
+        &planned.request,
+        &planned.checked,
+        &resources,
+        &form,
+    )?;
     let program = planned.checked.knowledge().info.path.display().to_string();
     Ok(std::iter::once(program).chain(arguments).collect())
 }
@@ -40,14 +50,23 @@ pub fn script(host: &Host, planned: &Planned) -> Result<String, CreateError> {
         let path = std::path::absolute(&file.path).unwrap_or_else(|_| file.path.clone());
         path.to_string_lossy().into_owned()
     };
-    let mut script = String::from("#!/bin/sh\nset -eu\n# A VM like the daemon's, without its secrets.\n");
+    let mut script =
+        String::from("#!/bin/sh\nset -eu\n# A VM like the daemon's, without its secrets.\n");
     script.push_str("mkdir -p casemate-vm/env casemate-vm/certs\n");
     if let Firmware::Pflash(pflash) = &planned.checked.plan().firmware
         && let Some(template) = pflash.vars_template.and_then(|id| planned.request.file(id))
     {
-        let _ = writeln!(script, "cp -- {} casemate-vm/vars.fd", quoted(&absolute(template)));
+        let _ = writeln!(
+            script,
+            "cp -- {} casemate-vm/vars.fd",
+            quoted(&absolute(template))
+        );
     }
-    if planned.request.devices.iter().any(|device| device.kind == "disk")
+    if planned
+        .request
+        .devices
+        .iter()
+        .any(|device| device.kind == "disk")
         && let Some(disk) = planned.request.file_with_role("disk")
     {
         let path = absolute(disk);
@@ -63,20 +82,33 @@ pub fn script(host: &Host, planned: &Planned) -> Result<String, CreateError> {
         firmware_vars: Some("casemate-vm/vars.fd".to_owned()),
         disk_overlay: Some("casemate-vm/disk.qcow2".to_owned()),
         shares: shares(|id| {
-            let folder = if id == ENVIRONMENT_SHARE { "env" } else { "certs" };
+            let folder = if id == ENVIRONMENT_SHARE {
+                "env"
+            } else {
+                "certs"
+            };
             format!("casemate-vm/{folder}")
         }),
         console: String::new(),
     };
-    let port = host.network.ports.as_ref().map_or(0, |range| *range.start());
+    let port = host
+        .network
+        .ports
+        .as_ref()
+        .map_or(0, |range| *range.start());
     let form = Form::Standalone {
         forward: Some((
             SocketAddr::new(host.network.host_address, port),
             host.network.agent_port,
         )),
     };
-    let arguments =
-        command::render(PREVIEW_ID, &planned.request, &planned.checked, &resources, &form)?;
+    let arguments = command::render(
+        PREVIEW_ID,
+        &planned.request,
+        &planned.checked,
+        &resources,
+        &form,
+    )?;
     let program = planned.checked.knowledge().info.path.display().to_string();
     let _ = write!(script, "exec {}", quoted(&program));
     let mut arguments = arguments.iter().peekable();
@@ -91,5 +123,7 @@ pub fn script(host: &Host, planned: &Planned) -> Result<String, CreateError> {
 }
 
 fn shares(path: impl Fn(&str) -> String) -> BTreeMap<String, String> {
-    [ENVIRONMENT_SHARE, CERTIFICATES_SHARE].map(|id| (id.to_owned(), path(id))).into()
+    [ENVIRONMENT_SHARE, CERTIFICATES_SHARE]
+        .map(|id| (id.to_owned(), path(id)))
+        .into()
 }

@@ -45,7 +45,9 @@ async fn try_command(
     limit: Duration,
 ) -> Option<Exit> {
     let exchange = async {
-        let answered = qmp.execute_within(command, json!({}), limit.min(QUIT_TIME)).await;
+        let answered = qmp
+            .execute_within(command, json!({}), limit.min(QUIT_TIME))
+            .await;
         if let Err(error) = answered {
             tracing::debug!(%error, "on the way down");
         }

@@ -96,7 +96,9 @@ impl VmTask {
     async fn live(mut self) {
         let started = Instant::now();
         let launched = self.launch().await;
-        let outcome = launched.as_ref().map_or_else(CreateError::outcome, |_| "running");
+        let outcome = launched
+            .as_ref()
+            .map_or_else(CreateError::outcome, |_| "running");
         self.host.metrics.created(outcome, started.elapsed());
         let (launched, powerdown) = match launched {
             Ok(launched) => launched,
@@ -108,7 +110,8 @@ impl VmTask {
             }
         };
         let agent_address = launched.agent_address;
-        self.publisher.change(|status| status.agent_address = agent_address);
+        self.publisher
+            .change(|status| status.agent_address = agent_address);
         self.publisher.enter(VmState::Running);
         let caller_is_gone = self.reply.send(Ok(self.publisher.current())).is_err();
         let courtesy = if powerdown {
@@ -133,7 +136,12 @@ impl VmTask {
         }
         let done = owned.own(launched.process, launched.qmp).await;
         owned.publisher.enter(VmState::Removing);
-        let OwnedVm { holdings, requests, publisher, .. } = owned;
+        let OwnedVm {
+            holdings,
+            requests,
+            publisher,
+            ..
+        } = owned;
         // Deleting may take a while; the runtime's threads are not for that.
         let deleted = tokio::task::spawn_blocking(move || drop(holdings)).await;
         if deleted.is_err() {
@@ -149,7 +157,8 @@ impl VmTask {
     async fn launch(&mut self) -> Result<(Launched, bool), CreateError> {
         let planned = planning::plan(&self.host, &self.spec).await?;
         let status = planned.status();
-        self.publisher.change(|published| published.planned = Some(status.clone()));
+        self.publisher
+            .change(|published| published.planned = Some(status.clone()));
         let prepared = launch::prepare(&self.host, self.id, &self.spec, &planned).await?;
         self.console.set(Arc::clone(&prepared.console));
         if self.reply.is_closed() {
@@ -157,7 +166,11 @@ impl VmTask {
         }
         self.publisher.enter(VmState::Starting);
         let record = self.record(&status, &planned);
-        let powerdown = planned.checked.plan().abilities.contains(&Ability::Powerdown);
+        let powerdown = planned
+            .checked
+            .plan()
+            .abilities
+            .contains(&Ability::Powerdown);
         let launched = launch::start(&self.host, self.id, &planned, prepared, record).await?;
         let pid = launched.process.identity().pid;
         self.publisher.change(|status| status.pid = Some(pid));
@@ -238,7 +251,8 @@ impl OwnedVm {
                         tracing::warn!(stderr = words, "QEMU's last words");
                     }
                     self.release();
-                    self.publisher.enter(VmState::Exited(ExitReason { shutdown, exit }));
+                    self.publisher
+                        .enter(VmState::Exited(ExitReason { shutdown, exit }));
                     return self.rest().await;
                 }
                 VmEvent::Qmp(Some(event)) => note_shutdown(&mut shutdown, &event),

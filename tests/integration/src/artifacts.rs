@@ -14,7 +14,11 @@ fn target() -> PathBuf {
 }
 
 fn present(path: PathBuf) -> PathBuf {
-    assert!(path.exists(), "{} is missing: run `cargo xtask setup` first", path.display());
+    assert!(
+        path.exists(),
+        "{} is missing: run `cargo xtask setup` first",
+        path.display()
+    );
     path
 }
 
@@ -25,7 +29,10 @@ pub fn component(name: &str) -> PathBuf {
 
 pub fn sha256(path: &Path) -> String {
     let bytes = std::fs::read(path).expect("the file is readable");
-    Sha256::digest(&bytes).iter().map(|byte| format!("{byte:02x}")).collect()
+    Sha256::digest(&bytes)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
 }
 
 pub fn kernel() -> PathBuf {
@@ -39,9 +46,16 @@ pub fn initrd() -> PathBuf {
 /// A program of this workspace, next to this test binary.
 pub fn program(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("a test knows its own path");
-    let folder = test.parent().and_then(Path::parent).expect("tests lie in target/PROFILE/deps");
+    let folder = test
+        .parent()
+        .and_then(Path::parent)
+        .expect("tests lie in target/PROFILE/deps");
     let path = folder.join(name);
-    assert!(path.exists(), "{} is missing: run `cargo test --workspace`", path.display());
+    assert!(
+        path.exists(),
+        "{} is missing: run `cargo test --workspace`",
+        path.display()
+    );
     path
 }
 
@@ -60,7 +74,10 @@ pub fn qemus() -> Vec<PathBuf> {
     if backports.exists() {
         qemus.push(backports);
     } else {
-        println!("skipped: no QEMU of the backports ({})", backports.display());
+        println!(
+            "skipped: no QEMU of the backports ({})",
+            backports.display()
+        );
     }
     qemus
 }

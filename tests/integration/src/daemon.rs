@@ -27,7 +27,9 @@ pub struct Setup {
 
 impl std::fmt::Debug for Setup {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Setup").field("folder", &self.folder).finish_non_exhaustive()
+        f.debug_struct("Setup")
+            .field("folder", &self.folder)
+            .finish_non_exhaustive()
     }
 }
 
@@ -45,7 +47,10 @@ impl Setup {
         // QEMU's own user walks through it.
         let open = std::fs::Permissions::from_mode(0o711);
         std::fs::set_permissions(folder.path(), open).expect("the mode can be set");
-        let mut setup = Self { config: artifacts::packaged_config(), folder };
+        let mut setup = Self {
+            config: artifacts::packaged_config(),
+            folder,
+        };
         setup.set("state_dir", setup.state_dir().display().to_string());
         setup.set("grpc.port", 0);
         setup.set("http.port", 0);
@@ -56,7 +61,10 @@ impl Setup {
         setup.set("vm.kernel_cmdline", "console=ttyS0 quiet panic=-1");
         setup.set("vm.memory", "256M");
         setup.set("vm.vcpus", 1);
-        let mut backend = setup.config["backend"][0].as_table().expect("a table").clone();
+        let mut backend = setup.config["backend"][0]
+            .as_table()
+            .expect("a table")
+            .clone();
         pin(&mut backend, &artifacts::component("plain-kvm"));
         backend["settings"] = toml::toml! { firmware = "none" }.into();
         setup.config["backend"] = toml::Value::Array(vec![backend.into()]);
@@ -89,7 +97,10 @@ impl Setup {
         backend.insert("name".to_owned(), name.into());
         pin(&mut backend, &artifacts::component(name));
         backend.insert("grants".to_owned(), grants.into());
-        self.config["backend"].as_array_mut().expect("an array").push(backend.into());
+        self.config["backend"]
+            .as_array_mut()
+            .expect("an array")
+            .push(backend.into());
         self
     }
 
@@ -98,9 +109,10 @@ impl Setup {
         let folder = self.folder.path().join("fake");
         std::fs::create_dir(&folder).expect("a folder");
         let program = artifacts::stage_program(&artifacts::program("fake-qemu"), &folder);
-        for (name, content) in
-            [("fake-qemu.script", script.to_string()), ("fake-qemu.starts", String::new())]
-        {
+        for (name, content) in [
+            ("fake-qemu.script", script.to_string()),
+            ("fake-qemu.starts", String::new()),
+        ] {
             let path = folder.join(name);
             std::fs::write(&path, content).expect("a file");
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666))
@@ -153,10 +165,21 @@ impl Setup {
                 let endpoints: serde_json::Value =
                     serde_json::from_str(&text).expect("it is written atomically");
                 let address = |name: &str| -> SocketAddr {
-                    endpoints[name].as_str().expect("an address").parse().expect("an address")
+                    endpoints[name]
+                        .as_str()
+                        .expect("an address")
+                        .parse()
+                        .expect("an address")
                 };
                 let (grpc, http) = (address("grpc"), address("http"));
-                return Ok(Daemon { child, folder: self.folder, state_dir, grpc, http, log });
+                return Ok(Daemon {
+                    child,
+                    folder: self.folder,
+                    state_dir,
+                    grpc,
+                    http,
+                    log,
+                });
             }
             assert!(started.elapsed() < PATIENCE, "casemated is not ready");
             std::thread::sleep(Duration::from_millis(20));
@@ -223,12 +246,19 @@ impl Daemon {
     }
 
     pub async fn get(&self, id: &str) -> Result<v1::Vm, tonic::Status> {
-        let answer = self.vms().await.get_vm(v1::GetVmRequest { id: id.to_owned() }).await?;
+        let answer = self
+            .vms()
+            .await
+            .get_vm(v1::GetVmRequest { id: id.to_owned() })
+            .await?;
         Ok(answer.into_inner().vm.expect("a VM"))
     }
 
     pub async fn remove(&self, id: &str) -> Result<(), tonic::Status> {
-        self.vms().await.remove_vm(v1::RemoveVmRequest { id: id.to_owned() }).await?;
+        self.vms()
+            .await
+            .remove_vm(v1::RemoveVmRequest { id: id.to_owned() })
+            .await?;
         Ok(())
     }
 
@@ -279,8 +309,15 @@ pub async fn get_http(address: SocketAddr, path: &str) -> std::io::Result<(u16, 
     stream.write_all(request.as_bytes()).await?;
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await?;
-    let (head, body) = answer.split_once("\r\n\r\n").or_else(|| answer.split_once("\n\n")).unwrap_or_default();
-    let status = head.split(' ').nth(1).and_then(|code| code.parse().ok()).unwrap_or(0);
+    let (head, body) = answer
+        .split_once("\r\n\r\n")
+        .or_else(|| answer.split_once("\n\n"))
+        .unwrap_or_default();
+    let status = head
+        .split(' ')
+        .nth(1)
+        .and_then(|code| code.parse().ok())
+        .unwrap_or(0);
     Ok((status, body.to_owned()))
 }
 
@@ -302,11 +339,15 @@ where
 /// Waits until the agent of a booted guest answers, and returns the body.
 pub async fn agent_answer(address: &str) -> String {
     let address: SocketAddr = address.parse().expect("an address");
-    eventually("the agent answers", Duration::from_secs(240), || async move {
-        match tokio::time::timeout(Duration::from_secs(5), get_http(address, "/")).await {
-            Ok(Ok((200, body))) => Some(body),
-            _ => None,
-        }
-    })
+    eventually(
+        "the agent answers",
+        Duration::from_secs(240),
+        || async move {
+            match tokio::time::timeout(Duration::from_secs(5), get_http(address, "/")).await {
+                Ok(Ok((200, body))) => Some(body),
+                _ => None,
+            }
+        },
+    )
     .await
 }

@@ -6,7 +6,10 @@ use std::path::Path;
 pub fn processes_naming(path: &Path) -> Vec<String> {
     let needle = path.display().to_string();
     let mut found = Vec::new();
-    for entry in std::fs::read_dir("/proc").expect("/proc is there").flatten() {
+    for entry in std::fs::read_dir("/proc")
+        .expect("/proc is there")
+        .flatten()
+    {
         if let Ok(command) = std::fs::read(entry.path().join("cmdline")) {
             let command = String::from_utf8_lossy(&command).replace('\0', " ");
             if command.contains(&needle) && !command.contains("casemated") {
@@ -21,7 +24,10 @@ pub fn processes_naming(path: &Path) -> Vec<String> {
 pub fn vm_entries(state_dir: &Path) -> Vec<String> {
     let mut found = Vec::new();
     for folder in ["records", "vms"] {
-        for entry in std::fs::read_dir(state_dir.join(folder)).expect("it is there").flatten() {
+        for entry in std::fs::read_dir(state_dir.join(folder))
+            .expect("it is there")
+            .flatten()
+        {
             found.push(format!("{folder}/{}", entry.file_name().to_string_lossy()));
         }
     }

@@ -33,7 +33,10 @@ enum Answer {
 }
 
 const fn accepted(act: &'static str) -> Case {
-    Case { act, answer: Answer::Accepted }
+    Case {
+        act,
+        answer: Answer::Accepted,
+    }
 }
 
 /// A plan that breaks a rule of the contract.
@@ -42,74 +45,179 @@ const fn broken(act: &'static str, part: &'static str) -> Case {
 }
 
 const fn fault(act: &'static str, kind: &'static str, part: &'static str) -> Case {
-    Case { act, answer: Answer::Fault(kind, part) }
+    Case {
+        act,
+        answer: Answer::Fault(kind, part),
+    }
 }
 
 const fn refused(act: &'static str, code: Code, part: &'static str) -> Case {
-    Case { act, answer: Answer::Refused(code, part) }
+    Case {
+        act,
+        answer: Answer::Refused(code, part),
+    }
 }
 
 /// Every act but those that only the deadline ends, under [`grants`].
 const CASES: &[Case] = &[
     accepted("well"),
     refused("error", Code::Unavailable, "act: the act is an error"),
-    fault("hog", "memory-limit", "it wanted more than 64 MiB of memory"),
+    fault(
+        "hog",
+        "memory-limit",
+        "it wanted more than 64 MiB of memory",
+    ),
     // The panic's text reaches the message by the log.
     fault("trap", "trap", "the act is a trap"),
-    fault("oversized", "output-limit", "its answer is larger than 8192 KiB"),
-    fault("giant-list", "memory-limit", "it wanted more than 64 MiB of memory"),
-    fault("log-flood", "log-flood", "it wrote more than 10000 log lines in one call"),
-    broken("foreign-file", "firmware.bios: file 9999 is not of this request"),
+    fault(
+        "oversized",
+        "output-limit",
+        "its answer is larger than 8192 KiB",
+    ),
+    fault(
+        "giant-list",
+        "memory-limit",
+        "it wanted more than 64 MiB of memory",
+    ),
+    fault(
+        "log-flood",
+        "log-flood",
+        "it wrote more than 10000 log lines in one call",
+    ),
+    broken(
+        "foreign-file",
+        "firmware.bios: file 9999 is not of this request",
+    ),
     broken("foreign-generated", "is already a file of this request"),
-    refused("foreign-read", Code::FailedPrecondition, "act: file 9999 is not of this request"),
-    broken("ungranted-object", "objects[0]: type \"rng-random\" is not granted"),
-    broken("announced-not-granted", "objects[0]: type \"iothread\" is not granted"),
-    broken("ungranted-device", "extra-devices[0]: type \"virtio-rng-pci\" is not granted"),
-    broken("secret-file", "objects[0] secret.file: QEMU takes it as a path"),
-    broken("mem-path", "memory-backend-file.mem-path: QEMU takes it as a path"),
+    refused(
+        "foreign-read",
+        Code::FailedPrecondition,
+        "act: file 9999 is not of this request",
+    ),
+    broken(
+        "ungranted-object",
+        "objects[0]: type \"rng-random\" is not granted",
+    ),
+    broken(
+        "announced-not-granted",
+        "objects[0]: type \"iothread\" is not granted",
+    ),
+    broken(
+        "ungranted-device",
+        "extra-devices[0]: type \"virtio-rng-pci\" is not granted",
+    ),
+    broken(
+        "secret-file",
+        "objects[0] secret.file: QEMU takes it as a path",
+    ),
+    broken(
+        "mem-path",
+        "memory-backend-file.mem-path: QEMU takes it as a path",
+    ),
     broken("bytes-path", "or a granted `host-path`, not `bytes`"),
-    broken("host-path-ungranted", "host path \"/etc/shadow\" is not granted"),
-    broken("filter-dump", "objects[0] filter-dump.file: QEMU takes it as a path"),
-    broken("machine-kernel", "machine.kernel: the host renders it from `boot`"),
-    broken("machine-dumpdtb", "machine.dumpdtb: QEMU opens or writes it as a file"),
+    broken(
+        "host-path-ungranted",
+        "host path \"/etc/shadow\" is not granted",
+    ),
+    broken(
+        "filter-dump",
+        "objects[0] filter-dump.file: QEMU takes it as a path",
+    ),
+    broken(
+        "machine-kernel",
+        "machine.kernel: the host renders it from `boot`",
+    ),
+    broken(
+        "machine-dumpdtb",
+        "machine.dumpdtb: QEMU opens or writes it as a file",
+    ),
     refused("fact-denied", Code::FailedPrecondition, "act: denied"),
     refused("fact-ungranted", Code::FailedPrecondition, "act: denied"),
-    broken("comma", "machine.smm: \"on,kernel=/etc/shadow\" is no value of QEMU type"),
+    broken(
+        "comma",
+        "machine.smm: \"on,kernel=/etc/shadow\" is no value of QEMU type",
+    ),
     broken("newline", "smm: it holds the control character '\\n'"),
     broken("nul", "smm: it holds the control character '\\0'"),
-    broken("control-in-finding", "findings[0].detail: it holds the control character"),
+    broken(
+        "control-in-finding",
+        "findings[0].detail: it holds the control character",
+    ),
     broken("host-owned-smp", "smp.cpus: the host renders it"),
     broken("host-owned-memory", "memory.size: the host renders it"),
-    broken("host-owned-size", "memory-backend.size: the host sets it from the request"),
-    broken("host-owned-accel", "machine.accel: the host renders it from config"),
-    broken("host-owned-backend", "machine.memory-backend: the host renders it"),
-    broken("host-owned-guard", "machine.confidential-guest-support: the host renders it"),
-    broken("host-owned-id", "objects[0].id: ids that start with casemate- are the host's"),
+    broken(
+        "host-owned-size",
+        "memory-backend.size: the host sets it from the request",
+    ),
+    broken(
+        "host-owned-accel",
+        "machine.accel: the host renders it from config",
+    ),
+    broken(
+        "host-owned-backend",
+        "machine.memory-backend: the host renders it",
+    ),
+    broken(
+        "host-owned-guard",
+        "machine.confidential-guest-support: the host renders it",
+    ),
+    broken(
+        "host-owned-id",
+        "objects[0].id: ids that start with casemate- are the host's",
+    ),
     broken("duplicate-id", "id \"ram\": it is used twice"),
     broken("dash-id", "objects[0].id: \"-x\" is no id"),
     broken("digit-id", "objects[0].id: \"9x\" is no id"),
-    broken("missing-id", "object memory-backend-ram: an object needs an id"),
+    broken(
+        "missing-id",
+        "object memory-backend-ram: an object needs an id",
+    ),
     broken("ghost-guard", "guard: \"ghost\" is the id of no object"),
-    broken("guard", "guard: the backend announces protection `none`, and this plan has a guard"),
+    broken(
+        "guard",
+        "guard: the backend announces protection `none`, and this plan has a guard",
+    ),
     broken("unknown-extra", "extras.wish: this host knows no such key"),
     broken("bad-lease", "leases: \"../memory.max\" is no name"),
     broken("unknown-ability", "abilities: \"fly\" is none of"),
-    broken("unknown-transport", "devices.transport: \"telepathy\" is none of"),
-    broken("unannounced-property", "objects[0]: type \"iothread\" is not granted"),
-    broken("wrong-property", "memory-backend-ram.no-such-property: it is not granted"),
-    refused("unknown-to-qemu", Code::FailedPrecondition, "has no property \"casemate-test\""),
+    broken(
+        "unknown-transport",
+        "devices.transport: \"telepathy\" is none of",
+    ),
+    broken(
+        "unannounced-property",
+        "objects[0]: type \"iothread\" is not granted",
+    ),
+    broken(
+        "wrong-property",
+        "memory-backend-ram.no-such-property: it is not granted",
+    ),
+    refused(
+        "unknown-to-qemu",
+        Code::FailedPrecondition,
+        "has no property \"casemate-test\"",
+    ),
     broken("list-gap", "list \"host-nodes\" has a gap"),
     broken("deep", "is no property path"),
     // QEMU alone knows its hosts' nodes: `CreateVm` is asked below.
     accepted("big-number"),
     broken("long-text", "smm: 1048576 bytes are too many"),
     broken("empty-machine", "machine.kind: \"\" is no name"),
-    broken("option-in-machine", "machine.kind: \"q35,kernel=/etc/shadow\" is no name"),
+    broken(
+        "option-in-machine",
+        "machine.kind: \"q35,kernel=/etc/shadow\" is no name",
+    ),
     broken("option-in-cpu", "cpu.kind: \"max,+avx\" is no name"),
     // No request of this version has an identity.
     accepted("identity-dropped"),
-    broken("identity-invented", "identity-carrier: \"host-data\" is to carry an identity"),
-    broken("fail-in-plan", "findings misbehaving.remark: a plan that fails a check"),
+    broken(
+        "identity-invented",
+        "identity-carrier: \"host-data\" is to carry an identity",
+    ),
+    broken(
+        "fail-in-plan",
+        "findings misbehaving.remark: a plan that fails a check",
+    ),
 ];
 
 /// Acts that never end by themselves.
@@ -170,7 +278,9 @@ fn spec(act: &str) -> v1::VmSpec {
 }
 
 async fn plan(daemon: &Daemon, act: &str) -> Result<v1::PlanVmResponse, Status> {
-    let request = v1::PlanVmRequest { spec: Some(spec(act)) };
+    let request = v1::PlanVmRequest {
+        spec: Some(spec(act)),
+    };
     Ok(daemon.vms().await.plan_vm(request).await?.into_inner())
 }
 
@@ -187,7 +297,10 @@ async fn faults(daemon: &Daemon) -> Vec<(String, u64)> {
 
 async fn fault_count(daemon: &Daemon, kind: &str) -> u64 {
     let faults = faults(daemon).await;
-    faults.iter().find(|(name, _)| name == kind).map_or(0, |(_, count)| *count)
+    faults
+        .iter()
+        .find(|(name, _)| name == kind)
+        .map_or(0, |(_, count)| *count)
 }
 
 async fn fault_total(daemon: &Daemon) -> u64 {
@@ -198,8 +311,16 @@ async fn fault_total(daemon: &Daemon) -> u64 {
 fn assert_fault(act: &str, status: &Status, part: &str) {
     assert_eq!(status.code(), Code::Internal, "{act}: {status}");
     assert!(status.message().starts_with(FAULT), "{act}: {status}");
-    assert!(status.message().contains(part), "{act}: wanted is {part:?}: {status}");
-    assert!(status.message().contains("\nremedy: report it to the backend's vendor"), "{act}: {status}");
+    assert!(
+        status.message().contains(part),
+        "{act}: wanted is {part:?}: {status}"
+    );
+    assert!(
+        status
+            .message()
+            .contains("\nremedy: report it to the backend's vendor"),
+        "{act}: {status}"
+    );
 }
 
 async fn assert_case(daemon: &Daemon, case: &Case) {
@@ -232,7 +353,9 @@ async fn assert_case(daemon: &Daemon, case: &Case) {
     if let Some(kind) = kind {
         assert_eq!(fault_count(daemon, kind).await, of_kind + 1, "{act}");
     }
-    plan(daemon, "well").await.unwrap_or_else(|status| panic!("after {act}: {status}"));
+    plan(daemon, "well")
+        .await
+        .unwrap_or_else(|status| panic!("after {act}: {status}"));
 }
 
 #[tokio::test]
@@ -242,15 +365,31 @@ async fn each_act_gets_its_typed_answer_and_the_daemon_serves_on() {
         assert_case(&daemon, case).await;
     }
     for backend in ["plain-kvm", BACKEND] {
-        let request = v1::GetBackendRequest { name: backend.to_owned() };
-        let answer = daemon.backends().await.get_backend(request).await.expect("it is configured");
-        assert_eq!(answer.into_inner().backend.expect("a backend").status, "in-service");
+        let request = v1::GetBackendRequest {
+            name: backend.to_owned(),
+        };
+        let answer = daemon
+            .backends()
+            .await
+            .get_backend(request)
+            .await
+            .expect("it is configured");
+        assert_eq!(
+            answer.into_inner().backend.expect("a backend").status,
+            "in-service"
+        );
     }
     // What a backend wrote never ends a line of the daemon's log or drives a terminal.
     let log = daemon.log();
-    assert!(!log.contains(|c: char| c.is_control() && c != '\n'), "control character in the log");
+    assert!(
+        !log.contains(|c: char| c.is_control() && c != '\n'),
+        "control character in the log"
+    );
     assert!(log.contains("log lines dropped"), "the flood is counted");
-    assert!(log.matches("flood ").count() < 1_000, "the flood is not written");
+    assert!(
+        log.matches("flood ").count() < 1_000,
+        "the flood is not written"
+    );
     leftovers::assert_nothing_left(&daemon.state_dir);
     assert_eq!(daemon.stop(), Some(0));
 }
@@ -282,19 +421,36 @@ async fn an_endless_call_is_ended_by_its_deadline_and_holds_up_nobody() {
         // The endless calls run for 5 s; these come and go meanwhile.
         tokio::time::sleep(Duration::from_secs(1)).await;
         for _ in 0..5 {
-            plan(&daemon, "well").await.expect("the same backend serves others");
+            plan(&daemon, "well")
+                .await
+                .expect("the same backend serves others");
         }
-        let request = v1::PlanVmRequest { spec: Some(v1::VmSpec::default()) };
-        daemon.vms().await.plan_vm(request).await.expect("another backend serves");
+        let request = v1::PlanVmRequest {
+            spec: Some(v1::VmSpec::default()),
+        };
+        daemon
+            .vms()
+            .await
+            .plan_vm(request)
+            .await
+            .expect("another backend serves");
         assert_eq!(daemon.get_http("/ready").await.0, 200);
     };
     let [first, second] = ENDLESS;
     let (first_answer, second_answer, ()) =
         tokio::join!(plan(&daemon, first), plan(&daemon, second), others);
     for (act, answer) in [(first, first_answer), (second, second_answer)] {
-        assert_fault(act, &answer.expect_err(act), "it did not answer within 5000 ms");
+        assert_fault(
+            act,
+            &answer.expect_err(act),
+            "it did not answer within 5000 ms",
+        );
     }
-    assert!(started.elapsed() < Duration::from_secs(30), "{:?}", started.elapsed());
+    assert!(
+        started.elapsed() < Duration::from_secs(30),
+        "{:?}",
+        started.elapsed()
+    );
     assert_eq!(faults(&daemon).await, [("timeout".to_owned(), 2)]);
     plan(&daemon, "well").await.expect("the daemon serves on");
 }
@@ -305,17 +461,47 @@ async fn an_endless_call_is_ended_by_its_deadline_and_holds_up_nobody() {
 async fn a_careless_grant_opens_no_path_and_no_fact() {
     let daemon = daemon_with(careless_grants());
     for case in [
-        broken("secret-file", "objects[0] secret.file: QEMU takes it as a path"),
-        broken("mem-path", "so it has to be a `file` or a granted `host-path`, not `text`"),
-        broken("bytes-path", "so it has to be a `file` or a granted `host-path`, not `bytes`"),
-        broken("filter-dump", "objects[0] filter-dump.file: QEMU takes it as a path"),
-        broken("machine-kernel", "machine.kernel: the host renders it from `boot`"),
-        broken("machine-dumpdtb", "machine.dumpdtb: QEMU opens or writes it as a file"),
+        broken(
+            "secret-file",
+            "objects[0] secret.file: QEMU takes it as a path",
+        ),
+        broken(
+            "mem-path",
+            "so it has to be a `file` or a granted `host-path`, not `text`",
+        ),
+        broken(
+            "bytes-path",
+            "so it has to be a `file` or a granted `host-path`, not `bytes`",
+        ),
+        broken(
+            "filter-dump",
+            "objects[0] filter-dump.file: QEMU takes it as a path",
+        ),
+        broken(
+            "machine-kernel",
+            "machine.kernel: the host renders it from `boot`",
+        ),
+        broken(
+            "machine-dumpdtb",
+            "machine.dumpdtb: QEMU opens or writes it as a file",
+        ),
         // Granted, but not announced.
-        broken("ungranted-object", "objects[0]: type \"rng-random\" is not granted"),
-        broken("ungranted-device", "extra-devices[0]: type \"virtio-rng-pci\" is not granted"),
-        broken("unannounced-property", "objects[0] iothread.poll-max-ns: it is not granted"),
-        broken("wrong-property", "memory-backend-ram.no-such-property: it is not granted"),
+        broken(
+            "ungranted-object",
+            "objects[0]: type \"rng-random\" is not granted",
+        ),
+        broken(
+            "ungranted-device",
+            "extra-devices[0]: type \"virtio-rng-pci\" is not granted",
+        ),
+        broken(
+            "unannounced-property",
+            "objects[0] iothread.poll-max-ns: it is not granted",
+        ),
+        broken(
+            "wrong-property",
+            "memory-backend-ram.no-such-property: it is not granted",
+        ),
         refused("fact-denied", Code::FailedPrecondition, "act: denied"),
         refused("fact-ungranted", Code::FailedPrecondition, "act: denied"),
         // What is announced and granted is given: the refusals above are not for want of a grant.
@@ -324,9 +510,14 @@ async fn a_careless_grant_opens_no_path_and_no_fact() {
     ] {
         assert_case(&daemon, &case).await;
     }
-    let planned = plan(&daemon, "host-path-ungranted").await.expect("the operator granted it");
+    let planned = plan(&daemon, "host-path-ungranted")
+        .await
+        .expect("the operator granted it");
     assert!(
-        planned.command.iter().any(|argument| argument.contains("\"mem-path\":\"/etc/shadow\"")),
+        planned
+            .command
+            .iter()
+            .any(|argument| argument.contains("\"mem-path\":\"/etc/shadow\"")),
         "{:?}",
         planned.command
     );
@@ -337,16 +528,28 @@ async fn a_create_that_a_fault_ends_starts_nothing_and_leaves_nothing() {
     let daemon = daemon_with(grants());
     for (act, part) in [
         ("trap", "the act is a trap"),
-        ("mem-path", "memory-backend-file.mem-path: QEMU takes it as a path"),
+        (
+            "mem-path",
+            "memory-backend-file.mem-path: QEMU takes it as a path",
+        ),
         ("newline", "smm: it holds the control character"),
-        ("host-owned-accel", "machine.accel: the host renders it from config"),
+        (
+            "host-owned-accel",
+            "machine.accel: the host renders it from config",
+        ),
     ] {
         let status = daemon.create(spec(act)).await.expect_err(act);
         assert_fault(act, &status, part);
-        assert!(status.message().contains("nothing was started"), "{act}: {status}");
+        assert!(
+            status.message().contains("nothing was started"),
+            "{act}: {status}"
+        );
     }
     // Sound by every rule of the host, and QEMU's own to refuse.
-    let status = daemon.create(spec("big-number")).await.expect_err("no host has that node");
+    let status = daemon
+        .create(spec("big-number"))
+        .await
+        .expect_err("no host has that node");
     assert_eq!(status.code(), Code::Aborted, "{status}");
     assert!(status.message().contains("QEMU said:"), "{status}");
     assert!(!status.message().contains("is at fault"), "{status}");
@@ -362,8 +565,14 @@ async fn a_create_that_a_fault_ends_starts_nothing_and_leaves_nothing() {
 fn resident_kib(daemon: &Daemon) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{}/status", daemon.pid()));
     let status = status.expect("the daemon runs");
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("a line");
-    line.trim().trim_end_matches(" kB").parse().expect("a number")
+    let line = status
+        .lines()
+        .find_map(|line| line.strip_prefix("VmRSS:"))
+        .expect("a line");
+    line.trim()
+        .trim_end_matches(" kB")
+        .parse()
+        .expect("a number")
 }
 
 #[tokio::test]

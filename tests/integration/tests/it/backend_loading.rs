@@ -15,12 +15,12 @@ use wit_parser::{LiftLowerAbi, ManglingAndAbi, Resolve};
 
 /// Worlds of the contract's package that no backend should be built for.
 const OTHER_WORLDS: &str = "
-    interface future {
+    interface later {
         now: func() -> u64;
     }
     world overreaching {
         include tee-backend;
-        import future;
+        import later;
         import wasi:cli/environment@0.2.0;
         import elsewhere:radio/antenna;
     }
@@ -68,12 +68,17 @@ fn dummy(world: &str, from: &str, to: &str) -> Vec<u8> {
     }
     let mut resolve = Resolve::default();
     let (package, _) = resolve.push_dir(folder.path()).expect("the WIT is valid");
-    let world = resolve.select_world(&[package], Some(world)).expect("the world is there");
+    let world = resolve
+        .select_world(&[package], Some(world))
+        .expect("the world is there");
     let mut module = dummy_module(&resolve, world, ManglingAndAbi::Legacy(LiftLowerAbi::Sync));
     embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8, false)
         .expect("the module takes it");
     let mut encoder = ComponentEncoder::default();
-    let encoder = encoder.validate(true).module(&module).expect("the module is one of the contract");
+    let encoder = encoder
+        .validate(true)
+        .module(&module)
+        .expect("the module is one of the contract");
     encoder.encode().expect("it makes a component")
 }
 
@@ -91,7 +96,10 @@ struct Failing {
 
 impl Failing {
     fn new() -> Self {
-        Self { setup: Setup::new(), expected: Vec::new() }
+        Self {
+            setup: Setup::new(),
+            expected: Vec::new(),
+        }
     }
 
     fn path_of(&self, name: &str) -> PathBuf {
@@ -99,13 +107,21 @@ impl Failing {
     }
 
     /// A backend at `path`, unpinned unless `change` says otherwise.
-    fn add(&mut self, name: &str, path: &Path, change: impl FnOnce(&mut toml::Table), parts: &[&str]) {
+    fn add(
+        &mut self,
+        name: &str,
+        path: &Path,
+        change: impl FnOnce(&mut toml::Table),
+        parts: &[&str],
+    ) {
         let mut backend = toml::Table::new();
         backend.insert("name".to_owned(), name.into());
         backend.insert("path".to_owned(), path.display().to_string().into());
         backend.insert("allow_unpinned".to_owned(), true.into());
         change(&mut backend);
-        let backends = self.setup.config["backend"].as_array_mut().expect("an array");
+        let backends = self.setup.config["backend"]
+            .as_array_mut()
+            .expect("an array");
         backends.push(backend.into());
         let parts = parts.iter().map(|part| (*part).to_owned()).collect();
         self.expected.push((name.to_owned(), parts));
@@ -120,31 +136,76 @@ impl Failing {
 
 fn add_what_is_no_component(failing: &mut Failing) {
     let not = "not a WebAssembly component";
-    failing.add_bytes("garbage", &[0xde, 0xad, 0xbe, 0xef, 0], &["is something else", not]);
-    failing.add_bytes("text", b"(component)\n", &["is text (compile it to the binary format)", not]);
+    failing.add_bytes(
+        "garbage",
+        &[0xde, 0xad, 0xbe, 0xef, 0],
+        &["is something else", not],
+    );
+    failing.add_bytes(
+        "text",
+        b"(component)\n",
+        &["is text (compile it to the binary format)", not],
+    );
     failing.add_bytes("empty", b"", &["is empty", not]);
     let core = b"\0asm\x01\0\0\0";
-    failing.add_bytes("core", core, &["is a core module (wrap it with `wasm-tools component new`)", not]);
+    failing.add_bytes(
+        "core",
+        core,
+        &[
+            "is a core module (wrap it with `wasm-tools component new`)",
+            not,
+        ],
+    );
     let elf = b"\x7fELF\x02\x01\x01\0rest";
-    failing.add_bytes("machine-code", elf, &["precompiled code is never accepted", not]);
+    failing.add_bytes(
+        "machine-code",
+        elf,
+        &["precompiled code is never accepted", not],
+    );
     let whole = std::fs::read(artifacts::component("plain-kvm")).expect("it was built");
-    failing.add_bytes("truncated", &whole[..whole.len() / 2], &["is not a valid component: "]);
+    failing.add_bytes(
+        "truncated",
+        &whole[..whole.len() / 2],
+        &["is not a valid component: "],
+    );
 }
 
 fn add_what_cannot_be_read(failing: &mut Failing) {
     let missing = failing.path_of("missing");
-    failing.add("missing", &missing, |_| {}, &["missing.wasm", "cannot be read: No such file"]);
+    failing.add(
+        "missing",
+        &missing,
+        |_| {},
+        &["missing.wasm", "cannot be read: No such file"],
+    );
     let folder = failing.setup.folder.path().join("folder");
     std::fs::create_dir(&folder).expect("a folder");
-    failing.add("folder", &folder, |_| {}, &["cannot be read: it is not a regular file"]);
+    failing.add(
+        "folder",
+        &folder,
+        |_| {},
+        &["cannot be read: it is not a regular file"],
+    );
     // A reader would wait for its writer, and the daemon's start with it.
     let pipe = failing.path_of("pipe");
     let (kind, mode) = (rustix::fs::FileType::Fifo, rustix::fs::Mode::RUSR);
     rustix::fs::mknodat(rustix::fs::CWD, &pipe, kind, mode, 0).expect("a pipe");
-    failing.add("pipe", &pipe, |_| {}, &["cannot be read: it is not a regular file"]);
+    failing.add(
+        "pipe",
+        &pipe,
+        |_| {},
+        &["cannot be read: it is not a regular file"],
+    );
     let large = failing.path_of("large");
-    std::fs::File::create(&large).and_then(|file| file.set_len(17 << 20)).expect("a file");
-    failing.add("large", &large, |_| {}, &["is larger than the limit of 16 MiB"]);
+    std::fs::File::create(&large)
+        .and_then(|file| file.set_len(17 << 20))
+        .expect("a file");
+    failing.add(
+        "large",
+        &large,
+        |_| {},
+        &["is larger than the limit of 16 MiB"],
+    );
 }
 
 fn add_what_is_not_pinned(failing: &mut Failing) {
@@ -158,18 +219,35 @@ fn add_what_is_not_pinned(failing: &mut Failing) {
         }
     };
     let pinned = format!("config pins {other}");
-    failing.add("mismatch", &component, pin(&other), &[&actual, &pinned, "put the pinned file back"]);
+    failing.add(
+        "mismatch",
+        &component,
+        pin(&other),
+        &[&actual, &pinned, "put the pinned file back"],
+    );
     let offer = format!("set `sha256 = \"{actual}\"`");
     let unpin = |backend: &mut toml::Table| {
         backend.remove("allow_unpinned");
     };
-    failing.add("unpinned", &component, unpin, &["no digest is pinned", &offer]);
+    failing.add(
+        "unpinned",
+        &component,
+        unpin,
+        &["no digest is pinned", &offer],
+    );
 }
 
 fn add_what_breaks_the_contract(failing: &mut Failing) {
     let overreaching = dummy("overreaching", "package ", "package ");
-    let imports = ["casemate:tee/future@0.1.0", "wasi:cli/environment@0.2.0", "elsewhere:radio/antenna"];
-    let mut parts = vec!["which the `strict` tier does not offer", "wasm32-unknown-unknown"];
+    let imports = [
+        "casemate:tee/later@0.1.0",
+        "wasi:cli/environment@0.2.0",
+        "elsewhere:radio/antenna",
+    ];
+    let mut parts = vec![
+        "which the `strict` tier does not offer",
+        "wasm32-unknown-unknown",
+    ];
     parts.extend(imports);
     failing.add_bytes("overreaching", &overreaching, &parts);
     for (version, who) in [
@@ -182,19 +260,47 @@ fn add_what_breaks_the_contract(failing: &mut Failing) {
         failing.add_bytes(&name, &of_version(version), &[&found, who]);
     }
     let mute = dummy("mute", "package ", "package ");
-    failing.add_bytes("mute", &mute, &["it exports no casemate:tee/backend@0.1.x interface"]);
+    failing.add_bytes(
+        "mute",
+        &mute,
+        &["it exports no casemate:tee/backend@0.1.x interface"],
+    );
     // An added field changes what is exported, another signature what is imported.
-    let field = dummy("tee-backend", "        tee: string,", "        tee: string, motto: string,");
-    failing.add_bytes("added-field", &field, &["it does not fit the contract casemate:tee/backend@0.1", "describe"]);
-    let signature = dummy("tee-backend", "qemu-version: func()", "qemu-version: func(of: string)");
-    failing.add_bytes("other-signature", &signature, &["it does not fit the contract", "qemu-version"]);
+    let field = dummy(
+        "tee-backend",
+        "        tee: string,",
+        "        tee: string, motto: string,",
+    );
+    let parts = [
+        "it does not fit the contract casemate:tee/backend@0.1",
+        "expected record of 13 fields, found 14",
+    ];
+    failing.add_bytes("added-field", &field, &parts);
+    let signature = dummy(
+        "tee-backend",
+        "qemu-version: func()",
+        "qemu-version: func(of: string)",
+    );
+    failing.add_bytes(
+        "other-signature",
+        &signature,
+        &["it does not fit the contract", "qemu-version"],
+    );
 }
 
 fn add_what_does_not_describe_itself(failing: &mut Failing) {
     let traps = of_version("0.1.0");
-    failing.add_bytes("traps", &traps, &["its `describe` failed: it trapped: ", "unreachable"]);
+    failing.add_bytes(
+        "traps",
+        &traps,
+        &["its `describe` failed: it trapped: ", "unreachable"],
+    );
     // A later patch of the same contract is served: it comes as far as the one above.
-    failing.add_bytes("later-patch", &of_version("0.1.7"), &["its `describe` failed: it trapped: "]);
+    failing.add_bytes(
+        "later-patch",
+        &of_version("0.1.7"),
+        &["its `describe` failed: it trapped: "],
+    );
 }
 
 fn add_what_is_set_wrongly(failing: &mut Failing) {
@@ -205,22 +311,42 @@ fn add_what_is_set_wrongly(failing: &mut Failing) {
             backend.insert("settings".to_owned(), settings.into());
         }
     };
-    let unknown = &["setting in config: \"colour\" is no setting of this backend; it has ", "firmware"];
-    failing.add("unknown-setting", &component, set("colour", "red".into()), unknown);
+    let unknown = &[
+        "setting in config: \"colour\" is no setting of this backend; it has ",
+        "firmware",
+    ];
+    failing.add(
+        "unknown-setting",
+        &component,
+        set("colour", "red".into()),
+        unknown,
+    );
     let form = &["setting in config: \"firmware\" is \"floppy\"; wanted is one of auto, pflash"];
-    failing.add("wrong-form", &component, set("firmware", "floppy".into()), form);
+    failing.add(
+        "wrong-form",
+        &component,
+        set("firmware", "floppy".into()),
+        form,
+    );
     let list = toml::Value::Array(Vec::new());
     let shape = &["setting in config: \"firmware\" is \"[]\"; wanted is a string"];
     failing.add("wrong-shape", &component, set("firmware", list), shape);
 }
 
 async fn listed(daemon: &Daemon) -> Vec<v1::Backend> {
-    let answer = daemon.backends().await.list_backends(v1::ListBackendsRequest {}).await;
+    let answer = daemon
+        .backends()
+        .await
+        .list_backends(v1::ListBackendsRequest {})
+        .await;
     answer.expect("a list").into_inner().backends
 }
 
 fn spec(backend: &str) -> v1::VmSpec {
-    v1::VmSpec { backend: backend.to_owned(), ..v1::VmSpec::default() }
+    v1::VmSpec {
+        backend: backend.to_owned(),
+        ..v1::VmSpec::default()
+    }
 }
 
 #[tokio::test]
@@ -236,7 +362,10 @@ async fn what_does_not_load_says_why_and_stops_nobody() {
     let daemon = setup.start();
 
     let backends = listed(&daemon).await;
-    let names: Vec<&str> = backends.iter().map(|backend| backend.name.as_str()).collect();
+    let names: Vec<&str> = backends
+        .iter()
+        .map(|backend| backend.name.as_str())
+        .collect();
     let mut configured = vec!["plain-kvm"];
     configured.extend(expected.iter().map(|(name, _)| name.as_str()));
     assert_eq!(names, configured, "in the order of the config file");
@@ -245,8 +374,15 @@ async fn what_does_not_load_says_why_and_stops_nobody() {
     let mut wrong = Vec::new();
     for (backend, (name, parts)) in backends[1..].iter().zip(&expected) {
         assert_eq!(backend.status, "failed", "{name}");
-        assert!(!backend.error.contains(char::is_control), "{name}: {:?}", backend.error);
-        for part in parts.iter().filter(|part| !backend.error.contains(part.as_str())) {
+        assert!(
+            !backend.error.contains(char::is_control),
+            "{name}: {:?}",
+            backend.error
+        );
+        for part in parts
+            .iter()
+            .filter(|part| !backend.error.contains(part.as_str()))
+        {
             wrong.push(format!("{name}: wanted is {part:?}: {}", backend.error));
         }
         assert!(log.contains(&backend.error), "{name}: the log says it too");
@@ -255,16 +391,37 @@ async fn what_does_not_load_says_why_and_stops_nobody() {
 
     let (status, body) = daemon.get_http("/ready").await;
     assert_eq!(status, 200, "{body}");
-    let request = v1::PlanVmRequest { spec: Some(v1::VmSpec::default()) };
-    daemon.vms().await.plan_vm(request).await.expect("the default backend serves");
-    let refusal = daemon.create(spec("garbage")).await.expect_err("it is not in service");
+    let request = v1::PlanVmRequest {
+        spec: Some(v1::VmSpec::default()),
+    };
+    daemon
+        .vms()
+        .await
+        .plan_vm(request)
+        .await
+        .expect("the default backend serves");
+    let refusal = daemon
+        .create(spec("garbage"))
+        .await
+        .expect_err("it is not in service");
     assert_eq!(refusal.code(), Code::FailedPrecondition, "{refusal}");
     let part = "backend \"garbage\" is not in service: ";
     assert!(refusal.message().contains(part), "{refusal}");
-    assert!(refusal.message().contains("not a WebAssembly component"), "{refusal}");
-    let refusal = daemon.create(spec("nobody")).await.expect_err("nobody has that name");
+    assert!(
+        refusal.message().contains("not a WebAssembly component"),
+        "{refusal}"
+    );
+    let refusal = daemon
+        .create(spec("nobody"))
+        .await
+        .expect_err("nobody has that name");
     assert_eq!(refusal.code(), Code::InvalidArgument, "{refusal}");
-    assert!(refusal.message().contains("configured are plain-kvm, garbage, "), "{refusal}");
+    assert!(
+        refusal
+            .message()
+            .contains("configured are plain-kvm, garbage, "),
+        "{refusal}"
+    );
 }
 
 #[tokio::test]
@@ -275,7 +432,10 @@ async fn an_operator_may_load_what_is_not_pinned() {
     let backends = listed(&daemon).await;
     assert_eq!(backends[1].status, "in-service", "{}", backends[1].error);
     // The digest of what runs is shown, pinned or not.
-    assert_eq!(backends[1].sha256, artifacts::sha256(&artifacts::component("plain-kvm")));
+    assert_eq!(
+        backends[1].sha256,
+        artifacts::sha256(&artifacts::component("plain-kvm"))
+    );
 }
 
 #[tokio::test]
@@ -291,19 +451,44 @@ async fn a_default_that_does_not_load_makes_the_daemon_unready_and_is_named() {
     let body: serde_json::Value = serde_json::from_str(&body).expect("JSON");
     assert_eq!(body["status"], "fail");
     let checks = body["checks"].as_array().expect("a list");
-    let check = checks.iter().find(|check| check["id"] == "backend").expect("it is checked");
+    let check = checks
+        .iter()
+        .find(|check| check["id"] == "backend")
+        .expect("it is checked");
     assert_eq!(check["status"], "fail");
     let detail = check["detail"].as_str().expect("a text");
-    assert!(detail.contains(reason) && detail.contains("is text"), "{detail}");
-    assert_eq!(daemon.get_http("/health").await.0, 200, "the process itself is well");
+    assert!(
+        detail.contains(reason) && detail.contains("is text"),
+        "{detail}"
+    );
+    assert_eq!(
+        daemon.get_http("/health").await.0,
+        200,
+        "the process itself is well"
+    );
 
-    let refusal = daemon.create(v1::VmSpec::default()).await.expect_err("no default serves");
+    let refusal = daemon
+        .create(v1::VmSpec::default())
+        .await
+        .expect_err("no default serves");
     assert_eq!(refusal.code(), Code::FailedPrecondition, "{refusal}");
     assert!(refusal.message().contains(reason), "{refusal}");
-    assert!(refusal.message().contains("compile it to the binary format"), "{refusal}");
+    assert!(
+        refusal
+            .message()
+            .contains("compile it to the binary format"),
+        "{refusal}"
+    );
     // One that is named, and loads, is used all the same.
-    let request = v1::PlanVmRequest { spec: Some(spec("plain-kvm")) };
-    daemon.vms().await.plan_vm(request).await.expect("it serves");
+    let request = v1::PlanVmRequest {
+        spec: Some(spec("plain-kvm")),
+    };
+    daemon
+        .vms()
+        .await
+        .plan_vm(request)
+        .await
+        .expect("it serves");
 }
 
 #[test]
@@ -311,5 +496,8 @@ fn two_backends_of_one_name_are_an_error_of_the_config_file() {
     let mut failing = Failing::new();
     failing.add("plain-kvm", &artifacts::component("plain-kvm"), |_| {}, &[]);
     let log = failing.setup.try_start().expect_err("the name is taken");
-    assert!(log.contains("two backends are named \"plain-kvm\""), "{log}");
+    assert!(
+        log.contains("two backends are named \"plain-kvm\""),
+        "{log}"
+    );
 }

@@ -19,7 +19,10 @@ fn spec(name: &str, nonce: &str) -> v1::VmSpec {
 /// A field of /proc/PID/status, such as the four user ids.
 fn status_field(pid: u32, field: &str) -> String {
     let text = std::fs::read_to_string(format!("/proc/{pid}/status")).expect("the process runs");
-    let line = text.lines().find_map(|line| line.strip_prefix(field)).expect("the field is there");
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(field))
+        .expect("the field is there");
     line.trim_start_matches(':').trim().to_owned()
 }
 
@@ -35,23 +38,37 @@ async fn boots_two(mut setup: Setup, qemu: &Path) {
     for vm in [&one, &two] {
         assert_eq!(vm.state(), v1::VmState::Running);
         assert!(!vm.confidential);
-        assert_eq!((vm.backend.as_str(), vm.tee.as_str()), ("plain-kvm", "none"));
+        assert_eq!(
+            (vm.backend.as_str(), vm.tee.as_str()),
+            ("plain-kvm", "none")
+        );
     }
-    let (from_one, from_two) =
-        tokio::join!(agent_answer(&one.agent_address), agent_answer(&two.agent_address));
+    let (from_one, from_two) = tokio::join!(
+        agent_answer(&one.agent_address),
+        agent_answer(&two.agent_address)
+    );
     for (body, vm, own, other) in [
         (&from_one, &one, "nonce-of-one", "nonce-of-two"),
         (&from_two, &two, "nonce-of-two", "nonce-of-one"),
     ] {
         assert!(body.contains(&format!("NONCE={own}\n")), "{body}");
         assert!(!body.contains(other), "{body}");
-        assert!(body.contains(&format!("AGENT_CVM_ID={}\n", vm.id)), "{body}");
+        assert!(
+            body.contains(&format!("AGENT_CVM_ID={}\n", vm.id)),
+            "{body}"
+        );
         assert!(body.contains("uname: 6."), "{body}");
     }
     isolated(&daemon, &one, &two);
 
     let vms = daemon.list().await;
-    assert_eq!(vms.iter().map(|vm| vm.name.as_str()).collect::<Vec<_>>().len(), 2);
+    assert_eq!(
+        vms.iter()
+            .map(|vm| vm.name.as_str())
+            .collect::<Vec<_>>()
+            .len(),
+        2
+    );
     let console = console(&daemon, &one.id).await;
     assert!(console.contains("casemate-agent: ready"), "{console}");
 
@@ -81,16 +98,22 @@ fn isolated(daemon: &Daemon, one: &v1::Vm, two: &v1::Vm) {
             let environment = std::fs::read(format!("/proc/{}/environ", vm.pid)).expect("readable");
             // The daemon's own has it; the script around the backports' QEMU sets others.
             let environment = String::from_utf8_lossy(&environment).into_owned();
-            assert!(!environment.contains("CASEMATE_CANARY"), "QEMU's environment is cleared");
+            assert!(
+                !environment.contains("CASEMATE_CANARY"),
+                "QEMU's environment is cleared"
+            );
             all[0].parse().expect("a number")
         })
         .into();
     assert_ne!(uids[0], uids[1]);
     for (vm, uid) in [(one, uids[0]), (two, uids[1])] {
         let folder = daemon.state_dir.join("vms").join(&vm.id);
-        for (path, mode) in
-            [("", 0o700), ("env", 0o700), ("certs", 0o700), ("env/environment", 0o400)]
-        {
+        for (path, mode) in [
+            ("", 0o700),
+            ("env", 0o700),
+            ("certs", 0o700),
+            ("env/environment", 0o400),
+        ] {
             let metadata = std::fs::symlink_metadata(folder.join(path)).expect("it is there");
             assert_eq!(metadata.uid(), uid, "{path}");
             assert_eq!(metadata.permissions().mode() & 0o7777, mode, "{path}");
@@ -99,8 +122,17 @@ fn isolated(daemon: &Daemon, one: &v1::Vm, two: &v1::Vm) {
 }
 
 async fn console(daemon: &Daemon, id: &str) -> String {
-    let request = v1::GetConsoleRequest { id: id.to_owned(), tail_bytes: 4096 };
-    let mut stream = daemon.vms().await.get_console(request).await.expect("it streams").into_inner();
+    let request = v1::GetConsoleRequest {
+        id: id.to_owned(),
+        tail_bytes: 4096,
+    };
+    let mut stream = daemon
+        .vms()
+        .await
+        .get_console(request)
+        .await
+        .expect("it streams")
+        .into_inner();
     let mut bytes = Vec::new();
     while let Some(chunk) = stream.message().await.expect("a chunk") {
         bytes.extend(chunk.data);
@@ -116,7 +148,9 @@ async fn the_systems_qemu_boots_two_vms_at_once() {
 
 #[tokio::test]
 async fn the_backports_qemu_boots_two_vms_at_once() {
-    let Some(qemu) = artifacts::qemus().into_iter().nth(1) else { return };
+    let Some(qemu) = artifacts::qemus().into_iter().nth(1) else {
+        return;
+    };
     let setup = Setup::new();
     // The whole folder, since the program finds its libraries beside itself.
     let staged = setup.folder.path().join("qemu");
@@ -166,7 +200,8 @@ async fn a_vm_that_ends_by_itself_frees_its_slot() {
     let daemon = setup.start();
     let mut spec = spec("short", "n");
     // The kernel panics without its init, and `panic=-1` reboots, which ends QEMU.
-    spec.kernel_cmdline = Some("console=ttyS0 panic=-1 rdinit=/no-such-init root=/dev/null".to_owned());
+    spec.kernel_cmdline =
+        Some("console=ttyS0 panic=-1 rdinit=/no-such-init root=/dev/null".to_owned());
     let vm = daemon.create(spec).await.expect("it runs");
     let ended = casemate_integration::daemon::eventually(
         "the guest's end",
@@ -181,7 +216,10 @@ async fn a_vm_that_ends_by_itself_frees_its_slot() {
     assert_eq!(ended.agent_address, "");
     let console = console(&daemon, &vm.id).await;
     assert!(console.contains("Kernel panic"), "{console}");
-    let next = daemon.create(self::spec("next", "m")).await.expect("the slot is free");
+    let next = daemon
+        .create(self::spec("next", "m"))
+        .await
+        .expect("the slot is free");
     daemon.remove(&ended.id).await.expect("it can be removed");
     daemon.remove(&next.id).await.expect("it can be removed");
     leftovers::assert_nothing_left(&daemon.state_dir);

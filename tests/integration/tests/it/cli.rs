@@ -24,7 +24,11 @@ fn text(bytes: &[u8]) -> String {
 
 fn json_of(daemon: &Daemon, arguments: &[&str]) -> Value {
     let output = casemate(daemon, &[arguments, &["--format", "json"]].concat());
-    assert!(output.status.success(), "{arguments:?}: {}", text(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{arguments:?}: {}",
+        text(&output.stderr)
+    );
     serde_json::from_slice(&output.stdout).expect("JSON")
 }
 
@@ -34,18 +38,34 @@ fn the_life_of_a_vm_in_verbs() {
     let mut setup = Setup::new();
     setup.use_fake_qemu(&json!({}));
     let daemon = setup.start();
-    let created = json_of(&daemon, &["vm", "create", "--name", "first", "--env", "A=1"]);
+    let created = json_of(
+        &daemon,
+        &["vm", "create", "--name", "first", "--env", "A=1"],
+    );
     let id = created["id"].as_str().expect("an id").to_owned();
     assert_eq!(created["state"], "running");
     assert_eq!(created["confidential"], false);
 
     let list = casemate(&daemon, &["vm", "list"]);
     let table = text(&list.stdout);
-    assert!(table.contains("NAME") && table.contains("first") && table.contains("running"), "{table}");
-    assert_eq!(json_of(&daemon, &["vm", "list"]).as_array().map(Vec::len), Some(1));
-    assert_eq!(json_of(&daemon, &["vm", "show", "first"])["id"], id.as_str());
+    assert!(
+        table.contains("NAME") && table.contains("first") && table.contains("running"),
+        "{table}"
+    );
+    assert_eq!(
+        json_of(&daemon, &["vm", "list"]).as_array().map(Vec::len),
+        Some(1)
+    );
+    assert_eq!(
+        json_of(&daemon, &["vm", "show", "first"])["id"],
+        id.as_str()
+    );
     let logs = casemate(&daemon, &["vm", "logs", &id[..8]]);
-    assert!(text(&logs.stdout).contains("fake console"), "{}", text(&logs.stdout));
+    assert!(
+        text(&logs.stdout).contains("fake console"),
+        "{}",
+        text(&logs.stdout)
+    );
 
     let removed = casemate(&daemon, &["vm", "remove", &id]);
     assert!(removed.status.success(), "{}", text(&removed.stderr));
@@ -59,11 +79,22 @@ fn backends_are_listed_with_what_they_may_do() {
     setup.use_fake_qemu(&json!({}));
     let daemon = setup.start();
     let list = text(&casemate(&daemon, &["backend", "list"]).stdout);
-    assert!(list.contains("plain-kvm") && list.contains("in-service"), "{list}");
+    assert!(
+        list.contains("plain-kvm") && list.contains("in-service"),
+        "{list}"
+    );
     let shown = json_of(&daemon, &["backend", "show", "plain-kvm"]);
     assert_eq!(shown["tee"], "none");
-    assert!(shown["settings"].as_array().is_some_and(|s| s.iter().any(|s| s["key"] == "max-memory")));
-    assert!(shown["grants"].as_array().is_some_and(|g| g.iter().all(|g| g["granted"] == true)));
+    assert!(
+        shown["settings"]
+            .as_array()
+            .is_some_and(|s| s.iter().any(|s| s["key"] == "max-memory"))
+    );
+    assert!(
+        shown["grants"]
+            .as_array()
+            .is_some_and(|g| g.iter().all(|g| g["granted"] == true))
+    );
     let unknown = casemate(&daemon, &["backend", "show", "x"]);
     assert_eq!(unknown.status.code(), Some(3), "{}", text(&unknown.stderr));
 }
@@ -101,7 +132,8 @@ fn the_standalone_script_boots_the_guest() {
             break;
         }
         let ended = child.try_wait().expect("ours");
-        let errors = std::fs::read_to_string(daemon.folder.path().join("errors")).unwrap_or_default();
+        let errors =
+            std::fs::read_to_string(daemon.folder.path().join("errors")).unwrap_or_default();
         assert!(
             ended.is_none() && started.elapsed() < Duration::from_secs(120),
             "{seen}\n{errors}\n{}",
@@ -135,11 +167,24 @@ fn errors_have_an_exit_code_of_their_class() {
         (&["vm", "logs", "nothing"][..], 3, "nothing"),
     ] {
         let output = casemate(&daemon, arguments);
-        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {}", text(&output.stderr));
-        assert!(text(&output.stderr).contains(part), "{arguments:?}: {}", text(&output.stderr));
+        assert_eq!(
+            output.status.code(),
+            Some(code),
+            "{arguments:?}: {}",
+            text(&output.stderr)
+        );
+        assert!(
+            text(&output.stderr).contains(part),
+            "{arguments:?}: {}",
+            text(&output.stderr)
+        );
     }
     daemon.stop();
     let output = casemate(&daemon, &["vm", "list"]);
     assert_eq!(output.status.code(), Some(7));
-    assert!(text(&output.stderr).contains("casemated"), "{}", text(&output.stderr));
+    assert!(
+        text(&output.stderr).contains("casemated"),
+        "{}",
+        text(&output.stderr)
+    );
 }

@@ -6,7 +6,8 @@ use casemate_proto::v1;
 use serde_json::json;
 
 fn metric(text: &str, name: &str) -> Option<f64> {
-    text.lines().find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
+    text.lines()
+        .find_map(|line| line.strip_prefix(name)?.trim().parse().ok())
 }
 
 #[tokio::test]
@@ -19,7 +20,12 @@ async fn health_names_this_instance_for_as_long_as_its_state_lives() {
     let health: serde_json::Value = serde_json::from_str(&body).expect("JSON");
     assert_eq!(health["status"], "pass");
     assert_eq!(health["version"], env!("CARGO_PKG_VERSION"));
-    assert!(health["build_time"].as_str().is_some_and(|time| time.ends_with('Z')), "{body}");
+    assert!(
+        health["build_time"]
+            .as_str()
+            .is_some_and(|time| time.ends_with('Z')),
+        "{body}"
+    );
     assert!(health["description"].is_string());
     let kept = std::fs::read_to_string(daemon.state_dir.join("instance-id")).expect("it is kept");
     assert_eq!(health["instance_id"], kept.as_str());
@@ -52,19 +58,36 @@ async fn metrics_follow_what_happens() {
     let (_, before) = daemon.get_http("/metrics").await;
     assert_eq!(metric(&before, "casemate_vm_limit"), Some(1.0));
     assert_eq!(metric(&before, "casemate_vms{state=\"running\"}"), None);
-    let version = format!("casemate_build_info{{version=\"{}\"}}", env!("CARGO_PKG_VERSION"));
+    let version = format!(
+        "casemate_build_info{{version=\"{}\"}}",
+        env!("CARGO_PKG_VERSION")
+    );
     assert_eq!(metric(&before, &version), Some(1.0));
 
     let vm = daemon.create(v1::VmSpec::default()).await.expect("it runs");
-    daemon.create(v1::VmSpec::default()).await.expect_err("the limit is 1");
-    let bad = v1::VmSpec { machine: "pdp11".to_owned(), ..v1::VmSpec::default() };
-    daemon.vms().await.plan_vm(v1::PlanVmRequest { spec: Some(bad) }).await.expect_err("no machine");
+    daemon
+        .create(v1::VmSpec::default())
+        .await
+        .expect_err("the limit is 1");
+    let bad = v1::VmSpec {
+        machine: "pdp11".to_owned(),
+        ..v1::VmSpec::default()
+    };
+    daemon
+        .vms()
+        .await
+        .plan_vm(v1::PlanVmRequest { spec: Some(bad) })
+        .await
+        .expect_err("no machine");
     let (_, after) = daemon.get_http("/metrics").await;
     for (name, value) in [
         ("casemate_vms{state=\"running\"}", 1.0),
         ("casemate_create_seconds_count{outcome=\"running\"}", 1.0),
         ("casemate_create_seconds_count{outcome=\"exhausted\"}", 1.0),
-        ("casemate_backend_call_seconds_count{backend=\"plain-kvm\"}", 1.0),
+        (
+            "casemate_backend_call_seconds_count{backend=\"plain-kvm\"}",
+            1.0,
+        ),
     ] {
         assert_eq!(metric(&after, name), Some(value), "{name} in\n{after}");
     }

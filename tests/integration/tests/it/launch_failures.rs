@@ -20,10 +20,17 @@ fn fake(script: &serde_json::Value) -> Daemon {
 #[tokio::test]
 async fn a_qemu_that_dies_at_any_stage_is_reported_with_its_last_words() {
     for stage in ["start", "greeting", "capabilities", "hostfwd", "cont"] {
-        let daemon = fake(&json!({"die_at": stage, "exit_code": 3, "stderr": "qemu: no luck today\u{1b}[2J\n"}));
+        let daemon = fake(
+            &json!({"die_at": stage, "exit_code": 3, "stderr": "qemu: no luck today\u{1b}[2J\n"}),
+        );
         let status = daemon.create(v1::VmSpec::default()).await.expect_err(stage);
         assert_eq!(status.code(), Code::Aborted, "{stage}: {status}");
-        for part in ["QEMU ended while", "exit code 3", "no luck today", "remedy: "] {
+        for part in [
+            "QEMU ended while",
+            "exit code 3",
+            "no luck today",
+            "remedy: ",
+        ] {
             assert!(status.message().contains(part), "{stage}: {status}");
         }
         assert!(!status.message().contains('\u{1b}'), "{stage}");
@@ -38,7 +45,10 @@ async fn a_qemu_that_hangs_is_given_up_and_killed() {
         let daemon = fake(&json!({"hang_at": stage, "ignore": ["sigterm"]}));
         let status = daemon.create(v1::VmSpec::default()).await.expect_err(stage);
         assert_eq!(status.code(), Code::Aborted, "{stage}: {status}");
-        assert!(status.message().contains("did not answer"), "{stage}: {status}");
+        assert!(
+            status.message().contains("did not answer"),
+            "{stage}: {status}"
+        );
         leftovers::assert_nothing_left(&daemon.state_dir);
     }
 }
@@ -46,7 +56,10 @@ async fn a_qemu_that_hangs_is_given_up_and_killed() {
 #[tokio::test]
 async fn an_end_after_the_launch_is_noticed_at_once() {
     let daemon = fake(&json!({"die_at": "running", "exit_code": 7, "delay_ms": {"running": 300}}));
-    let vm = daemon.create(v1::VmSpec::default()).await.expect("it ran for a moment");
+    let vm = daemon
+        .create(v1::VmSpec::default())
+        .await
+        .expect("it ran for a moment");
     let vm = eventually("its end", Duration::from_secs(5), || async {
         let vm = daemon.get(&vm.id).await.expect("it is listed");
         (vm.state() == v1::VmState::Exited).then_some(vm)
@@ -54,7 +67,10 @@ async fn an_end_after_the_launch_is_noticed_at_once() {
     .await;
     assert!(vm.detail.contains("exit code 7"), "{}", vm.detail);
     assert_eq!(vm.pid, 0);
-    assert_eq!(leftovers::processes_naming(&daemon.state_dir), Vec::<String>::new());
+    assert_eq!(
+        leftovers::processes_naming(&daemon.state_dir),
+        Vec::<String>::new()
+    );
 }
 
 /// The ladder: a guest that ignores the power button, and a QEMU that ignores `quit` and SIGTERM.
@@ -81,8 +97,14 @@ async fn a_qemu_that_ignores_everything_is_removed_all_the_same() {
 #[tokio::test]
 async fn a_ttl_removes_the_vm_and_a_bad_one_starts_nothing() {
     let daemon = fake(&json!({}));
-    let ttl = prost_types::Duration { seconds: 1, nanos: 0 };
-    let spec = v1::VmSpec { ttl: Some(ttl), ..v1::VmSpec::default() };
+    let ttl = prost_types::Duration {
+        seconds: 1,
+        nanos: 0,
+    };
+    let spec = v1::VmSpec {
+        ttl: Some(ttl),
+        ..v1::VmSpec::default()
+    };
     let vm = daemon.create(spec).await.expect("it runs");
     assert!(!vm.expires_at.is_empty());
     eventually("its removal", Duration::from_secs(20), || async {
@@ -90,8 +112,14 @@ async fn a_ttl_removes_the_vm_and_a_bad_one_starts_nothing() {
     })
     .await;
     leftovers::assert_nothing_left(&daemon.state_dir);
-    let ttl = prost_types::Duration { seconds: -1, nanos: 0 };
-    let spec = v1::VmSpec { ttl: Some(ttl), ..v1::VmSpec::default() };
+    let ttl = prost_types::Duration {
+        seconds: -1,
+        nanos: 0,
+    };
+    let spec = v1::VmSpec {
+        ttl: Some(ttl),
+        ..v1::VmSpec::default()
+    };
     let status = daemon.create(spec).await.expect_err("a TTL lies ahead");
     assert_eq!(status.code(), Code::InvalidArgument);
     assert_eq!(Setup::fake_starts(daemon.folder.path()).len(), 1);
@@ -101,7 +129,11 @@ async fn a_ttl_removes_the_vm_and_a_bad_one_starts_nothing() {
 async fn a_caller_that_leaves_before_the_answer_gets_no_vm() {
     let daemon = fake(&json!({"delay_ms": {"cont": 1500}}));
     let create = daemon.create(v1::VmSpec::default());
-    assert!(tokio::time::timeout(Duration::from_millis(700), create).await.is_err());
+    assert!(
+        tokio::time::timeout(Duration::from_millis(700), create)
+            .await
+            .is_err()
+    );
     assert_eq!(daemon.list().await.len(), 1);
     eventually("the unwinding", Duration::from_secs(20), || async {
         daemon.list().await.is_empty().then_some(())
@@ -118,20 +150,36 @@ async fn refusals_say_what_is_at_fault_and_start_nothing() {
     let cases: &[(&str, Change, Request, Code, &[&str])] = &[
         (
             "no QEMU",
-            |s| { s.set("qemu.binary", "no-such-qemu"); },
+            |s| {
+                s.set("qemu.binary", "no-such-qemu");
+            },
             |_| {},
             Code::FailedPrecondition,
             &["there is no QEMU \"no-such-qemu\"", "install QEMU"],
         ),
         (
             "missing kernel",
-            |s| { s.set("vm.kernel", "/no/such/kernel"); },
+            |s| {
+                s.set("vm.kernel", "/no/such/kernel");
+            },
             |_| {},
             Code::FailedPrecondition,
             &["the kernel file \"/no/such/kernel\"", "vm.kernel"],
         ),
-        ("unknown backend", |_| {}, |r| r.backend = "x".to_owned(), Code::InvalidArgument, &["\"x\"", "plain-kvm"]),
-        ("unknown machine", |_| {}, |r| r.machine = "pdp11".to_owned(), Code::InvalidArgument, &["pdp11"]),
+        (
+            "unknown backend",
+            |_| {},
+            |r| r.backend = "x".to_owned(),
+            Code::InvalidArgument,
+            &["\"x\"", "plain-kvm"],
+        ),
+        (
+            "unknown machine",
+            |_| {},
+            |r| r.machine = "pdp11".to_owned(),
+            Code::InvalidArgument,
+            &["pdp11"],
+        ),
         (
             "unknown setting",
             |_| {},
@@ -149,7 +197,12 @@ async fn refusals_say_what_is_at_fault_and_start_nothing() {
         (
             "newline",
             |_| {},
-            |r| drop(r.environment.insert("A".to_owned(), "x\nB=canary".to_owned())),
+            |r| {
+                drop(
+                    r.environment
+                        .insert("A".to_owned(), "x\nB=canary".to_owned()),
+                )
+            },
             Code::InvalidArgument,
             &["the value of A holds a line break"],
         ),
@@ -171,11 +224,25 @@ async fn refusals_say_what_is_at_fault_and_start_nothing() {
         let status = daemon.create(spec).await.expect_err(case);
         assert_eq!(status.code(), *code, "{case}: {status}");
         for part in *parts {
-            assert!(status.message().contains(part), "{case}: {}", status.message());
+            assert!(
+                status.message().contains(part),
+                "{case}: {}",
+                status.message()
+            );
         }
-        assert!(status.message().contains("remedy: "), "{case}: {}", status.message());
-        assert!(!status.message().contains("canary") && !daemon.log().contains("canary"), "{case}");
-        assert!(Setup::fake_starts(daemon.folder.path()).is_empty(), "{case}");
+        assert!(
+            status.message().contains("remedy: "),
+            "{case}: {}",
+            status.message()
+        );
+        assert!(
+            !status.message().contains("canary") && !daemon.log().contains("canary"),
+            "{case}"
+        );
+        assert!(
+            Setup::fake_starts(daemon.folder.path()).is_empty(),
+            "{case}"
+        );
         leftovers::assert_nothing_left(&daemon.state_dir);
     }
     let daemon = fake(&json!({}));
@@ -201,7 +268,10 @@ async fn after_a_crash_a_living_vm_is_lost_and_a_dead_one_is_cleared_away() {
     let config = std::fs::read_to_string(daemon.folder.path().join("casemate.toml"));
     let next = Setup {
         folder: tempfile::tempdir().expect("a folder"),
-        config: config.expect("the config is there").parse().expect("it parses"),
+        config: config
+            .expect("the config is there")
+            .parse()
+            .expect("it parses"),
     };
     // The state directory is the first daemon's, whose lock went with it.
     let state_dir = daemon.state_dir.clone();
@@ -213,24 +283,42 @@ async fn after_a_crash_a_living_vm_is_lost_and_a_dead_one_is_cleared_away() {
     let config = next.folder.path().join("casemate.toml");
     std::fs::write(&config, next.config.to_string()).expect("the config can be written");
     #[expect(clippy::disallowed_methods, reason = "the subject of the test")]
-    let mut child = std::process::Command::new(casemate_integration::artifacts::program("casemated"))
-        .arg("--config")
-        .arg(&config)
-        .stderr(std::process::Stdio::null())
-        .spawn()
-        .expect("it starts");
+    let mut child =
+        std::process::Command::new(casemate_integration::artifacts::program("casemated"))
+            .arg("--config")
+            .arg(&config)
+            .stderr(std::process::Stdio::null())
+            .spawn()
+            .expect("it starts");
     let endpoints = eventually("the second daemon", Duration::from_secs(60), || async {
         std::fs::read_to_string(state_dir.join("endpoints.json")).ok()
     })
     .await;
     let endpoints: serde_json::Value = serde_json::from_str(&endpoints).expect("JSON");
     let endpoint = format!("http://{}", endpoints["grpc"].as_str().expect("an address"));
-    let mut client = v1::vm_service_client::VmServiceClient::connect(endpoint).await.expect("it answers");
-    let vms = client.list_vms(v1::ListVmsRequest {}).await.expect("it lists").into_inner().vms;
+    let mut client = v1::vm_service_client::VmServiceClient::connect(endpoint)
+        .await
+        .expect("it answers");
+    let vms = client
+        .list_vms(v1::ListVmsRequest {})
+        .await
+        .expect("it lists")
+        .into_inner()
+        .vms;
     assert_eq!(vms.len(), 1, "{vms:?}");
-    assert_eq!((vms[0].id.as_str(), vms[0].state()), (alive.id.as_str(), v1::VmState::Lost));
-    let refused = client.remove_vm(v1::RemoveVmRequest { id: alive.id.clone() }).await;
-    assert_eq!(refused.expect_err("never touched").code(), Code::FailedPrecondition);
+    assert_eq!(
+        (vms[0].id.as_str(), vms[0].state()),
+        (alive.id.as_str(), v1::VmState::Lost)
+    );
+    let refused = client
+        .remove_vm(v1::RemoveVmRequest {
+            id: alive.id.clone(),
+        })
+        .await;
+    assert_eq!(
+        refused.expect_err("never touched").code(),
+        Code::FailedPrecondition
+    );
     assert!(std::path::Path::new(&format!("/proc/{}", alive.pid)).exists());
     rustix::process::kill_process(pid(&alive), rustix::process::Signal::KILL).expect("ours");
     child.kill().expect("ours");

@@ -39,7 +39,10 @@ async fn of_50_concurrent_creates_exactly_the_limit_runs() {
     assert_eq!(ports.len(), 3);
 
     daemon.remove(&running[0].id).await.expect("removal works");
-    daemon.create(v1::VmSpec::default()).await.expect("a slot is free again");
+    daemon
+        .create(v1::VmSpec::default())
+        .await
+        .expect("a slot is free again");
     for vm in daemon.list().await {
         daemon.remove(&vm.id).await.expect("removal works");
     }
@@ -66,6 +69,9 @@ async fn ports_of_the_range_are_used_once_and_busy_ones_are_passed_over() {
     };
     assert_eq!(exhausted.code(), Code::ResourceExhausted, "{exhausted}");
     assert!(exhausted.message().contains("no free port"), "{exhausted}");
-    assert!(!ports.is_empty() && !ports.contains(&format!("127.0.0.1:{first}")), "{ports:?}");
+    assert!(
+        !ports.is_empty() && !ports.contains(&format!("127.0.0.1:{first}")),
+        "{ports:?}"
+    );
     assert_eq!(daemon.list().await.len(), ports.len());
 }

@@ -18,13 +18,22 @@ fn packaged_path() -> PathBuf {
 fn check_config(path: &Path) -> Output {
     #[expect(clippy::disallowed_methods, reason = "the subject of the test")]
     let mut command = Command::new(artifacts::program("casemated"));
-    command.arg("--check-config").arg("--config").arg(path).output().expect("casemated starts")
+    command
+        .arg("--check-config")
+        .arg("--config")
+        .arg(path)
+        .output()
+        .expect("casemated starts")
 }
 
 #[test]
 fn the_packaged_config_passes_the_daemons_own_check() {
     let output = check_config(&packaged_path());
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     assert_eq!(output.stderr, b"");
 
     let folder = tempfile::tempdir().expect("a temporary folder");
@@ -38,7 +47,9 @@ fn the_packaged_config_passes_the_daemons_own_check() {
 
 /// In one order, because neither side promises any.
 fn sorted(mut permissions: Permissions) -> Permissions {
-    permissions.facts.sort_by(|a, b| (&a.fact, &a.pattern).cmp(&(&b.fact, &b.pattern)));
+    permissions
+        .facts
+        .sort_by(|a, b| (&a.fact, &a.pattern).cmp(&(&b.fact, &b.pattern)));
     permissions
 }
 
@@ -46,13 +57,25 @@ fn sorted(mut permissions: Permissions) -> Permissions {
 async fn its_grants_are_what_the_backend_announces_and_no_more() {
     let config = Config::load(&packaged_path()).expect("the packaged config is valid");
     let packaged = &config.backends[0];
-    assert_eq!(config.default_backend.as_deref(), Some(packaged.name.as_str()));
-    assert!(!packaged.allow_unpinned, "a package loads nothing that it does not know");
+    assert_eq!(
+        config.default_backend.as_deref(),
+        Some(packaged.name.as_str())
+    );
+    assert!(
+        !packaged.allow_unpinned,
+        "a package loads nothing that it does not know"
+    );
 
     let engine = BackendEngine::new(Limits::default()).expect("the engine starts");
     let path = artifacts::component(&packaged.name);
-    let built = BackendConfig { allow_unpinned: true, path, ..packaged.clone() };
-    let loaded = LoadedBackend::load(&engine, &built).await.expect("the component loads");
+    let built = BackendConfig {
+        allow_unpinned: true,
+        path,
+        ..packaged.clone()
+    };
+    let loaded = LoadedBackend::load(&engine, &built)
+        .await
+        .expect("the component loads");
     let announced = sorted(loaded.info().announced.clone());
     assert_eq!(sorted(packaged.grants.clone()), announced);
     assert_eq!(sorted(Permissions::clone(loaded.permissions())), announced);
@@ -62,14 +85,28 @@ async fn its_grants_are_what_the_backend_announces_and_no_more() {
 async fn the_daemon_shows_every_grant_as_given() {
     let daemon = Setup::new().start();
     let mut client = daemon.backends().await;
-    let listed = client.list_backends(v1::ListBackendsRequest {}).await.expect("a list");
-    let request = v1::GetBackendRequest { name: "plain-kvm".to_owned() };
-    let shown = client.get_backend(request).await.expect("it is configured").into_inner().backend;
+    let listed = client
+        .list_backends(v1::ListBackendsRequest {})
+        .await
+        .expect("a list");
+    let request = v1::GetBackendRequest {
+        name: "plain-kvm".to_owned(),
+    };
+    let shown = client
+        .get_backend(request)
+        .await
+        .expect("it is configured")
+        .into_inner()
+        .backend;
     for backend in listed.into_inner().backends.into_iter().chain(shown) {
         assert_eq!(backend.status, "in-service", "{}", backend.error);
         assert!(!backend.grants.is_empty());
         for grant in &backend.grants {
-            assert!(grant.granted, "{} {} is not granted", grant.kind, grant.what);
+            assert!(
+                grant.granted,
+                "{} {} is not granted",
+                grant.kind, grant.what
+            );
         }
     }
 }

@@ -55,10 +55,21 @@ async fn all_four_calls_of_an_unchanged_client() {
     for file in ["cert.pem", "key.pem", "ca.pem"] {
         assert!(certificates.contains(file), "{certificates}");
     }
-    let (_, cmdline) = get_http(socket, "/cmdline").await.expect("the agent answers");
-    assert!(cmdline.trim_end().ends_with("agent.aa_kbc_params=cc_kbc::http://127.0.0.1:8080"), "{cmdline}");
+    let (_, cmdline) = get_http(socket, "/cmdline")
+        .await
+        .expect("the agent answers");
+    assert!(
+        cmdline
+            .trim_end()
+            .ends_with("agent.aa_kbc_params=cc_kbc::http://127.0.0.1:8080"),
+        "{cmdline}"
+    );
 
-    let info = manager.cvm_info(client::CvmInfoReq { id: created.cvm_id.clone() }).await;
+    let info = manager
+        .cvm_info(client::CvmInfoReq {
+            id: created.cvm_id.clone(),
+        })
+        .await;
     let info = info.expect("it is there").into_inner();
     assert_eq!(info.id, created.cvm_id);
     assert_eq!(info.ovmf_version, "edk2-stable202408");
@@ -67,17 +78,35 @@ async fn all_four_calls_of_an_unchanged_client() {
     assert_eq!(info.cpu_type, "EPYC");
     assert_eq!(info.kernel_cmd, cmdline.trim_end());
 
-    let policy = client::AttestationPolicyReq { id: created.cvm_id.clone() };
-    let refused = manager.attestation_policy(policy).await.expect_err("nothing is measured");
+    let policy = client::AttestationPolicyReq {
+        id: created.cvm_id.clone(),
+    };
+    let refused = manager
+        .attestation_policy(policy)
+        .await
+        .expect_err("nothing is measured");
     assert_eq!(refused.code(), Code::FailedPrecondition);
     assert!(refused.message().contains("plain-kvm"), "{refused}");
 
-    let remove = client::RemoveReq { cvm_id: created.cvm_id.clone() };
-    manager.remove_vm(remove.clone()).await.expect("it is removed");
+    let remove = client::RemoveReq {
+        cvm_id: created.cvm_id.clone(),
+    };
+    manager
+        .remove_vm(remove.clone())
+        .await
+        .expect("it is removed");
     let unknown = [
         manager.remove_vm(remove).await.map(drop),
-        manager.cvm_info(client::CvmInfoReq { id: created.cvm_id.clone() }).await.map(drop),
-        manager.attestation_policy(client::AttestationPolicyReq { id: "x".to_owned() }).await.map(drop),
+        manager
+            .cvm_info(client::CvmInfoReq {
+                id: created.cvm_id.clone(),
+            })
+            .await
+            .map(drop),
+        manager
+            .attestation_policy(client::AttestationPolicyReq { id: "x".to_owned() })
+            .await
+            .map(drop),
     ];
     for answer in unknown {
         assert_eq!(answer.expect_err("it is gone").code(), Code::NotFound);
@@ -93,9 +122,18 @@ async fn bad_requests_have_their_code_and_start_nothing() {
     let daemon = Setup::new().start();
     let mut manager = daemon.predecessor().await;
     let requests = [
-        client::CreateReq { ttl: "soon".to_owned(), ..Default::default() },
-        client::CreateReq { aws_region: "a\nb".to_owned(), ..Default::default() },
-        client::CreateReq { aa_kbs_params: "a b".to_owned(), ..Default::default() },
+        client::CreateReq {
+            ttl: "soon".to_owned(),
+            ..Default::default()
+        },
+        client::CreateReq {
+            aws_region: "a\nb".to_owned(),
+            ..Default::default()
+        },
+        client::CreateReq {
+            aa_kbs_params: "a b".to_owned(),
+            ..Default::default()
+        },
     ];
     for request in requests {
         let refused = manager.create_vm(request).await.expect_err("it is bad");
@@ -115,9 +153,20 @@ async fn health_and_reflection_answer_on_loopback() {
 
     let daemon = Setup::new().start();
     let mut health = HealthClient::new(daemon.channel().await);
-    for service in ["", "manager.ManagerService", "casemate.v1.VmService", "casemate.v1.BackendService"] {
-        let request = tonic_health::pb::HealthCheckRequest { service: service.to_owned() };
-        let answer = health.check(request).await.expect("it is known").into_inner();
+    for service in [
+        "",
+        "manager.ManagerService",
+        "casemate.v1.VmService",
+        "casemate.v1.BackendService",
+    ] {
+        let request = tonic_health::pb::HealthCheckRequest {
+            service: service.to_owned(),
+        };
+        let answer = health
+            .check(request)
+            .await
+            .expect("it is known")
+            .into_inner();
         assert_eq!(answer.status, 1, "{service:?}");
     }
     let mut reflection = ServerReflectionClient::new(daemon.channel().await);
@@ -125,13 +174,27 @@ async fn health_and_reflection_answer_on_loopback() {
         host: String::new(),
         message_request: Some(MessageRequest::ListServices(String::new())),
     };
-    let answers = reflection.server_reflection_info(tokio_stream::iter([request])).await;
-    let answer = answers.expect("it streams").into_inner().message().await.expect("an answer");
+    let answers = reflection
+        .server_reflection_info(tokio_stream::iter([request]))
+        .await;
+    let answer = answers
+        .expect("it streams")
+        .into_inner()
+        .message()
+        .await
+        .expect("an answer");
     let Some(server_reflection_response::MessageResponse::ListServicesResponse(list)) =
         answer.and_then(|answer| answer.message_response)
     else {
         panic!("no list")
     };
-    let names: Vec<&str> = list.service.iter().map(|service| service.name.as_str()).collect();
-    assert!(names.contains(&"manager.ManagerService") && names.contains(&"casemate.v1.VmService"), "{names:?}");
+    let names: Vec<&str> = list
+        .service
+        .iter()
+        .map(|service| service.name.as_str())
+        .collect();
+    assert!(
+        names.contains(&"manager.ManagerService") && names.contains(&"casemate.v1.VmService"),
+        "{names:?}"
+    );
 }

@@ -23,12 +23,13 @@ use casemate_host::vm::shares::{CERTIFICATES_SHARE, ENVIRONMENT_SHARE};
 use casemate_integration::artifacts;
 use serde_json::{Value as Json, json};
 
-use crate::argv::bench::{Bench, PausedQemu, QMP_FD, host_devices};
+use crate::argv::bench::{Bench, PausedQemu, QMP_FD, QMP_SOCKET, host_devices};
 
 const KVM_FD: i32 = 4;
 const ID: &str = "6f9619ff-8b86-4011-b42d-00c04fc964ff";
 
 /// As the README has it, but for the shares' folders, which it leaves to the reader.
+#[rustfmt::skip]
 const PREDECESSOR: &[&str] = &[
     "-enable-kvm",
     "-machine", "q35",
@@ -67,6 +68,7 @@ const SHARE_ID: &str = "the share's tag is its id, one name instead of two";
 const SPELLED_OUT: &str = "`mapped` is QEMU's short form of the same model";
 
 /// Option, property, the predecessor's value, ours. `{…}` is filled in at run time.
+#[rustfmt::skip]
 const ROWS: &[(&str, &str, &str, Ours)] = &[
     ("-enable-kvm", "", "", Elsewhere("`-accel kvm`, which also takes the device's descriptor")),
     ("-machine", "type", "q35", Other("{q35}", "a version, so that a guest stays the same after an upgrade of QEMU")),
@@ -116,15 +118,18 @@ const ROWS: &[(&str, &str, &str, Ours)] = &[
 ];
 
 const NAMED: &str = "the VM's id is in every list of processes, and the guest can read it";
-const NOTHING_UNASKED: &str = "nothing that nobody asked for: no VGA, floppy, disc drive or host file";
+const NOTHING_UNASKED: &str =
+    "nothing that nobody asked for: no VGA, floppy, disc drive or host file";
 const MONITOR: &str = "QMP, which tells when the guest runs and when it ends";
 const CONSOLE: &str = "the guest's console is kept in a file of the VM's folder";
-const MEMORY: &str = "guest memory is an object of its own, which a confidential guest and helpers need";
+const MEMORY: &str =
+    "guest memory is an object of its own, which a confidential guest and helpers need";
 const CONFINED: &str = "a guest that breaks out of QEMU finds little to do";
 const READ_ONLY: &str = "the guest has no business in its own configuration";
 const DEVICE_FD: &str = "QEMU needs no right on /dev/kvm of its own (8.2 and newer)";
 
 /// What only we have: option, property, value, reason.
+#[rustfmt::skip]
 const EXTRAS: &[(&str, &str, &str, &str)] = &[
     ("-name", "guest", "{id}", NAMED),
     ("-uuid", "", "{id}", NAMED),
@@ -161,6 +166,7 @@ const EXTRAS: &[(&str, &str, &str, &str)] = &[
 ];
 
 /// What only we have where `-accel kvm` takes its device as a descriptor.
+#[rustfmt::skip]
 const EXTRAS_WITH_DEVICE_FD: &[(&str, &str, &str, &str)] = &[
     ("-add-fd", "fd", "4", DEVICE_FD),
     ("-add-fd", "set", "1", DEVICE_FD),
@@ -175,9 +181,15 @@ fn parse(arguments: &[String]) -> Properties {
     let mut options: Vec<(String, Vec<(String, String)>)> = Vec::new();
     let mut words = arguments.iter();
     while let Some(option) = words.next() {
-        let mut value = || words.next().unwrap_or_else(|| panic!("{option} has no value")).as_str();
+        let mut value = || {
+            words
+                .next()
+                .unwrap_or_else(|| panic!("{option} has no value"))
+                .as_str()
+        };
         let properties = match option.as_str() {
-            "-enable-kvm" | "-no-reboot" | "-nographic" | "-nodefaults" | "-no-user-config" | "-S" => {
+            "-enable-kvm" | "-no-reboot" | "-nographic" | "-nodefaults" | "-no-user-config"
+            | "-S" => {
                 vec![(String::new(), String::new())]
             }
             "-kernel" | "-append" | "-initrd" | "-monitor" | "-uuid" | "-display" | "-serial" => {
@@ -199,12 +211,17 @@ fn parse(arguments: &[String]) -> Properties {
         options.push((option.clone(), properties));
     }
     let get = |properties: &[(String, String)], wanted: &str| {
-        properties.iter().find(|(name, _)| name == wanted).map(|(_, value)| value.clone())
+        properties
+            .iter()
+            .find(|(name, _)| name == wanted)
+            .map(|(_, value)| value.clone())
     };
     // Both sides name a share by its tag only in the device.
     let tags: BTreeMap<String, String> = options
         .iter()
-        .filter_map(|(_, properties)| Some((get(properties, "fsdev")?, get(properties, "mount_tag")?)))
+        .filter_map(|(_, properties)| {
+            Some((get(properties, "fsdev")?, get(properties, "mount_tag")?))
+        })
         .collect();
     let mut parsed = Properties::new();
     for (option, properties) in options {
@@ -240,7 +257,10 @@ fn keyval(implied: &str, text: &str) -> Vec<(String, String)> {
 fn json_properties(text: &str) -> Vec<(String, String)> {
     let object: serde_json::Map<String, Json> = serde_json::from_str(text).expect("an object");
     let show = |value: &Json| value.as_str().map_or(value.to_string(), str::to_owned);
-    object.iter().map(|(name, value)| (name.clone(), show(value))).collect()
+    object
+        .iter()
+        .map(|(name, value)| (name.clone(), show(value)))
+        .collect()
 }
 
 fn predecessor() -> Vec<String> {
@@ -287,12 +307,24 @@ async fn ours(program: &Path, accelerator: Accelerator) -> Ready {
         initrd: Some(artifacts::initrd()),
         ..VmDefaults::default()
     };
-    let settings = bench.backend.settings_for(&BTreeMap::new()).expect("valid settings");
+    let settings = bench
+        .backend
+        .settings_for(&BTreeMap::new())
+        .expect("valid settings");
     let (files, settings) = files::open(&defaults, settings).expect("the files are there");
-    let built_in =
-        |name: &str| Some(Choice { value: name.to_owned(), origin: Origin::BuiltIn });
+    let built_in = |name: &str| {
+        Some(Choice {
+            value: name.to_owned(),
+            origin: Origin::BuiltIn,
+        })
+    };
     let request = LaunchRequest {
-        host: HostContext { architecture: "x86_64".to_owned(), accelerator, settings, files },
+        host: HostContext {
+            architecture: "x86_64".to_owned(),
+            accelerator,
+            settings,
+            files,
+        },
         vcpus: defaults.vcpus,
         memory_bytes: defaults.memory,
         boot: Boot::Kernel,
@@ -302,14 +334,23 @@ async fn ours(program: &Path, accelerator: Accelerator) -> Ready {
         devices: host_devices(Boot::Kernel),
     };
     let facts = Arc::new(WithKvm(bench.host_facts()));
-    let plan = bench.plan(&request, facts).await.expect("it can be planned").plan;
-    let checked = bench.check(&request, plan).await.expect("the plan is allowed");
+    let plan = bench
+        .plan(&request, facts)
+        .await
+        .expect("it can be planned")
+        .plan;
+    let checked = bench
+        .check(&request, plan)
+        .await
+        .expect("the plan is allowed");
 
     let inside = |name: &str| folder.path().join(name);
     for share in ["env", "certs"] {
         std::fs::create_dir(inside(share)).expect("a folder");
     }
-    let template = request.file_with_role("firmware-vars").expect("Debian's OVMF");
+    let template = request
+        .file_with_role("firmware-vars")
+        .expect("Debian's OVMF");
     std::fs::copy(&template.path, inside("vars.fd")).expect("a copy");
     let passed = files::pass(&request.host.files, |_| true, Credentials::Daemon);
     let passed = passed.expect("the files can be passed");
@@ -324,15 +365,28 @@ async fn ours(program: &Path, accelerator: Accelerator) -> Ready {
         console: text("console.log"),
     };
     let kvm_fd = (accelerator == Accelerator::Kvm && info.kvm_device).then_some(KVM_FD);
-    let form = Form::Managed { qmp_fd: QMP_FD, kvm_fd };
+    let form = Form::Managed {
+        qmp_fd: QMP_FD,
+        kvm_fd,
+    };
     let arguments = command::render(ID, &request, &checked, &resources, &form);
     let arguments = arguments.expect("it can be rendered");
-    Ready { folder, arguments, descriptors: passed.descriptors, resources, request, info }
+    Ready {
+        folder,
+        arguments,
+        descriptors: passed.descriptors,
+        resources,
+        request,
+        info,
+    }
 }
 
 impl Ready {
     fn path_in_qemu(&self, role: &str) -> String {
-        let file = self.request.file_with_role(role).expect("the file is there");
+        let file = self
+            .request
+            .file_with_role(role)
+            .expect("the file is there");
         self.resources.files[&file.id].clone()
     }
 
@@ -343,7 +397,11 @@ impl Ready {
             "{code}" => self.path_in_qemu("firmware-code"),
             "{kernel}" => self.path_in_qemu("kernel"),
             "{initrd}" => self.path_in_qemu("initrd"),
-            "{vars}" => self.resources.firmware_vars.clone().expect("pflash has variables"),
+            "{vars}" => self
+                .resources
+                .firmware_vars
+                .clone()
+                .expect("pflash has variables"),
             "{certs}" => self.resources.shares[CERTIFICATES_SHARE].clone(),
             "{env}" => self.resources.shares[ENVIRONMENT_SHARE].clone(),
             "{console}" => self.resources.console.clone(),
@@ -362,7 +420,11 @@ async fn every_property_of_the_predecessors_command_is_ours_or_has_its_reason() 
         let at = |option: &str, property: &str| (option.to_owned(), property.to_owned());
         for (option, property, value, row) in ROWS {
             let key = at(option, property);
-            assert_eq!(theirs.remove(&key).as_deref(), Some(*value), "{option} {property}");
+            assert_eq!(
+                theirs.remove(&key).as_deref(),
+                Some(*value),
+                "{option} {property}"
+            );
             let (wanted, reason) = match *row {
                 Same => (Some((*value).to_owned()), "the same"),
                 Other(value, reason) => (Some(ready.fill(value)), reason),
@@ -373,11 +435,19 @@ async fn every_property_of_the_predecessors_command_is_ours_or_has_its_reason() 
         }
         assert_eq!(theirs, Properties::new(), "these are in no row");
 
-        let with_device = if ready.info.kvm_device { EXTRAS_WITH_DEVICE_FD } else { &[] };
+        let with_device = if ready.info.kvm_device {
+            EXTRAS_WITH_DEVICE_FD
+        } else {
+            &[]
+        };
         for (option, property, value, reason) in EXTRAS.iter().chain(with_device) {
             assert!(!reason.is_empty());
             let found = left.remove(&at(option, property));
-            assert_eq!(found, Some(ready.fill(value)), "{option} {property}: {reason}");
+            assert_eq!(
+                found,
+                Some(ready.fill(value)),
+                "{option} {property}: {reason}"
+            );
         }
         assert_eq!(left, Properties::new(), "these have no reason");
     }
@@ -404,7 +474,10 @@ struct Machine {
 
 /// Which properties of a device are compared.
 const COMPARED: [(&str, &[&str]); 2] = [
-    ("virtio-net-pci", &["disable-legacy", "iommu_platform", "romfile", "netdev"]),
+    (
+        "virtio-net-pci",
+        &["disable-legacy", "iommu_platform", "romfile", "netdev"],
+    ),
     ("virtio-9p-pci", &["mount_tag"]),
 ];
 
@@ -415,7 +488,9 @@ async fn examine(qemu: &mut PausedQemu) -> anyhow::Result<Machine> {
     let block = qemu.ask("query-block", json!({})).await?;
     for chip in ["pflash0", "pflash1"] {
         let devices = block.as_array().into_iter().flatten();
-        let inserted = devices.filter(|device| device["device"] == chip).map(|device| &device["inserted"]);
+        let inserted = devices
+            .filter(|device| device["device"] == chip)
+            .map(|device| &device["inserted"]);
         for chip in inserted {
             let virtual_size = chip["image"]["virtual-size"].clone();
             flash.push((chip["drv"].clone(), chip["ro"].clone(), virtual_size));
@@ -426,7 +501,9 @@ async fn examine(qemu: &mut PausedQemu) -> anyhow::Result<Machine> {
         let children = qemu.ask("qom-list", json!({"path": parent})).await?;
         for child in children.as_array().into_iter().flatten() {
             let kind = child["type"].as_str().unwrap_or_default();
-            let Some(kind) = kind.strip_prefix("child<").and_then(|rest| rest.strip_suffix('>'))
+            let Some(kind) = kind
+                .strip_prefix("child<")
+                .and_then(|rest| rest.strip_suffix('>'))
             else {
                 continue;
             };
@@ -444,7 +521,10 @@ async fn examine(qemu: &mut PausedQemu) -> anyhow::Result<Machine> {
     // A descriptor's path leads to the file behind it.
     let pid = qemu.process.identity().pid;
     let file = |path: Json| {
-        let path = path.as_str().unwrap_or_default().replace("/self/", &format!("/{pid}/"));
+        let path = path
+            .as_str()
+            .unwrap_or_default()
+            .replace("/self/", &format!("/{pid}/"));
         std::fs::canonicalize(path)
     };
     let listing = qemu.human("info usernet").await?;
@@ -476,8 +556,14 @@ fn startable(folder: &Path) -> Vec<String> {
         ("tcp::7020-", "tcp::0-".to_owned()),
         ("img/OVMF_VARS.fd", vars.display().to_string()),
         ("img/bzImage", artifacts::kernel().display().to_string()),
-        ("img/rootfs.cpio.gz", artifacts::initrd().display().to_string()),
-        ("path=certs", format!("path={}", folder.join("certs").display())),
+        (
+            "img/rootfs.cpio.gz",
+            artifacts::initrd().display().to_string(),
+        ),
+        (
+            "path=certs",
+            format!("path={}", folder.join("certs").display()),
+        ),
         ("path=env", format!("path={}", folder.join("env").display())),
     ];
     let mut arguments = Vec::new();
@@ -485,13 +571,20 @@ fn startable(folder: &Path) -> Vec<String> {
         match word.as_str() {
             "-enable-kvm" => arguments.extend(["-accel".to_owned(), "tcg".to_owned()]),
             _ => {
-                let replaced = replace.iter().fold(word, |word, (from, to)| word.replace(from, to));
+                let replaced = replace
+                    .iter()
+                    .fold(word, |word, (from, to)| word.replace(from, to));
                 arguments.push(replaced);
             }
         }
     }
-    let socket = format!("socket,id=test,fd={QMP_FD},server=on,wait=off");
-    for word in ["-S", "-chardev", &socket, "-mon", "chardev=test,mode=control"] {
+    for word in [
+        "-S",
+        "-chardev",
+        QMP_SOCKET,
+        "-mon",
+        "chardev=test,mode=control",
+    ] {
         arguments.push(word.to_owned());
     }
     arguments
@@ -515,7 +608,9 @@ async fn qemu_builds_the_same_machine_from_both_commands() {
 
         let path = &ready.info.path;
         let theirs = startable(ready.folder.path());
-        let mut qemu = PausedQemu::start(path, &theirs, Vec::new()).await.expect("it is accepted");
+        let mut qemu = PausedQemu::start(path, &theirs, Vec::new())
+            .await
+            .expect("it is accepted");
         let their_machine = examine(&mut qemu).await.expect("it can be examined");
         qemu.quit().await.expect("it ends");
 

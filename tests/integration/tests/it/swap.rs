@@ -30,10 +30,17 @@ async fn config_alone_puts_an_unheard_of_tee_into_service_and_boots_it() {
     assert!(vm.machine.starts_with("pc-i440fx-"), "{}", vm.machine);
     // A name is no protection: only a guard is.
     assert!(!vm.confidential);
-    assert!(agent_answer(&vm.agent_address).await.contains("NONCE=umbra-nonce"));
+    assert!(
+        agent_answer(&vm.agent_address)
+            .await
+            .contains("NONCE=umbra-nonce")
+    );
 
     let plain = daemon
-        .create(v1::VmSpec { backend: "plain-kvm".to_owned(), ..v1::VmSpec::default() })
+        .create(v1::VmSpec {
+            backend: "plain-kvm".to_owned(),
+            ..v1::VmSpec::default()
+        })
         .await
         .expect("the other backend serves beside it");
     assert!(plain.machine.starts_with("pc-q35-"), "{}", plain.machine);

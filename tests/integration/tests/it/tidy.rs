@@ -28,7 +28,9 @@ pub(crate) fn sources(folder: &Path) -> Vec<(PathBuf, String)> {
 /// Code without comments, documentation and tests.
 fn code(text: &str) -> String {
     let before_tests = text.split("#[cfg(test)]").next().unwrap_or(text);
-    let lines = before_tests.lines().map(|line| line.split("//").next().unwrap_or(line));
+    let lines = before_tests
+        .lines()
+        .map(|line| line.split("//").next().unwrap_or(line));
     lines.collect::<Vec<_>>().join("\n")
 }
 
@@ -45,7 +47,10 @@ fn only_the_owner_of_a_thing_names_it() {
         (&["tonic::", "axum::", "casemate_proto"], &["api"]),
         (&["wasmtime::"], &["backend"]),
         (&["process::Command", "Command::new"], &["qemu"]),
-        (&["\"/sys", "\"/dev/kvm", "__cpuid", "asm!"], &["probe", "vm", "backend"]),
+        (
+            &["\"/sys", "\"/dev/kvm", "__cpuid", "asm!"],
+            &["probe", "vm", "backend"],
+        ),
         (&["std::env::var", "env::vars"], &["config"]),
     ];
     let root = workspace().join("host/src");
@@ -53,7 +58,11 @@ fn only_the_owner_of_a_thing_names_it() {
         let (module, code) = (module(&path, &root), code(&text));
         for (names, owners) in rules {
             for name in names.iter().filter(|name| code.contains(**name)) {
-                assert!(owners.contains(&module.as_str()), "{} names {name}", path.display());
+                assert!(
+                    owners.contains(&module.as_str()),
+                    "{} names {name}",
+                    path.display()
+                );
             }
         }
     }
@@ -66,9 +75,16 @@ fn siblings_do_not_import_each_other() {
     for (path, text) in sources(&root) {
         let module = module(&path, &root);
         let code = code(&text);
-        let imports = |other: &str| code.contains(&format!("crate::{other}::")) || code.contains(&format!("crate::{other};"));
+        let imports = |other: &str| {
+            code.contains(&format!("crate::{other}::"))
+                || code.contains(&format!("crate::{other};"))
+        };
         if siblings.contains(&module.as_str()) {
-            for other in siblings.iter().chain(&["vm", "api", "app", "store"]).filter(|other| **other != module) {
+            for other in siblings
+                .iter()
+                .chain(&["vm", "api", "app", "store"])
+                .filter(|other| **other != module)
+            {
                 assert!(!imports(other), "{} imports {other}", path.display());
             }
         }
@@ -93,11 +109,22 @@ fn the_host_knows_no_tee() {
 
 #[test]
 fn files_are_short_and_begin_with_what_they_are() {
-    for folder in ["host/src", "cli/src", "plugins", "proto/src", "tests", "xtask/src"] {
+    for folder in [
+        "host/src",
+        "cli/src",
+        "plugins",
+        "proto/src",
+        "tests",
+        "xtask/src",
+    ] {
         for (path, text) in sources(&workspace().join(folder)) {
             let lines = text.lines().count();
             assert!(lines <= 800, "{} has {lines} lines", path.display());
-            assert!(text.starts_with("//!"), "{} does not say what it is", path.display());
+            assert!(
+                text.starts_with("//!"),
+                "{} does not say what it is",
+                path.display()
+            );
         }
     }
 }

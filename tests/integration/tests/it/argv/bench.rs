@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, bail, ensure};
 use casemate_host::backend::settings::SettingValue;
-use casemate_host::backend::{BackendConfig, BackendEngine, CallError, Limits, LoadedBackend, PlanOutcome};
+use casemate_host::backend::{
+    BackendConfig, BackendEngine, CallError, Limits, LoadedBackend, PlanOutcome,
+};
 use casemate_host::qemu::check::{CheckedPlan, Knowledge, check};
 use casemate_host::qemu::process::{Credentials, Exit, QemuProcess};
 use casemate_host::qemu::qmp::{Qmp, QmpError};
@@ -26,6 +28,8 @@ use serde_json::{Value as Json, json};
 
 /// Number of the listening QMP socket in QEMU, as the daemon chooses it.
 pub(crate) const QMP_FD: i32 = 3;
+/// A QMP of the test's own, for a command line that has none on `QMP_FD`; its id is `test`.
+pub(crate) const QMP_SOCKET: &str = "socket,id=test,fd=3,server=on,wait=off";
 /// A start, an answer or an end of a QEMU on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -46,18 +50,27 @@ impl Bench {
         table.insert("settings".to_owned(), settings.into());
         let config: BackendConfig = entry.try_into().expect("the packaged entry is valid");
         let engine = BackendEngine::new(Limits::default()).expect("the engine starts");
-        let backend = LoadedBackend::load(&engine, &config).await.expect("it loads");
+        let backend = LoadedBackend::load(&engine, &config)
+            .await
+            .expect("it loads");
         let qemu = Arc::new(Qemu::new(qemu.to_owned(), Credentials::Daemon));
         Self { backend, qemu }
     }
 
     /// Settings of a request: built-in, operator's and its own, as the daemon passes them.
     pub(crate) fn settings(&self, request: &BTreeMap<String, String>) -> Vec<Setting> {
-        let merged = self.backend.settings_for(request).expect("the settings are valid");
+        let merged = self
+            .backend
+            .settings_for(request)
+            .expect("the settings are valid");
         merged
             .into_iter()
             .map(|(input, origin)| match input.value {
-                SettingValue::Plain(value) => Setting { key: input.key, value, origin },
+                SettingValue::Plain(value) => Setting {
+                    key: input.key,
+                    value,
+                    origin,
+                },
                 SettingValue::File(path) => panic!("plain-kvm has no file setting: {path:?}"),
             })
             .collect()
@@ -94,20 +107,26 @@ impl Bench {
 /// The devices that the host gives to every VM.
 pub(crate) fn host_devices(boot: Boot) -> Vec<HostDevice> {
     let network = NetworkConfig::default();
-    let properties = network.properties.into_iter().map(|(path, value)| Property {
-        path,
-        value: match value {
-            toml::Value::String(text) => Value::Text(text),
-            toml::Value::Boolean(flag) => Value::Boolean(flag),
-            other => panic!("a default of another kind: {other}"),
-        },
-    });
+    let properties = network
+        .properties
+        .into_iter()
+        .map(|(path, value)| Property {
+            path,
+            value: match value {
+                toml::Value::String(text) => Value::Text(text),
+                toml::Value::Boolean(flag) => Value::Boolean(flag),
+                other => panic!("a default of another kind: {other}"),
+            },
+        });
     let device = |kind: &str, id: &str| HostDevice {
         kind: kind.to_owned(),
         id: id.to_owned(),
         properties: Vec::new(),
     };
-    let net = HostDevice { properties: properties.collect(), ..device("net", &network.id) };
+    let net = HostDevice {
+        properties: properties.collect(),
+        ..device("net", &network.id)
+    };
     let mut devices = vec![
         net,
         device("share-9p", ENVIRONMENT_SHARE),
@@ -162,12 +181,15 @@ impl PausedQemu {
     }
 
     pub(crate) async fn get(&mut self, path: &str, property: &str) -> anyhow::Result<Json> {
-        self.ask("qom-get", json!({"path": path, "property": property})).await
+        self.ask("qom-get", json!({"path": path, "property": property}))
+            .await
     }
 
     /// A command of the human monitor.
     pub(crate) async fn human(&mut self, line: &str) -> anyhow::Result<String> {
-        let answer = self.ask("human-monitor-command", json!({"command-line": line})).await?;
+        let answer = self
+            .ask("human-monitor-command", json!({"command-line": line}))
+            .await?;
         Ok(answer.as_str().unwrap_or_default().to_owned())
     }
 
@@ -178,7 +200,11 @@ impl PausedQemu {
             Err(error) => return Err(error.into()),
         }
         let exit = tokio::time::timeout(PATIENCE, self.process.wait()).await?;
-        ensure!(exit == Exit::Code(0), "{exit}: {}", self.process.last_words().await);
+        ensure!(
+            exit == Exit::Code(0),
+            "{exit}: {}",
+            self.process.last_words().await
+        );
         Ok(())
     }
 }

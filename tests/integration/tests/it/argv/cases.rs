@@ -66,33 +66,52 @@ const MACHINES: [Option<&str>; 6] = [
     Some("pc-q35-6.0"),
 ];
 
+/// Each is in QEMU 7.2 and in 10.0.
 const CPUS: [Option<&str>; 7] = [
     None,
     Some("EPYC"),
     Some("max"),
     Some("qemu64"),
     Some("Skylake-Server"),
-    Some("EPYC-v4"),
+    Some("EPYC-v3"),
     Some("Broadwell-noTSX"),
 ];
 
 /// Count, and `maxcpus` where somebody sets it.
-const VCPUS: [(u32, Option<u32>); 5] =
-    [(1, None), (2, Some(2)), (4, Some(8)), (8, Some(240)), (3, Some(7))];
+const VCPUS: [(u32, Option<u32>); 5] = [
+    (1, None),
+    (2, Some(2)),
+    (4, Some(8)),
+    (8, Some(240)),
+    (3, Some(7)),
+];
 
 /// `maxcpus` where nobody sets it.
 const DEFAULT_MAX_CPUS: u32 = 64;
 
-const MEMORY: [u64; 7] =
-    [64 * MIB, 128 * MIB, 256 * MIB, GIB, 2 * GIB, 3 * GIB + 513 * MIB, 4 * GIB];
+const MEMORY: [u64; 7] = [
+    64 * MIB,
+    128 * MIB,
+    256 * MIB,
+    GIB,
+    2 * GIB,
+    3 * GIB + 513 * MIB,
+    4 * GIB,
+];
 
 /// What a request says about growth.
 #[derive(Clone, Copy, Debug)]
 enum Growth {
     /// Five slots and 30 GiB.
     Default,
-    To { slots: u64, most: u64 },
-    By { slots: u64, more: u64 },
+    To {
+        slots: u64,
+        most: u64,
+    },
+    By {
+        slots: u64,
+        more: u64,
+    },
     NoSlots,
     /// No room to grow, which QEMU would refuse together with slots.
     NoRoom,
@@ -100,11 +119,20 @@ enum Growth {
 
 const GROWTHS: [Growth; 6] = [
     Growth::Default,
-    Growth::To { slots: 5, most: 10 * GIB },
-    Growth::By { slots: 1, more: MIB },
+    Growth::To {
+        slots: 5,
+        most: 10 * GIB,
+    },
+    Growth::By {
+        slots: 1,
+        more: MIB,
+    },
     Growth::NoSlots,
     Growth::NoRoom,
-    Growth::To { slots: 256, most: 31 * GIB },
+    Growth::To {
+        slots: 256,
+        most: 31 * GIB,
+    },
 ];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,8 +142,11 @@ pub(super) enum MemoryBackend {
     None,
 }
 
-const MEMORY_BACKENDS: [MemoryBackend; 3] =
-    [MemoryBackend::Ram, MemoryBackend::Memfd, MemoryBackend::None];
+const MEMORY_BACKENDS: [MemoryBackend; 3] = [
+    MemoryBackend::Ram,
+    MemoryBackend::Memfd,
+    MemoryBackend::None,
+];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Firmware {
@@ -147,8 +178,12 @@ enum Inputs {
     Disk,
 }
 
-const INPUTS: [Inputs; 4] =
-    [Inputs::KernelAndInitrd, Inputs::Kernel, Inputs::KernelAndInitrd, Inputs::Disk];
+const INPUTS: [Inputs; 4] = [
+    Inputs::KernelAndInitrd,
+    Inputs::Kernel,
+    Inputs::KernelAndInitrd,
+    Inputs::Disk,
+];
 
 /// Byte for byte what the guest gets. An empty one is none.
 fn cmdlines() -> [String; 9] {
@@ -203,7 +238,11 @@ pub(super) fn all() -> Vec<Case> {
                 memory_backend: MEMORY_BACKENDS[pick(MEMORY_BACKENDS.len(), 9)],
                 firmware: FIRMWARES[pick(FIRMWARES.len(), 5)],
                 inputs,
-                boot: if inputs == Inputs::Disk { Boot::Disk } else { Boot::Kernel },
+                boot: if inputs == Inputs::Disk {
+                    Boot::Disk
+                } else {
+                    Boot::Kernel
+                },
                 cmdline: cmdlines[pick(cmdlines.len(), 12)].clone(),
             }
         })
@@ -244,12 +283,29 @@ impl Case {
     /// Chips by firmware: code with its unit, variables with theirs.
     pub(super) fn expected_flash(&self, prepared: &Prepared) -> Vec<Flash> {
         let code = |device, is_read_only| {
-            let file = prepared.request.file_with_role("firmware-code").expect("pflash has code");
-            Flash { device, path: text(&file.path), is_read_only, format: "raw" }
+            let file = prepared
+                .request
+                .file_with_role("firmware-code")
+                .expect("pflash has code");
+            Flash {
+                device,
+                path: text(&file.path),
+                is_read_only,
+                format: "raw",
+            }
         };
         let vars = |device, format| {
-            let path = prepared.resources.firmware_vars.clone().expect("the variables are copied");
-            Flash { device, path, is_read_only: false, format }
+            let path = prepared
+                .resources
+                .firmware_vars
+                .clone()
+                .expect("the variables are copied");
+            Flash {
+                device,
+                path,
+                is_read_only: false,
+                format,
+            }
         };
         match self.firmware {
             Firmware::None | Firmware::Bios => Vec::new(),
@@ -376,10 +432,10 @@ impl Case {
             Firmware::None | Firmware::Bios | Firmware::CodeAlone => {}
             Firmware::Qcow2Vars => {
                 let template = place("vars");
-                qemu_img(&["convert", "-f", "raw", "-O", "qcow2", "--"], &[
-                    &guest.firmware_vars,
-                    &template,
-                ])
+                qemu_img(
+                    &["convert", "-f", "raw", "-O", "qcow2", "--"],
+                    &[&guest.firmware_vars, &template],
+                )
                 .await?;
                 std::fs::copy(add("firmware-vars", template)?, &copy)?;
                 resources.firmware_vars = Some(text(&copy));
@@ -390,7 +446,10 @@ impl Case {
                 resources.firmware_vars = Some(text(&copy));
             }
         }
-        resources.files = files.iter().map(|file| (file.id, text(&file.path))).collect();
+        resources.files = files
+            .iter()
+            .map(|file| (file.id, text(&file.path)))
+            .collect();
 
         let mut settings = bench.settings(&self.request_settings());
         for (key, value) in self.operator_settings() {
@@ -399,7 +458,10 @@ impl Case {
             (setting.value, setting.origin) = (value, Origin::Operator);
         }
         let choice = |name: Option<&str>| {
-            name.map(|name| Choice { value: name.to_owned(), origin: Origin::Request })
+            name.map(|name| Choice {
+                value: name.to_owned(),
+                origin: Origin::Request,
+            })
         };
         let request = LaunchRequest {
             host: HostContext {
@@ -416,7 +478,11 @@ impl Case {
             kernel_cmdline: self.cmdline.clone(),
             devices: host_devices(self.boot),
         };
-        Ok(Prepared { folder, request, resources })
+        Ok(Prepared {
+            folder,
+            request,
+            resources,
+        })
     }
 }
 
@@ -469,8 +535,13 @@ async fn qemu_img_create(path: &Path, options: &[&str], size: &str) -> anyhow::R
 async fn qemu_img(options: &[&str], operands: &[&Path]) -> anyhow::Result<()> {
     let mut arguments: Vec<&std::ffi::OsStr> = options.iter().map(|word| word.as_ref()).collect();
     arguments.extend(operands.iter().map(|path| path.as_os_str()));
-    let output =
-        run_tool(Path::new("qemu-img"), &arguments, &Credentials::Daemon, PATIENCE).await?;
+    let output = run_tool(
+        Path::new("qemu-img"),
+        &arguments,
+        &Credentials::Daemon,
+        PATIENCE,
+    )
+    .await?;
     ensure!(output.exit == Exit::Code(0), "qemu-img: {}", output.stderr);
     Ok(())
 }
@@ -490,13 +561,19 @@ fn the_table_leaves_nothing_out() {
         assert!(tried(&|case| case.cpu == cpu), "{cpu:?}");
     }
     for (vcpus, max_cpus) in VCPUS {
-        assert!(tried(&|case| (case.vcpus, case.max_cpus) == (vcpus, max_cpus)), "{vcpus}");
+        assert!(
+            tried(&|case| (case.vcpus, case.max_cpus) == (vcpus, max_cpus)),
+            "{vcpus}"
+        );
     }
     for memory in MEMORY {
         assert!(tried(&|case| case.memory == memory), "{memory}");
     }
     for cmdline in cmdlines() {
-        assert!(tried(&|case| case.cmdline == cmdline && case.boot == Boot::Kernel), "{cmdline}");
+        assert!(
+            tried(&|case| case.cmdline == cmdline && case.boot == Boot::Kernel),
+            "{cmdline}"
+        );
     }
     for firmware in FIRMWARES {
         for inputs in INPUTS {
