@@ -49,7 +49,6 @@ pub(crate) fn state_name(state: VmState) -> &'static str {
         VmState::Running => "running",
         VmState::Stopping => "stopping",
         VmState::Exited => "exited",
-        VmState::Failed => "failed",
         VmState::Removing => "removing",
         VmState::Lost => "lost",
     }
@@ -58,7 +57,7 @@ pub(crate) fn state_name(state: VmState) -> &'static str {
 fn state_tone(state: VmState) -> Tone {
     match state {
         VmState::Running => Tone::Good,
-        VmState::Failed | VmState::Lost => Tone::Bad,
+        VmState::Lost => Tone::Bad,
         VmState::Creating | VmState::Starting | VmState::Stopping | VmState::Removing => {
             Tone::Attention
         }

@@ -15,11 +15,11 @@ use crate::backend::{BackendEngine, Catalog, Limits};
 use crate::config::Config;
 use crate::lease::{Ports, Slots, Uids};
 use crate::metrics::Metrics;
-use crate::qemu::process::Credentials;
+use crate::qemu::process::{self, Credentials};
 use crate::qemu::schema::Qemu;
 use crate::spec::VmId;
-use crate::store::{Announcement, LeftRecord, StateDir, StoreError};
-use crate::vm::manager::{Host, VmManager};
+use crate::store::{Announcement, LeftContent, LeftRecord, StateDir, StoreError};
+use crate::vm::manager::{Host, LostVm, VmManager};
 use crate::vm::status::{VmState, VmStatus};
 
 #[derive(Debug, thiserror::Error)]
@@ -61,19 +61,26 @@ impl App {
     pub async fn build(config: Config) -> Result<Self, BuildError> {
         let store = StateDir::open(&config.state_dir)?;
         let instance_id = store.instance_id()?;
-        let lost = settle_left_records(&store)?;
-        let (grpc, grpc_address) = listen("grpc", config.grpc.address()).await?;
-        let (http, http_address) = listen("http", config.http.address()).await?;
-        // Only root can start a process as another user.
+        let slots = Slots::new(config.max_vms);
+        // Only root can start a process as another user. The last user of the range is for the
+        // QEMU that is only asked questions.
+        let (first, last) = (*config.qemu.uids.start(), *config.qemu.uids.end());
         let uids = rustix::process::geteuid()
             .is_root()
-            .then(|| Uids::new(config.qemu.uids.clone()));
+            .then(|| Uids::new(first..=last - 1));
+        if uids.is_none() {
+            tracing::warn!(
+                "not root: all QEMUs run as this user, and each could read the others' files"
+            );
+        }
+        let lost = settle_left_records(&store, &slots, uids.as_ref())?;
+        let (grpc, grpc_address) = listen("grpc", config.grpc.address()).await?;
+        let (http, http_address) = listen("http", config.http.address()).await?;
         let probing = match &uids {
-            // The last one, which a VM gets only when all others are taken.
-            Some(_) => {
-                let uid = *config.qemu.uids.end();
-                Credentials::User { uid, gid: uid }
-            }
+            Some(_) => Credentials::User {
+                uid: last,
+                gid: last,
+            },
             None => Credentials::Daemon,
         };
         let qemu = Arc::new(Qemu::new(config.qemu.binary.clone(), probing));
@@ -106,7 +113,7 @@ impl App {
             network: config.network,
             defaults: config.vm,
             store,
-            slots: Slots::new(config.max_vms),
+            slots,
             uids,
             ports,
             metrics,
@@ -178,45 +185,71 @@ async fn listen(
 }
 
 /// What an earlier daemon left: a VM whose process is gone is cleared away; one whose process may
-/// still run is shown as lost and never touched; a record that does not parse is reported.
-fn settle_left_records(store: &StateDir) -> Result<Vec<Arc<VmStatus>>, StoreError> {
+/// still run is shown as lost and never touched, and its user and slot are not given to another; a
+/// record that does not parse is reported.
+fn settle_left_records(
+    store: &StateDir,
+    slots: &Slots,
+    uids: Option<&Uids>,
+) -> Result<Vec<LostVm>, StoreError> {
     let mut lost = Vec::new();
-    for LeftRecord { path, record } in store.left_records()? {
-        let record = match record {
-            Ok(record) => record,
-            Err(reason) => {
-                let reason = crate::spec::printable(&reason);
+    for LeftRecord { path, id, content } in store.left_records()? {
+        let Some(id) = id else {
+            tracing::warn!(path = %path.display(), "no VM's record; left alone");
+            continue;
+        };
+        let (name, created_at, detail) = match &content {
+            LeftContent::Broken(reason) => {
+                let reason = crate::spec::printable(reason);
                 tracing::error!(path = %path.display(), reason, "record set aside");
+                (
+                    String::new(),
+                    None,
+                    format!("its record cannot be used: {reason}"),
+                )
+            }
+            LeftContent::Record(record) => {
+                let running = match &record.process {
+                    Some(process) => process.is_alive(),
+                    // The daemon ended between the start and the note of it.
+                    None => process::is_named_by_a_process(&id.to_string()),
+                };
+                if !running {
+                    tracing::warn!(%id, "VM of an earlier daemon: its process is gone");
+                    store.delete_left(id)?;
+                    continue;
+                }
+                let detail = match &record.process {
+                    Some(process) => {
+                        format!("process {} was started by an earlier daemon", process.pid)
+                    }
+                    None => "a process names it, which an earlier daemon started".to_owned(),
+                };
+                (record.name.clone(), record.created_at.parse().ok(), detail)
+            }
+            LeftContent::Nothing => {
+                tracing::warn!(%id, "VM of an earlier daemon: it was not started");
+                store.delete_left(id)?;
                 continue;
             }
         };
-        match record.process.as_ref().filter(|process| process.is_alive()) {
-            None => {
-                tracing::warn!(id = %record.id, "VM of an earlier daemon: its process is gone");
-                store.delete_left(record.id)?;
-            }
-            Some(process) => {
-                let detail = format!("process {} was started by an earlier daemon", process.pid);
-                tracing::warn!(id = %record.id, pid = process.pid, "VM of an earlier daemon: lost");
-                lost.push(Arc::new(lost_status(
-                    record.id,
-                    &record.name,
-                    detail,
-                    &record.created_at,
-                )));
-            }
-        }
+        tracing::warn!(%id, detail, "VM of an earlier daemon: lost");
+        let uid = uids
+            .zip(store.user_of(id))
+            .and_then(|(uids, uid)| uids.reserve(uid));
+        let status = lost_status(id, &name, detail, created_at);
+        lost.push(LostVm::new(status, slots.count(), uid));
     }
     Ok(lost)
 }
 
-fn lost_status(id: VmId, name: &str, detail: String, created_at: &str) -> VmStatus {
+fn lost_status(id: VmId, name: &str, detail: String, created_at: Option<Timestamp>) -> VmStatus {
     VmStatus {
         id,
         name: name.to_owned(),
         state: VmState::Lost(detail),
         generation: 1,
-        created_at: created_at.parse().unwrap_or(Timestamp::UNIX_EPOCH),
+        created_at: created_at.unwrap_or(Timestamp::UNIX_EPOCH),
         expires_at: None,
         planned: None,
         agent_address: None,

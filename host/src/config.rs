@@ -170,17 +170,6 @@ where
     (first <= last).then_some(first..=last)
 }
 
-/// A range in config, for serde.
-pub fn deserialize_range<'de, D, T>(deserializer: D) -> Result<RangeInclusive<T>, D::Error>
-where
-    D: serde::Deserializer<'de>,
-    T: std::str::FromStr + PartialOrd,
-{
-    let text = String::deserialize(deserializer)?;
-    parse_range(&text)
-        .ok_or_else(|| D::Error::custom(format!("{text:?} is not a range such as \"6100-6200\"")))
-}
-
 /// A size in config, for serde.
 pub fn deserialize_size<'de, D: serde::Deserializer<'de>>(
     deserializer: D,
@@ -222,6 +211,12 @@ mod tests {
             ("max_vms = \"x\"", "max_vms"),
             ("[vm]\nmemory = \"2 G\"", "is not a size"),
             ("[network]\nports = \"9-1\"", "is not a range"),
+            ("[network]\nhost_address = \"::1\"", "host_address"),
+            ("[qemu]\nuids = \"0-999\"", "is not a range of two users"),
+            (
+                "[qemu]\nuids = \"5000-5000\"",
+                "is not a range of two users",
+            ),
             ("[network]\nports = \"1-70000\"", "is not a range"),
             ("[grpc]\nhost = \"0.0.0.0\"\nport = 1", "insecure = true"),
             ("[http]\nhost = \"::\"\nport = 1", "insecure = true"),

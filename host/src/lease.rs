@@ -1,5 +1,5 @@
-//! Host resources that are counted: VM slots, user ids, host ports. Each is taken before anything
-//! is spent, and given back once, when its guard drops.
+//! Host resources that are counted: VM slots, user ids, host ports. A slot is taken before anything
+//! is spent, user and port during the launch; each is given back once, when its guard drops.
 
 use std::collections::BTreeSet;
 use std::ops::RangeInclusive;
@@ -41,6 +41,12 @@ impl Slots {
 
     pub fn limit(&self) -> usize {
         self.limit
+    }
+
+    /// Counts a VM that runs already, whatever the limit.
+    pub fn count(&self) -> SlotLease {
+        *lock(&self.taken) += 1;
+        SlotLease(Arc::clone(&self.taken))
     }
 
     pub fn take(&self) -> Result<SlotLease, LeaseError> {
@@ -118,6 +124,20 @@ impl Uids {
     }
 }
 
+impl Uids {
+    /// Holds a user id that a process of an earlier daemon has; `None` where it is none of the
+    /// range, or held already.
+    pub fn reserve(&self, uid: u32) -> Option<UidLease> {
+        let inserted = self.0.range.contains(&uid) && lock(&self.0.taken).insert(uid);
+        inserted.then(|| {
+            UidLease(PoolLease {
+                number: uid,
+                taken: Arc::clone(&self.0.taken),
+            })
+        })
+    }
+}
+
 impl UidLease {
     pub fn uid(&self) -> u32 {
         self.0.number
@@ -179,6 +199,9 @@ mod tests {
         assert_eq!(slots.take().unwrap_err(), LeaseError::Slots { limit: 2 });
         drop(first);
         slots.take().unwrap();
+        let counted = Slots::new(1);
+        let _running = counted.count();
+        assert!(counted.take().is_err());
         let unlimited = Slots::new(0);
         let _many: Vec<_> = (0..100).map(|_| unlimited.take().unwrap()).collect();
     }
@@ -201,5 +224,9 @@ mod tests {
         let (one, two) = (uids.take().unwrap(), uids.take().unwrap());
         assert_ne!(one.uid(), two.uid());
         assert!(uids.take().is_err());
+        drop(two);
+        let _held = uids.reserve(6).unwrap();
+        assert!(uids.take().is_err());
+        assert!(uids.reserve(6).is_none() && uids.reserve(7).is_none());
     }
 }

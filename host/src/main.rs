@@ -69,10 +69,15 @@ fn main() -> ExitCode {
 async fn serve(config: Config) -> Result<(), String> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
+    let mut hangup = signal(SignalKind::hangup()).map_err(|error| error.to_string())?;
     let stop = async move {
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
+        loop {
+            tokio::select! {
+                _ = interrupt.recv() => return,
+                _ = terminate.recv() => return,
+                // A terminal that closes must not end the VMs.
+                _ = hangup.recv() => tracing::warn!("SIGHUP: the config file is not reloaded yet; restart casemated"),
+            }
         }
     };
     let app = App::build(config).await.map_err(|error| chain(&error))?;
@@ -91,9 +96,13 @@ fn init_log(filter: &str) -> Result<(), String> {
         .map_err(|error| error.to_string())
 }
 
-/// Secrets are in memory; QEMU inherits the limit.
+/// Secrets are in memory. QEMU inherits the limit; a core that the kernel pipes to a program does
+/// not ask for it, which is why this process is made not dumpable as well (core(5)).
 fn forbid_core_dumps() {
-    use rustix::process::{Resource, Rlimit, setrlimit};
+    use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
+    if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
+        tracing::warn!(%error, "core dumps stay possible");
+    }
     let none = Rlimit {
         current: Some(0),
         maximum: Some(0),

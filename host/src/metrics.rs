@@ -1,5 +1,6 @@
 //! Metrics, registered once. No label holds a VM's id: their number is bounded by configuration.
 
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus::{
@@ -17,6 +18,8 @@ const CALL_BUCKETS: [f64; 9] = [
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
+    /// Held from the count of VMs to the end of the rendering: two scrapes must not mix.
+    rendering: Mutex<()>,
     vms: IntGaugeVec,
     vm_limit: IntGauge,
     create_seconds: HistogramVec,
@@ -62,6 +65,7 @@ impl Metrics {
         registry.register(Box::new(build_info))?;
         Ok(Self {
             registry,
+            rendering: Mutex::new(()),
             vms,
             vm_limit,
             create_seconds,
@@ -94,6 +98,10 @@ impl Metrics {
 
     /// The text format, with `vms` counted now.
     pub fn render<'a>(&self, states: impl IntoIterator<Item = &'a str>) -> String {
+        let _rendering = self
+            .rendering
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         self.vms.reset();
         for state in states {
             self.vms.with_label_values(&[state]).inc();

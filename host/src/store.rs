@@ -7,8 +7,12 @@
 //! ├── endpoints.json  where this daemon listens; there while it is ready
 //! ├── records/        0700  ID/vm.json and the monitor's socket: the daemon's alone
 //! └── vms/            0711
-//!     └── ID/         0700  owned by that VM's QEMU: shares, console, firmware variables
+//!     └── ID/         0750  root's, with the group of that VM's QEMU: shares, console, variables
 //! ```
+//!
+//! A VM's user can read its folder and write to its own files in it, but it can make nothing there:
+//! a QEMU that was taken over could otherwise plant links, or a tree too deep to delete. Where the
+//! daemon is not root, the folder is its own, with mode 0700.
 
 use std::fs::File;
 use std::io::{self, Write as _};
@@ -25,6 +29,7 @@ use serde::{Deserialize, Serialize};
 use crate::spec::VmId;
 use crate::spec::facts::FactRecord;
 use crate::spec::plan::LaunchPlan;
+use crate::spec::request::RequestRecord;
 
 /// Format of `vm.json`. Older formats are read for ever, newer ones are refused.
 pub const RECORD_FORMAT: u32 = 1;
@@ -75,6 +80,8 @@ pub struct VmRecord {
     pub expires_at: Option<String>,
     pub vcpus: u32,
     pub memory_bytes: u64,
+    /// What the backend was asked, without the bytes of files and without secrets.
+    pub request: RequestRecord,
     pub plan: LaunchPlan,
     /// The facts that the plan was made from: with the request it can be replayed.
     pub facts: FactRecord,
@@ -170,13 +177,24 @@ impl StateDir {
         Ok(RecordFolder { path, handle })
     }
 
-    /// Makes the folder of a new VM for its own user; `None` leaves it the daemon's.
-    pub fn create_vm_folder(&self, id: VmId, owner: Option<u32>) -> Result<VmFolder, StoreError> {
-        let path = self.path.join("vms").join(id.to_string());
+    /// Makes the folder of a new VM.
+    pub fn create_vm_folder(&self, id: VmId, access: FolderAccess) -> Result<VmFolder, StoreError> {
+        let path = self.vm_dir(id);
         create_dir(&path, 0o700)?;
-        let folder = VmFolder { path, owner };
-        folder.give(&folder.path)?;
+        let folder = VmFolder { path, access };
+        folder.open_to_user(&folder.path)?;
         Ok(folder)
+    }
+
+    fn vm_dir(&self, id: VmId) -> PathBuf {
+        self.path.join("vms").join(id.to_string())
+    }
+
+    /// The user of a VM that an earlier daemon made.
+    pub fn user_of(&self, id: VmId) -> Option<u32> {
+        std::fs::symlink_metadata(self.vm_dir(id))
+            .ok()
+            .map(|metadata| metadata.gid())
     }
 
     /// Records that an earlier daemon left behind. One that does not parse is reported by name and
@@ -187,10 +205,16 @@ impl StateDir {
         for entry in std::fs::read_dir(&folder).map_err(io_error(&folder, "listing it"))? {
             let entry = entry.map_err(io_error(&folder, "listing it"))?;
             let path = entry.path();
-            let record = std::fs::read(path.join("vm.json"))
-                .map_err(|error| error.to_string())
-                .and_then(|bytes| parse_record(&bytes));
-            left.push(LeftRecord { path, record });
+            let id = entry.file_name().to_str().and_then(VmId::parse);
+            let content = match std::fs::read(path.join("vm.json")) {
+                Ok(bytes) => match parse_record(&bytes) {
+                    Ok(record) => LeftContent::Record(Box::new(record)),
+                    Err(reason) => LeftContent::Broken(reason),
+                },
+                Err(error) if error.kind() == io::ErrorKind::NotFound => LeftContent::Nothing,
+                Err(error) => LeftContent::Broken(error.to_string()),
+            };
+            left.push(LeftRecord { path, id, content });
         }
         Ok(left)
     }
@@ -210,7 +234,18 @@ impl StateDir {
 #[derive(Debug)]
 pub struct LeftRecord {
     pub path: PathBuf,
-    pub record: Result<VmRecord, String>,
+    /// `None`: the folder's name is no VM's.
+    pub id: Option<VmId>,
+    pub content: LeftContent,
+}
+
+#[derive(Debug)]
+pub enum LeftContent {
+    Record(Box<VmRecord>),
+    /// The daemon ended before it wrote one, and so before it started anything.
+    Nothing,
+    /// Newer than this daemon, or damaged.
+    Broken(String),
 }
 
 fn parse_record(bytes: &[u8]) -> Result<VmRecord, String> {
@@ -279,13 +314,21 @@ impl Drop for RecordFolder {
 }
 
 /// A VM's own folder. Dropping it deletes it.
-///
-/// It belongs to the VM's user, so nothing is opened in it by name once QEMU runs: a QEMU that was
-/// taken over could have put a link there.
 #[derive(Debug)]
 pub struct VmFolder {
     path: PathBuf,
-    owner: Option<u32>,
+    access: FolderAccess,
+}
+
+/// Who may look into a VM's folder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FolderAccess {
+    /// The daemon alone, as which QEMU runs too.
+    Daemon,
+    /// The group of this number, which is the VM's own, as is the user of the same number.
+    Group(u32),
+    /// This user, where QEMU's group is another: the folder has to be its own.
+    Owner(u32),
 }
 
 impl VmFolder {
@@ -293,23 +336,28 @@ impl VmFolder {
         &self.path
     }
 
-    fn give(&self, path: &Path) -> Result<(), StoreError> {
-        if let Some(owner) = self.owner {
-            std::os::unix::fs::lchown(path, Some(owner), Some(owner))
-                .map_err(io_error(path, "changing its owner"))?;
-        }
-        Ok(())
+    /// Lets the VM's user look into a folder, and nobody else.
+    fn open_to_user(&self, path: &Path) -> Result<(), StoreError> {
+        let (user, group, mode) = match self.access {
+            FolderAccess::Daemon => return Ok(()),
+            FolderAccess::Group(group) => (None, Some(group), 0o750),
+            FolderAccess::Owner(user) => (Some(user), Some(user), 0o700),
+        };
+        std::os::unix::fs::lchown(path, user, group)
+            .map_err(io_error(path, "changing its owner"))?;
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode))
+            .map_err(io_error(path, "setting its mode"))
     }
 
-    /// A folder in it for the VM alone.
+    /// A folder in it for the VM to read.
     pub fn create_dir(&self, name: &str) -> Result<PathBuf, StoreError> {
         let path = self.path.join(name);
         create_dir(&path, 0o700)?;
-        self.give(&path)?;
+        self.open_to_user(&path)?;
         Ok(path)
     }
 
-    /// A new file at `path`, below this folder, readable (and writable, by `mode`) by the VM alone.
+    /// A new file at `path`, below this folder, that belongs to the VM's user.
     pub fn create_file(&self, path: &Path, mode: u32, content: &[u8]) -> Result<File, StoreError> {
         let mut file = std::fs::OpenOptions::new()
             .read(true)
@@ -320,13 +368,19 @@ impl VmFolder {
             .map_err(io_error(path, "making it"))?;
         file.write_all(content)
             .map_err(io_error(path, "writing it"))?;
-        self.give(path)?;
+        self.adopt(path)?;
         Ok(file)
     }
 
-    /// Hands over a file that a tool made in it.
+    /// Hands a file over to the VM's user.
     pub fn adopt(&self, path: &Path) -> Result<(), StoreError> {
-        self.give(path)
+        match self.access {
+            FolderAccess::Daemon => Ok(()),
+            FolderAccess::Group(user) | FolderAccess::Owner(user) => {
+                std::os::unix::fs::lchown(path, Some(user), Some(user))
+                    .map_err(io_error(path, "changing its owner"))
+            }
+        }
     }
 }
 

@@ -272,7 +272,7 @@ mod tests {
                     s.ttl = Some(prost_types::Duration {
                         seconds: -1,
                         nanos: 0,
-                    })
+                    });
                 },
                 Some("ttl"),
             ),
@@ -282,7 +282,7 @@ mod tests {
                     s.ttl = Some(prost_types::Duration {
                         seconds: i64::MAX,
                         nanos: 0,
-                    })
+                    });
                 },
                 Some("ttl"),
             ),

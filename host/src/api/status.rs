@@ -92,15 +92,21 @@ pub(super) fn no_such_vm(id: &str) -> Status {
     Status::not_found(message(&format!("there is no VM {id:?}"), None, LIST))
 }
 
+/// Longest part of a message: clients refuse trailers of more than 8 to 16 KiB.
+const MAX_PART: usize = 2 << 10;
+
 fn message(what: &str, qemu: Option<&str>, remedy: &str) -> String {
-    let mut text = what.to_owned();
+    let shortened = |text: &str| text.chars().take(MAX_PART).collect::<String>();
+    let mut text = shortened(what);
     if let Some(lines) = qemu {
         text.push_str("\nQEMU said:\n");
-        text.push_str(lines);
+        // The end tells why.
+        let surplus = lines.chars().count().saturating_sub(MAX_PART);
+        text.extend(lines.chars().skip(surplus));
     }
     if !remedy.is_empty() {
         text.push_str("\nremedy: ");
-        text.push_str(remedy);
+        text.push_str(&shortened(remedy));
     }
     text
 }

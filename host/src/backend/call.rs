@@ -115,6 +115,7 @@ where
         record: FactRecord::default(),
         memory: MemoryLimiter::new(limits),
         log: CallLog::new(limits),
+        deadline: Instant::now() + limits.call_time,
     };
     let mut store = Store::new(pre.engine(), state);
     store.limiter(|state| &mut state.memory);

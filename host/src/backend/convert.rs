@@ -17,6 +17,9 @@ use crate::spec::{Origin, printable};
 const MAX_ENTRIES: usize = 256;
 /// Longest text of a plan; QEMU's longest honest value is a base64 of 4096 bytes.
 const MAX_TEXT: usize = 64 << 10;
+/// Most findings of an answer and the longest text of one: they are shown with the VM.
+const MAX_FINDINGS: usize = 64;
+const MAX_FINDING_TEXT: usize = 1 << 10;
 /// Deepest dotted path; QEMU's own structures are not deeper than a handful.
 const MAX_DEPTH: usize = 8;
 /// Prefix of the ids that the host gives to what it renders.
@@ -155,7 +158,21 @@ fn shown(text: &str) -> String {
 }
 
 pub(super) fn findings_from_wit(findings: Vec<wit::Finding>) -> Result<Vec<Finding>, Violation> {
-    bounded("findings", findings.len())?;
+    if findings.len() > MAX_FINDINGS {
+        return Err(Violation::new(
+            "findings",
+            format!("{} are more than {MAX_FINDINGS}", findings.len()),
+        ));
+    }
+    let plain = |at: &str, text: String| {
+        if text.len() > MAX_FINDING_TEXT {
+            return Err(Violation::new(
+                at,
+                format!("{} bytes are more than {MAX_FINDING_TEXT}", text.len()),
+            ));
+        }
+        plain(at, text)
+    };
     findings
         .into_iter()
         .enumerate()

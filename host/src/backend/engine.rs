@@ -9,7 +9,7 @@ use wasmtime::{Config, Engine};
 const TICK: Duration = Duration::from_millis(10);
 
 /// What one call may use. Each default has room for a component that a stock toolchain builds and
-/// that does its job; config may lower or raise it.
+/// that does its job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// Size of the component file. Compilation cannot be interrupted, and its time grows with it.

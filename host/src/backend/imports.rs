@@ -2,6 +2,7 @@
 
 use std::os::unix::fs::FileExt as _;
 use std::sync::Arc;
+use std::time::Instant;
 
 use sha2::Digest as _;
 use wasmtime::ResourceLimiter;
@@ -19,6 +20,8 @@ use crate::spec::request::RequestFile;
 const MAX_READ: u32 = 1 << 20;
 /// Most ranges of one digest; a firmware has some dozens of sections.
 const MAX_RANGES: usize = 4_096;
+/// Most digest bytes that `files.digest-pages` returns.
+const MAX_PAGE_DIGESTS: u64 = 4 << 20;
 /// Longest argument of a fact; the longest honest one is a path.
 const MAX_FACT_ARGUMENT: usize = 4_096;
 /// Last log lines that a fault shows.
@@ -45,6 +48,9 @@ pub(super) struct CallState {
     pub(super) record: FactRecord,
     pub(super) memory: MemoryLimiter,
     pub(super) log: CallLog,
+    /// Host calls end with the call that they are part of: work on a blocking thread is not
+    /// cancelled from outside.
+    pub(super) deadline: Instant,
 }
 
 #[derive(Debug)]
@@ -242,6 +248,7 @@ impl files::Host for CallState {
     ) -> Result<Vec<u8>, String> {
         let file = self.file(file)?;
         let hasher = Hasher::new(&algorithm)?;
+        let deadline = self.deadline;
         if ranges.len() > MAX_RANGES {
             return Err(format!(
                 "{} ranges are more than {MAX_RANGES}",
@@ -263,13 +270,19 @@ impl files::Host for CallState {
                 }
             }
         }
+        if spans.iter().map(|(_, length)| length).sum::<u64>() > file.size {
+            return Err(format!(
+                "the ranges are longer than {} together",
+                file.label()
+            ));
+        }
         if ranges.is_empty() {
             spans.push((0, file.size));
         }
         blocking(move || {
             let mut hasher = hasher;
             for (offset, length) in spans {
-                hash_span(&file, &mut hasher, offset, length)?;
+                hash_span(&file, &mut hasher, offset, length, deadline)?;
             }
             Ok(hasher.finish())
         })
@@ -289,13 +302,21 @@ impl files::Host for CallState {
                 "page size {page_size} is no power of two from 4 KiB to 2 MiB"
             ));
         }
+        let size = file.size.div_ceil(u64::from(page_size)) * hasher.length();
+        if size > MAX_PAGE_DIGESTS {
+            return Err(format!(
+                "{} has too many pages of {page_size} bytes",
+                file.label()
+            ));
+        }
+        let deadline = self.deadline;
         blocking(move || {
             let page = u64::from(page_size);
             let mut digests = Vec::new();
             for offset in (0..file.size).step_by(page_size as usize) {
                 let mut hasher = hasher.clone();
                 let length = page.min(file.size - offset);
-                hash_span(&file, &mut hasher, offset, length)?;
+                hash_span(&file, &mut hasher, offset, length, deadline)?;
                 let padding = usize::try_from(page - length).expect("at most 2 MiB");
                 hasher.update(&vec![0; padding]);
                 digests.extend(hasher.finish());
@@ -336,9 +357,13 @@ fn hash_span(
     hasher: &mut Hasher,
     mut offset: u64,
     mut length: u64,
+    deadline: Instant,
 ) -> Result<(), String> {
     let mut buffer = vec![0; 256 << 10];
     while length > 0 {
+        if Instant::now() >= deadline {
+            return Err("the call's time is over".to_owned());
+        }
         let want = usize::try_from(length).map_or(buffer.len(), |left| left.min(buffer.len()));
         let read = read_at(file, &mut buffer[..want], offset)?;
         if read == 0 {
@@ -376,6 +401,15 @@ impl Hasher {
             Self::Sha256(hasher) => hasher.update(bytes),
             Self::Sha384(hasher) => hasher.update(bytes),
             Self::Sha512(hasher) => hasher.update(bytes),
+        }
+    }
+
+    /// Bytes of a digest.
+    fn length(&self) -> u64 {
+        match self {
+            Self::Sha256(_) => 32,
+            Self::Sha384(_) => 48,
+            Self::Sha512(_) => 64,
         }
     }
 

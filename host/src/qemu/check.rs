@@ -52,7 +52,10 @@ impl Knowledge {
         request: &LaunchRequest,
     ) -> Result<Self, ProbeError> {
         let info = qemu.info().await?;
-        let machine = qemu.properties(TypeQuestion::Qom(format!("{}-machine", plan.machine.kind)));
+        let name = info
+            .machine(&plan.machine.kind)
+            .unwrap_or(&plan.machine.kind);
+        let machine = qemu.properties(TypeQuestion::Qom(format!("{name}-machine")));
         let machine = machine.await?;
         let cpu = qemu.properties(TypeQuestion::Qom(cpu_type(
             &plan.cpu.kind,
@@ -170,7 +173,7 @@ pub fn check(
     for (index, device) in plan.extra_devices.iter().enumerate() {
         checker.device(&format!("extra-devices[{index}]"), device)?;
     }
-    checker.virtio_properties(&plan.devices.virtio_properties)?;
+    checker.virtio_properties(&plan)?;
     checker.firmware(&plan)?;
     checker.host_rules(&plan)?;
     Ok(CheckedPlan { plan, knowledge })
@@ -254,6 +257,10 @@ impl Checker<'_> {
                 )));
             };
             scalar(&at, &property.value, kind)?;
+            // `-cpu` splits at every comma (QEMU, `parse_cpu_option`), doubled or not.
+            if matches!(&property.value, Value::Text(text) if text.contains(',')) {
+                return Err(rule(at, "`-cpu` has no way to write a comma"));
+            }
         }
         Ok(())
     }
@@ -381,13 +388,31 @@ impl Checker<'_> {
         }
     }
 
-    fn virtio_properties(&self, properties: &[Property]) -> Result<(), CheckError> {
-        for property in properties {
+    /// Properties for all virtio devices of the host. What ties a device to its counterpart is the
+    /// host's: `fsdev=` would give one share the other's folder.
+    fn virtio_properties(&self, plan: &LaunchPlan) -> Result<(), CheckError> {
+        for property in &plan.devices.virtio_properties {
             let at = format!("devices.virtio-properties.{}", property.path);
+            if HOST_OWNED_DEVICE.contains(&property.path.as_str()) {
+                return Err(rule(at, "the host renders it"));
+            }
             if paths::is_path("virtio", &property.path) {
                 return Err(rule(at, "QEMU takes it as a path"));
             }
-            scalar(&at, &property.value, "OnOffAuto")?;
+            for device in &self.request.devices {
+                for kind in host_device_types(&device.kind, plan.devices.transport) {
+                    let known = self.knowledge.devices.get(&kind);
+                    if let Some(kind) = known.and_then(|known| known.get(&property.path)) {
+                        if matches!(kind.as_str(), "str" | "string") {
+                            return Err(rule(
+                                at,
+                                "it is a text, and only numbers, booleans and enums go to all devices",
+                            ));
+                        }
+                        scalar(&at, &property.value, kind)?;
+                    }
+                }
+            }
         }
         Ok(())
     }
@@ -401,6 +426,18 @@ impl Checker<'_> {
             }
             Firmware::Igvm(_) => Ok(()),
             Firmware::Pflash(pflash) => {
+                let template = pflash.vars_template.unwrap_or(pflash.code);
+                for (path, file) in [("code.format", pflash.code), ("vars.format", template)] {
+                    let is_raw = !pflash.options.iter().any(|option| {
+                        option.path == path && option.value != Value::Text("raw".to_owned())
+                    });
+                    if !is_raw && self.request.file(file).is_none() {
+                        return Err(rule(
+                            format!("firmware.pflash.options.{path}"),
+                            "a generated file is raw: another format could name further files of the host",
+                        ));
+                    }
+                }
                 for option in &pflash.options {
                     let at = format!("firmware.pflash.options.{}", option.path);
                     match (option.path.as_str(), &option.value) {
@@ -419,6 +456,30 @@ impl Checker<'_> {
                 Ok(())
             }
         }
+    }
+
+    /// What the operator sets for a device is used or refused. On other transports than PCI the
+    /// properties of PCI do not exist, and are left out.
+    fn operator_properties(&self, plan: &LaunchPlan) -> Result<(), CheckError> {
+        if plan.devices.transport != Transport::Pci {
+            return Ok(());
+        }
+        for device in &self.request.devices {
+            let types = host_device_types(&device.kind, plan.devices.transport);
+            let Some(kind) = types.first() else { continue };
+            for property in &device.properties {
+                if !self.knowledge.device_has(kind, &property.path) {
+                    return Err(CheckError::Unsupported {
+                        what: format!(
+                            "{kind} of QEMU {} has no property {:?}, which config sets for device {:?}",
+                            self.knowledge.info.version, property.path, device.id
+                        ),
+                        remedy: "mend `network.properties` in the config file".to_owned(),
+                    });
+                }
+            }
+        }
+        Ok(())
     }
 
     fn host_rules(&self, plan: &LaunchPlan) -> Result<(), CheckError> {
@@ -443,6 +504,7 @@ impl Checker<'_> {
                 }
             }
         }
+        self.operator_properties(plan)?;
         if plan.guard.is_some() && self.request.host.accelerator != Accelerator::Kvm {
             return Err(CheckError::Unsupported {
                 what: "the plan guards the guest, and a guard without KVM protects nothing"
@@ -463,6 +525,19 @@ impl Checker<'_> {
         Ok(())
     }
 }
+
+/// Options of a host device that connect it.
+const HOST_OWNED_DEVICE: [&str; 9] = [
+    "id",
+    "bus",
+    "netdev",
+    "fsdev",
+    "mount_tag",
+    "drive",
+    "chardev",
+    "iothread",
+    "driver",
+];
 
 fn granted<'a>(
     at: &str,

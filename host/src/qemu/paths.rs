@@ -5,7 +5,7 @@
 //! the backend's announcement and in the grant.
 
 /// Properties of any type whose name alone says that they hold a path.
-const PATH_NAMES: [&str; 24] = [
+const PATH_NAMES: [&str; 38] = [
     "mem-path",
     "file",
     "filename",
@@ -30,10 +30,25 @@ const PATH_NAMES: [&str; 24] = [
     "rom",
     "host",
     "sysfsdev",
+    "rootdir",
+    "hostdevice",
+    "hidraw",
+    "pubkey",
+    "privkey",
+    "db",
+    "vhostfd",
+    "vhostfds",
+    "fds",
+    "sockfd",
+    "server",
+    "device",
+    "tls-creds",
+    "dbus",
 ];
 
 /// Names that are paths in one type only.
-const TYPED_PATHS: [(&str, &str); 8] = [
+const TYPED_PATHS: [(&str, &str); 9] = [
+    ("dbus-vmstate", "addr"),
     ("filter-mirror", "outdev"),
     ("filter-redirector", "indev"),
     ("filter-redirector", "outdev"),
@@ -77,10 +92,9 @@ pub fn is_path(kind: &str, property: &str) -> bool {
     PATH_NAMES.contains(&property)
         || PATH_NAMES.contains(&last)
         || TYPED_PATHS.contains(&(kind, property))
-        || last.ends_with("-file")
-        || last.ends_with("-path")
-        || last.ends_with("-socket")
-        || last.ends_with("-dir")
+        || ["file", "path", "-socket", "dir", "fd", "-device"]
+            .iter()
+            .any(|end| last.ends_with(end))
 }
 
 /// What a plan has to use instead of this machine property; `None` if it may set it.
@@ -107,6 +121,9 @@ mod tests {
             ("virtio-net-pci", "romfile"),
             ("x", "quote-generation-socket.path"),
             ("x", "session-file"),
+            ("usb-mtp", "rootdir"),
+            ("ipmi-bmc-sim", "frudatafile"),
+            ("x", "sev-device"),
         ] {
             assert!(is_path(kind, property), "{kind}.{property}");
         }

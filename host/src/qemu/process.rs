@@ -99,6 +99,19 @@ impl ProcessIdentity {
     }
 }
 
+/// Whether any process has `text` in its command line. For a VM whose process was not recorded yet.
+pub fn is_named_by_a_process(text: &str) -> bool {
+    let Ok(processes) = std::fs::read_dir("/proc") else {
+        return true;
+    };
+    processes.flatten().any(|entry| {
+        let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        command
+            .windows(text.len())
+            .any(|window| window == text.as_bytes())
+    })
+}
+
 fn start_time(pid: u32) -> io::Result<u64> {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
     // The command name, in parentheses, may hold anything.

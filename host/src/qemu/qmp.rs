@@ -12,8 +12,12 @@ use tokio::time::timeout;
 
 /// Deadline of a command on a QEMU that is well: it answers within milliseconds.
 pub const COMMAND_TIME: Duration = Duration::from_secs(5);
-/// Longest line that is read; the schema, QEMU's longest answer, has about 300 KiB.
-const MAX_LINE: usize = 8 << 20;
+/// Longest line of an idle QEMU; the schema, the longest answer, has about 300 KiB.
+pub const MAX_LINE_IDLE: usize = 8 << 20;
+/// Longest line of a VM's QEMU, which may have been taken over: what is asked there is short.
+pub const MAX_LINE_VM: usize = 64 << 10;
+/// Longest description or reason that is kept.
+const MAX_WORDS: usize = 1 << 10;
 /// Lifecycle events that may wait for the owner; further ones are dropped.
 const EVENT_QUEUE: usize = 64;
 /// Events that say something about the life of a VM. All others pass unread.
@@ -45,7 +49,8 @@ pub enum QmpError {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct QmpEvent {
     pub name: String,
-    pub data: Json,
+    /// `reason` of a SHUTDOWN.
+    pub reason: Option<String>,
 }
 
 /// A connection past the capabilities handshake.
@@ -70,14 +75,19 @@ impl Drop for Qmp {
 
 impl Qmp {
     /// Waits for the greeting and negotiates capabilities.
-    pub async fn connect<R, W>(read: R, write: W, greeting_time: Duration) -> Result<Self, QmpError>
+    pub async fn connect<R, W>(
+        read: R,
+        write: W,
+        greeting_time: Duration,
+        max_line: usize,
+    ) -> Result<Self, QmpError>
     where
         R: AsyncRead + Send + Unpin + 'static,
         W: AsyncWrite + Send + Unpin + std::fmt::Debug + 'static,
     {
         let (reply_sender, mut replies) = mpsc::channel(1);
         let (event_sender, events) = mpsc::channel(EVENT_QUEUE);
-        let reader = tokio::spawn(read_lines(read, reply_sender, event_sender));
+        let reader = tokio::spawn(read_lines(read, max_line, reply_sender, event_sender));
         let during = || "the greeting".to_owned();
         let greeting = match timeout(greeting_time, replies.recv()).await {
             Err(_) => {
@@ -160,7 +170,7 @@ impl Qmp {
             let description = error["desc"].as_str().unwrap_or("no description");
             return Err(QmpError::Refused {
                 command: command.to_owned(),
-                description: crate::spec::printable(description),
+                description: shorten_words(description),
             });
         }
         match reply.get_mut("return") {
@@ -183,12 +193,20 @@ impl Qmp {
     }
 }
 
+fn shorten_words(text: &str) -> String {
+    crate::spec::printable(text)
+        .chars()
+        .take(MAX_WORDS)
+        .collect()
+}
+
 fn shorten(json: &Json) -> String {
     json.to_string().chars().take(200).collect()
 }
 
 async fn read_lines<R: AsyncRead + Unpin>(
     read: R,
+    max_line: usize,
     replies: mpsc::Sender<Json>,
     events: mpsc::Sender<QmpEvent>,
 ) {
@@ -196,7 +214,7 @@ async fn read_lines<R: AsyncRead + Unpin>(
     let mut line = Vec::new();
     loop {
         line.clear();
-        let mut limited = tokio::io::AsyncReadExt::take(&mut read, MAX_LINE as u64);
+        let mut limited = tokio::io::AsyncReadExt::take(&mut read, max_line as u64);
         match limited.read_until(b'\n', &mut line).await {
             Ok(0) | Err(_) => return,
             Ok(_) if !line.ends_with(b"\n") => return,
@@ -210,11 +228,11 @@ async fn read_lines<R: AsyncRead + Unpin>(
             if LIFECYCLE_EVENTS.contains(&name) {
                 let event = QmpEvent {
                     name: name.to_owned(),
-                    data: message["data"].clone(),
+                    reason: message["data"]["reason"].as_str().map(shorten_words),
                 };
                 // A full queue means that the owner is stuck; dropping keeps replies flowing.
                 if events.try_send(event).is_err() {
-                    tracing::warn!(event = name, "QMP event dropped");
+                    tracing::debug!(event = name, "QMP event dropped");
                 }
             }
         } else if replies.send(message).await.is_err() {
@@ -232,7 +250,7 @@ mod tests {
         let (ours, mut theirs) = tokio::io::duplex(1 << 16);
         theirs.write_all(script).await.unwrap();
         let (read, write) = tokio::io::split(ours);
-        let mut qmp = Qmp::connect(read, write, Duration::from_secs(1)).await?;
+        let mut qmp = Qmp::connect(read, write, Duration::from_secs(1), MAX_LINE_VM).await?;
         let limit = Duration::from_millis(50);
         let answer = qmp.execute_within("query-status", json!({}), limit).await;
         drop(theirs);

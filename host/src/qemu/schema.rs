@@ -13,7 +13,7 @@ use serde_json::{Value as Json, json};
 use tokio::sync::Mutex;
 
 use super::process::{self, Credentials, SpawnError};
-use super::qmp::{Qmp, QmpError};
+use super::qmp::{MAX_LINE_IDLE, Qmp, QmpError};
 
 /// Deadline of an idle QEMU's start; it takes 80 ms on an idle machine.
 const IDLE_START: Duration = Duration::from_secs(20);
@@ -162,7 +162,8 @@ impl Qemu {
             Err(QmpError::Refused { .. }) => None,
             Err(source) => return Err(idle.failed(path, source).await),
         };
-        if probed.types.len() < MAX_TYPES {
+        // What is absent is not kept: callers could fill the memory with names that they make up.
+        if properties.is_some() && probed.types.len() < MAX_TYPES {
             probed.types.insert(question, properties.clone());
         }
         Ok(properties)
@@ -269,7 +270,7 @@ impl Qemu {
         let (Some(stdin), Some(stdout)) = (child.stdin.take(), child.stdout.take()) else {
             return Err(spawn_error(SpawnError::NoPipe));
         };
-        match Qmp::connect(stdout, stdin, IDLE_START).await {
+        match Qmp::connect(stdout, stdin, IDLE_START, MAX_LINE_IDLE).await {
             Ok(qmp) => Ok(IdleQemu { qmp, child }),
             Err(source) => {
                 let stderr = process::last_words(&mut child).await;

@@ -3,6 +3,8 @@
 //! A value of these types has passed the shape rules of `backend::convert` (identifiers, control
 //! characters, counts). Whether QEMU knows it and config grants it is for `qemu::check` to say.
 
+use std::collections::BTreeSet;
+
 use base64::Engine as _;
 use serde::{Deserialize, Serialize};
 
@@ -169,7 +171,43 @@ pub struct LaunchPlan {
     pub findings: Vec<Finding>,
 }
 
+impl PflashFirmware {
+    /// Whether the guest may write to the code chip.
+    pub fn code_is_writable(&self) -> bool {
+        self.options
+            .iter()
+            .any(|option| option.path == "code.readonly" && option.value == Value::Boolean(false))
+    }
+}
+
 impl LaunchPlan {
+    /// Ids of the files that the plan itself names; boot inputs are named by role.
+    pub fn named_files(&self) -> BTreeSet<u32> {
+        let mut ids: BTreeSet<u32> = match &self.firmware {
+            Firmware::None => BTreeSet::new(),
+            Firmware::Bios(id) | Firmware::Igvm(id) => [*id].into(),
+            Firmware::Pflash(pflash) => [pflash.code].into(),
+        };
+        let typed = self
+            .memory_backend
+            .iter()
+            .chain(&self.objects)
+            .chain(&self.extra_devices);
+        ids.extend(
+            typed
+                .flat_map(|typed| &typed.properties)
+                .filter_map(|property| match property.value {
+                    Value::File(id) => Some(id),
+                    _ => None,
+                }),
+        );
+        ids
+    }
+
+    pub fn generated_file(&self, id: u32) -> Option<&GeneratedFile> {
+        self.generated.iter().find(|file| file.id == id)
+    }
+
     /// The one source of `confidential` in every answer.
     pub fn is_confidential(&self) -> bool {
         self.guard.is_some()

@@ -154,7 +154,60 @@ pub struct LaunchRequest {
     pub devices: Vec<HostDevice>,
 }
 
+/// A request as it is kept with a VM: with the recorded facts and the files it gives the plan
+/// again.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct RequestRecord {
+    pub architecture: String,
+    pub accelerator: Accelerator,
+    pub settings: Vec<Setting>,
+    pub files: Vec<FileRecord>,
+    pub vcpus: u32,
+    pub memory_bytes: u64,
+    pub boot: Boot,
+    pub machine: Option<Choice>,
+    pub cpu: Option<Choice>,
+    pub kernel_cmdline: String,
+    pub devices: Vec<HostDevice>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileRecord {
+    pub id: u32,
+    pub role: String,
+    pub path: PathBuf,
+    pub size: u64,
+    pub origin: Origin,
+}
+
 impl LaunchRequest {
+    pub fn record(&self) -> RequestRecord {
+        RequestRecord {
+            architecture: self.host.architecture.clone(),
+            accelerator: self.host.accelerator,
+            settings: self.host.settings.clone(),
+            files: self
+                .host
+                .files
+                .iter()
+                .map(|file| FileRecord {
+                    id: file.id,
+                    role: file.role.clone(),
+                    path: file.path.clone(),
+                    size: file.size,
+                    origin: file.origin,
+                })
+                .collect(),
+            vcpus: self.vcpus,
+            memory_bytes: self.memory_bytes,
+            boot: self.boot,
+            machine: self.machine.clone(),
+            cpu: self.cpu.clone(),
+            kernel_cmdline: self.kernel_cmdline.clone(),
+            devices: self.devices.clone(),
+        }
+    }
+
     pub fn file(&self, id: u32) -> Option<&RequestFile> {
         self.host.files.iter().find(|file| file.id == id)
     }

@@ -1,14 +1,14 @@
 //! What the config file says about VMs: QEMU, the network, and the defaults of a request.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::config::{deserialize_range, deserialize_seconds, deserialize_size};
+use crate::config::{deserialize_seconds, deserialize_size, parse_range};
 use crate::spec::request::{Accelerator, Boot};
 
 #[derive(Clone, Debug, Deserialize)]
@@ -19,7 +19,7 @@ pub struct QemuConfig {
     pub accelerator: Accelerator,
     /// Users that QEMU processes run as, one for each VM. Used when the daemon is root; else QEMU
     /// runs as the daemon's own user.
-    #[serde(deserialize_with = "deserialize_range")]
+    #[serde(deserialize_with = "deserialize_uids")]
     pub uids: RangeInclusive<u32>,
     /// How long QEMU may take from its start to `running`, beside a second for each GiB of memory:
     /// a confidential guest's memory is prepared before it runs.
@@ -50,7 +50,7 @@ pub struct NetworkConfig {
     /// Id of the network device.
     pub id: String,
     /// Host address on which agents' ports are forwarded.
-    pub host_address: IpAddr,
+    pub host_address: Ipv4Addr,
     /// Host ports that may be forwarded, or `any` to let the kernel choose.
     #[serde(deserialize_with = "deserialize_ports")]
     pub ports: Option<RangeInclusive<u16>>,
@@ -64,7 +64,7 @@ impl Default for NetworkConfig {
     fn default() -> Self {
         Self {
             id: "vmnic".to_owned(),
-            host_address: IpAddr::V4(Ipv4Addr::LOCALHOST),
+            host_address: Ipv4Addr::LOCALHOST,
             ports: Some(6100..=6200),
             agent_port: 7002,
             properties: [
@@ -80,6 +80,21 @@ impl Default for NetworkConfig {
     }
 }
 
+/// System users lie below 1000, and user ids end at 2^31 for many tools. The last of the range is
+/// for the QEMU that is only asked questions.
+fn deserialize_uids<'de, D: serde::Deserializer<'de>>(
+    deserializer: D,
+) -> Result<RangeInclusive<u32>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    parse_range::<u32>(&text)
+        .filter(|range| *range.start() >= 1000 && *range.end() < 1 << 31 && range.start() < range.end())
+        .ok_or_else(|| {
+            serde::de::Error::custom(format!(
+                "{text:?} is not a range of two users at least, from 1000 up, such as \"1900000000-1900000999\""
+            ))
+        })
+}
+
 fn deserialize_ports<'de, D: serde::Deserializer<'de>>(
     deserializer: D,
 ) -> Result<Option<RangeInclusive<u16>>, D::Error> {
@@ -87,7 +102,7 @@ fn deserialize_ports<'de, D: serde::Deserializer<'de>>(
     if text == "any" {
         return Ok(None);
     }
-    crate::config::parse_range(&text).map(Some).ok_or_else(|| {
+    parse_range(&text).map(Some).ok_or_else(|| {
         serde::de::Error::custom(format!(
             "{text:?} is not a range such as \"6100-6200\", and not \"any\""
         ))

@@ -18,13 +18,13 @@ use super::planning::Planned;
 use super::shares::{self, CERTIFICATES_SHARE, ENVIRONMENT_SHARE};
 use crate::lease::{PortLease, UidLease};
 use crate::probe;
-use crate::qemu::command::{self, Form, Resources};
+use crate::qemu::command::{self, Form, RenderError, Resources};
 use crate::qemu::process::{self, Credentials, QemuProcess};
-use crate::qemu::qmp::{Qmp, QmpError};
+use crate::qemu::qmp::{MAX_LINE_VM, Qmp, QmpError};
 use crate::spec::VmId;
 use crate::spec::plan::Firmware;
 use crate::spec::request::{Accelerator, VmSpec};
-use crate::store::{RecordFolder, VmFolder, VmRecord};
+use crate::store::{FolderAccess, RecordFolder, VmFolder, VmRecord};
 
 /// Numbers of the host's own descriptors in QEMU.
 const QMP_FD: i32 = 3;
@@ -62,6 +62,59 @@ pub struct Prepared {
     pub console: Arc<File>,
 }
 
+/// How QEMU gets at `/dev/kvm`.
+enum KvmAccess {
+    None,
+    Descriptor(OwnedFd),
+    /// QEMU before 8.2 opens the device itself: the device's group lets it.
+    Group(u32),
+}
+
+impl KvmAccess {
+    fn open(planned: &Planned) -> Result<Self, CreateError> {
+        if planned.request.host.accelerator == Accelerator::Tcg {
+            return Ok(Self::None);
+        }
+        let error = |error: rustix::io::Errno| CreateError::Device {
+            device: "/dev/kvm",
+            source: error.into(),
+        };
+        let kvm = probe::open_device("/dev/kvm").map_err(error)?;
+        if planned.checked.knowledge().info.kvm_device {
+            return Ok(Self::Descriptor(kvm));
+        }
+        let status = rustix::fs::fstat(&kvm).map_err(error)?;
+        // Without such a group QEMU says itself that it may not; it is never given root's.
+        if status.st_mode & 0o060 == 0o060 && status.st_gid != 0 {
+            Ok(Self::Group(status.st_gid))
+        } else {
+            Ok(Self::None)
+        }
+    }
+}
+
+/// A copy of a file of the plan in the VM's folder, which the guest may write to.
+fn copy_into(
+    planned: &Planned,
+    folder: &VmFolder,
+    id: u32,
+    name: &str,
+) -> Result<String, CreateError> {
+    let path = folder.path().join(name);
+    if let Some(generated) = planned.checked.plan().generated_file(id) {
+        folder.create_file(&path, 0o600, &generated.content)?;
+        return text(&path);
+    }
+    let file = planned.request.file(id).ok_or(RenderError::File(id))?;
+    let mut copy = folder.create_file(&path, 0o600, b"")?;
+    copy_file(&file.handle, &mut copy).map_err(|source| CreateError::File {
+        role: file.role.clone(),
+        path: file.path.clone(),
+        source,
+    })?;
+    text(&path)
+}
+
 /// Makes folders, shares, copies and descriptors, and renders the command.
 pub async fn prepare(
     host: &Host,
@@ -73,13 +126,20 @@ pub async fn prepare(
         Some(uids) => Some(uids.take()?),
         None => None,
     };
-    let owner = uid.as_ref().map(UidLease::uid);
-    let credentials = owner.map_or(Credentials::Daemon, |uid| Credentials::User {
-        uid,
-        gid: uid,
-    });
+    let kvm = KvmAccess::open(planned)?;
+    let (credentials, access) = match (uid.as_ref().map(UidLease::uid), &kvm) {
+        (None, _) => (Credentials::Daemon, FolderAccess::Daemon),
+        (Some(uid), KvmAccess::Group(gid)) => (
+            Credentials::User { uid, gid: *gid },
+            FolderAccess::Owner(uid),
+        ),
+        (Some(uid), _) => (
+            Credentials::User { uid, gid: uid },
+            FolderAccess::Group(uid),
+        ),
+    };
     let record = host.store.create_record(id)?;
-    let folder = host.store.create_vm_folder(id, owner)?;
+    let folder = host.store.create_vm_folder(id, access)?;
     let console = folder.create_file(&folder.path().join("console.log"), 0o600, b"")?;
     let mut resources = Resources {
         console: text(&folder.path().join("console.log"))?,
@@ -87,18 +147,6 @@ pub async fn prepare(
         ..Resources::default()
     };
     let plan = planned.checked.plan();
-    if let Firmware::Pflash(pflash) = &plan.firmware
-        && let Some(template) = pflash.vars_template.and_then(|id| planned.request.file(id))
-    {
-        let path = folder.path().join("vars.fd");
-        let mut copy = folder.create_file(&path, 0o600, b"")?;
-        copy_file(&template.handle, &mut copy).map_err(|source| CreateError::File {
-            role: template.role.clone(),
-            path: template.path.clone(),
-            source,
-        })?;
-        resources.firmware_vars = Some(text(&path)?);
-    }
     for file in &plan.generated {
         let path = folder.path().join(format!("generated-{}", file.id));
         folder.create_file(&path, 0o600, &file.content)?;
@@ -112,41 +160,38 @@ pub async fn prepare(
     {
         resources.disk_overlay = Some(make_overlay(planned, &folder).await?);
     }
-    // The image of the disk is no file that QEMU opens by a descriptor: its overlay names it.
+    // Only what QEMU is to open: a file that a backend merely reads is not QEMU's.
+    let named = plan.named_files();
+    let boot = [(plan.boot.kernel, "kernel"), (plan.boot.initrd, "initrd")];
     let wanted = |id: u32| {
-        planned
-            .request
-            .file(id)
-            .is_some_and(|file| file.role != "disk")
+        named.contains(&id)
+            || planned
+                .request
+                .file(id)
+                .is_some_and(|file| boot.iter().any(|(used, role)| *used && file.role == *role))
     };
     let passed = files::pass(&planned.request.host.files, wanted, credentials)?;
     resources.files.extend(passed.paths);
+    if let Firmware::Pflash(pflash) = &plan.firmware {
+        if let Some(template) = pflash.vars_template {
+            let path = copy_into(planned, &folder, template, "vars.fd")?;
+            resources.firmware_vars = Some(path);
+        }
+        // What the guest may write to is its own copy, never the operator's file.
+        if pflash.code_is_writable() {
+            let path = copy_into(planned, &folder, pflash.code, "code.fd")?;
+            resources.files.insert(pflash.code, path);
+        }
+    }
     let mut descriptors = passed.descriptors;
     descriptors.push((record.listen()?.into(), QMP_FD));
 
-    let info = &planned.checked.knowledge().info;
-    let mut credentials = credentials;
-    let kvm_fd = match planned.request.host.accelerator {
-        Accelerator::Tcg => None,
-        Accelerator::Kvm => {
-            let device_error = |source| CreateError::Device {
-                device: "/dev/kvm",
-                source,
-            };
-            let kvm = probe::open_device("/dev/kvm").map_err(|error| device_error(error.into()))?;
-            if info.kvm_device {
-                descriptors.push((kvm, KVM_FD));
-                Some(KVM_FD)
-            } else {
-                // QEMU before 8.2 opens the device itself: its group lets it.
-                if let Credentials::User { gid, .. } = &mut credentials {
-                    let status =
-                        rustix::fs::fstat(&kvm).map_err(|error| device_error(error.into()))?;
-                    *gid = status.st_gid;
-                }
-                None
-            }
+    let kvm_fd = match kvm {
+        KvmAccess::Descriptor(kvm) => {
+            descriptors.push((kvm, KVM_FD));
+            Some(KVM_FD)
         }
+        KvmAccess::None | KvmAccess::Group(_) => None,
     };
     let form = Form::Managed {
         qmp_fd: QMP_FD,
@@ -188,7 +233,15 @@ pub async fn start(
         command = command::shell_line(record.command.iter().map(String::as_str)),
         "QEMU's command"
     );
-    prepared.record.write(&record)?;
+    // Declared before the process, so that a launch that is dropped kills QEMU first and then gives
+    // back what was its own: another VM must not get its user earlier.
+    let mut holdings = Holdings {
+        port: None,
+        _folder: prepared.folder,
+        _uid: prepared.uid,
+        record: prepared.record,
+    };
+    holdings.record.write(&record)?;
     let mut process = QemuProcess::spawn(
         &info.path,
         &prepared.arguments,
@@ -196,13 +249,11 @@ pub async fn start(
         prepared.descriptors,
     )?;
     record.process = Some(process.identity().clone());
-    // Held until the process is gone, whatever happens: another VM must not get this one's user.
-    let mut holdings = Holdings {
-        port: None,
-        _folder: prepared.folder,
-        _uid: prepared.uid,
-        record: prepared.record,
-    };
+    // At once: a daemon that comes back after a crash has to know this process.
+    if let Err(error) = holdings.record.write(&record) {
+        process.kill().await;
+        return Err(error.into());
+    }
     match bring_up(host, planned, &mut process, &mut holdings).await {
         Ok((qmp, agent_address)) => {
             record.agent_address = agent_address.map(|address| address.to_string());
@@ -294,7 +345,7 @@ async fn bring_up(
     let connected = tokio::select! {
         biased;
         _ = process.wait() => Err(QmpError::Closed { during: "the greeting".to_owned() }),
-        connected = Qmp::connect(read, write, start_time) => connected,
+        connected = Qmp::connect(read, write, start_time, MAX_LINE_VM) => connected,
     };
     let mut qmp = connected.map_err(at(Stage::Starting))?;
 
@@ -376,8 +427,8 @@ async fn forward_agent(
             return Ok(Some((address, lease)));
         }
         // With a port of a range, another program may hold it: the next one is tried. The range
-        // is finite, and so is this loop.
-        if lease.is_none() {
+        // is finite, and so is this loop. Any other refusal would be the same for each port.
+        if lease.is_none() || !answer.contains("ould not set up host forwarding rule") {
             return Err(at(Stage::Forwarding)(QmpError::Refused {
                 command: line,
                 description: crate::spec::printable(answer.trim()),
@@ -497,7 +548,15 @@ async fn make_overlay(planned: &Planned, folder: &VmFolder) -> Result<String, Cr
             crate::spec::printable(data)
         )));
     }
-    let format = info["format"].as_str().unwrap_or("raw");
+    let format = info["format"].as_str().unwrap_or_default();
+    // Other formats name further files in ways that `qemu-img info` does not show.
+    if !matches!(format, "raw" | "qcow2") {
+        return Err(CreateError::Disk(format!(
+            "{} has format {:?}; wanted is raw or qcow2",
+            image.display(),
+            crate::spec::printable(format)
+        )));
+    }
     let overlay = folder.path().join("disk.qcow2");
     let arguments = [
         "create".as_ref(),

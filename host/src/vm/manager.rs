@@ -14,7 +14,7 @@ use super::planning::{self, Planned};
 use super::status::{VmState, VmStatus};
 use super::task::{Publisher, VmRequest, VmTask};
 use crate::backend::Catalog;
-use crate::lease::{Ports, Slots, Uids};
+use crate::lease::{Ports, SlotLease, Slots, UidLease, Uids};
 use crate::metrics::Metrics;
 use crate::qemu::schema::Qemu;
 use crate::spec::VmId;
@@ -61,13 +61,31 @@ struct Entry {
     console: Console,
 }
 
+/// A VM of an earlier daemon that may still run: it keeps its slot and its user.
+#[derive(Debug)]
+pub struct LostVm {
+    status: Arc<VmStatus>,
+    _slot: SlotLease,
+    _uid: Option<UidLease>,
+}
+
+impl LostVm {
+    pub fn new(status: VmStatus, slot: SlotLease, uid: Option<UidLease>) -> Self {
+        Self {
+            status: Arc::new(status),
+            _slot: slot,
+            _uid: uid,
+        }
+    }
+}
+
 #[derive(Debug, Default)]
 struct Registry {
     closing: bool,
     next_sequence: u64,
     entries: BTreeMap<VmId, Entry>,
     /// Records of an earlier daemon whose process may still run. Shown, never touched.
-    lost: BTreeMap<VmId, Arc<VmStatus>>,
+    lost: BTreeMap<VmId, LostVm>,
 }
 
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -93,8 +111,8 @@ pub struct VmManager {
 }
 
 impl VmManager {
-    pub fn new(host: Host, lost: Vec<Arc<VmStatus>>) -> Self {
-        let lost = lost.into_iter().map(|status| (status.id, status)).collect();
+    pub fn new(host: Host, lost: Vec<LostVm>) -> Self {
+        let lost = lost.into_iter().map(|vm| (vm.status.id, vm)).collect();
         let registry = Registry {
             lost,
             ..Registry::default()
@@ -165,7 +183,12 @@ impl VmManager {
                 manager.registry().entries.remove(&id);
             });
         }
-        answer.await.unwrap_or(Err(CreateError::Internal))
+        let answer = answer.await.unwrap_or(Err(CreateError::Internal));
+        if answer.is_err() {
+            // Whoever hears of a failure must find nothing of it in a list.
+            self.registry().entries.remove(&id);
+        }
+        answer
     }
 
     /// What `create` would start.
@@ -177,7 +200,7 @@ impl VmManager {
         let registry = self.registry();
         match registry.entries.get(&id) {
             Some(entry) => Some(Arc::clone(&entry.status.borrow())),
-            None => registry.lost.get(&id).cloned(),
+            None => registry.lost.get(&id).map(|vm| Arc::clone(&vm.status)),
         }
     }
 
@@ -186,7 +209,7 @@ impl VmManager {
         let registry = self.registry();
         let mut entries: Vec<_> = registry.entries.values().collect();
         entries.sort_by_key(|entry| entry.sequence);
-        let lost = registry.lost.values().cloned();
+        let lost = registry.lost.values().map(|vm| Arc::clone(&vm.status));
         lost.chain(
             entries
                 .iter()
@@ -199,10 +222,10 @@ impl VmManager {
     pub async fn remove(&self, id: VmId) -> Result<(), RemoveError> {
         let requests = {
             let registry = self.registry();
-            if let Some(status) = registry.lost.get(&id) {
+            if let Some(vm) = registry.lost.get(&id) {
                 return Err(RemoveError::Lost {
                     id,
-                    detail: status.state.detail(),
+                    detail: vm.status.state.detail(),
                 });
             }
             match registry.entries.get(&id) {

@@ -20,6 +20,8 @@ pub enum VariableError {
     Value { name: String, what: &'static str },
     #[error("the value of {name} is longer than {} KiB", MAX_VALUE >> 10)]
     TooLong { name: String },
+    #[error("AGENT_CVM_ID is the VM's id, which the daemon sets")]
+    Reserved,
     #[error("{name} is set twice")]
     Twice { name: String },
     #[error("more than {MAX_VARIABLES} variables")]
@@ -39,6 +41,9 @@ pub fn check_variables(variables: &[(String, Secret<String>)]) -> Result<(), Var
             return Err(VariableError::Name {
                 name: crate::spec::printable(name),
             });
+        }
+        if name == "AGENT_CVM_ID" {
+            return Err(VariableError::Reserved);
         }
         if variables[..index].iter().any(|(other, _)| other == name) {
             return Err(VariableError::Twice { name: name.clone() });
@@ -112,6 +117,7 @@ mod tests {
             let error = check_variables(&[variable(name, "")]).unwrap_err();
             assert!(matches!(error, VariableError::Name { .. }), "{name:?}");
         }
+        assert!(check_variables(&[variable("AGENT_CVM_ID", "x")]).is_err());
         assert!(check_variables(&[variable("A", "1"), variable("A", "2")]).is_err());
         check_variables(&[variable("A_1", "any=thing, \"ü\" ' $x"), variable("_B", "")]).unwrap();
     }

@@ -5,6 +5,8 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 
+use base64::Engine as _;
+
 use super::error::CreateError;
 use super::manager::Host;
 use super::planning::Planned;
@@ -19,10 +21,11 @@ const PREVIEW_ID: &str = "00000000-0000-4000-8000-000000000000";
 /// The daemon's command, with `@…@` for what only a started VM has.
 pub fn preview(planned: &Planned) -> Result<Vec<String>, CreateError> {
     let files = planned.request.host.files.iter();
+    let files = files.map(|file| (file.id, format!("@file:{}@", file.role)));
+    let generated = planned.checked.plan().generated.iter();
+    let generated = generated.map(|file| (file.id, format!("@generated:{}@", file.label)));
     let resources = Resources {
-        files: files
-            .map(|file| (file.id, format!("@file:{}@", file.role)))
-            .collect(),
+        files: files.chain(generated).collect(),
         firmware_vars: Some("@firmware-vars@".to_owned()),
         disk_overlay: Some("@disk@".to_owned()),
         shares: shares(|id| format!("@{id}@")),
@@ -53,14 +56,28 @@ pub fn script(host: &Host, planned: &Planned) -> Result<String, CreateError> {
     let mut script =
         String::from("#!/bin/sh\nset -eu\n# A VM like the daemon's, without its secrets.\n");
     script.push_str("mkdir -p casemate-vm/env casemate-vm/certs\n");
-    if let Firmware::Pflash(pflash) = &planned.checked.plan().firmware
-        && let Some(template) = pflash.vars_template.and_then(|id| planned.request.file(id))
-    {
+    let files = planned.request.host.files.iter();
+    let mut paths: BTreeMap<u32, String> = files.map(|file| (file.id, absolute(file))).collect();
+    for file in &planned.checked.plan().generated {
+        let path = format!("casemate-vm/generated-{}", file.id);
+        let content = base64::engine::general_purpose::STANDARD.encode(&file.content);
         let _ = writeln!(
             script,
-            "cp -- {} casemate-vm/vars.fd",
-            quoted(&absolute(template))
+            "printf %s {} | base64 -d > {path}",
+            quoted(&content)
         );
+        paths.insert(file.id, path);
+    }
+    if let Firmware::Pflash(pflash) = &planned.checked.plan().firmware {
+        let code = pflash.code_is_writable().then_some(pflash.code);
+        for (id, copy) in [(pflash.vars_template, "vars.fd"), (code, "code.fd")] {
+            if let Some((id, path)) = id.and_then(|id| Some((id, paths.get(&id)?.clone()))) {
+                let _ = writeln!(script, "cp -- {} casemate-vm/{copy}", quoted(&path));
+                if copy == "code.fd" {
+                    paths.insert(id, format!("casemate-vm/{copy}"));
+                }
+            }
+        }
     }
     if planned
         .request
@@ -76,9 +93,8 @@ pub fn script(host: &Host, planned: &Planned) -> Result<String, CreateError> {
             path = quoted(&path)
         );
     }
-    let files = planned.request.host.files.iter();
     let resources = Resources {
-        files: files.map(|file| (file.id, absolute(file))).collect(),
+        files: paths,
         firmware_vars: Some("casemate-vm/vars.fd".to_owned()),
         disk_overlay: Some("casemate-vm/disk.qcow2".to_owned()),
         shares: shares(|id| {
@@ -98,7 +114,7 @@ pub fn script(host: &Host, planned: &Planned) -> Result<String, CreateError> {
         .map_or(0, |range| *range.start());
     let form = Form::Standalone {
         forward: Some((
-            SocketAddr::new(host.network.host_address, port),
+            SocketAddr::new(host.network.host_address.into(), port),
             host.network.agent_port,
         )),
     };

@@ -95,7 +95,19 @@ impl VmTask {
 
     async fn live(mut self) {
         let started = Instant::now();
-        let launched = self.launch().await;
+        let launch = Launch {
+            host: &self.host,
+            id: self.id,
+            spec: &self.spec,
+            publisher: &self.publisher,
+            console: &self.console,
+        };
+        // A removal ends a launch wherever it is: dropping it kills QEMU and gives all back.
+        let (launched, removal) = tokio::select! {
+            launched = launch.run() => (launched, None),
+            request = self.requests.recv() => (Err(CreateError::Removed), request),
+            () = self.reply.closed() => (Err(CreateError::Removed), None),
+        };
         let outcome = launched
             .as_ref()
             .map_or_else(CreateError::outcome, |_| "running");
@@ -104,8 +116,12 @@ impl VmTask {
             Ok(launched) => launched,
             Err(error) => {
                 tracing::warn!(error = %crate::backend::catalog::chain(&error), "not created");
+                drop(self.slot);
                 // Whoever waits for the removal of a VM that never was has what they want.
                 let _ = self.reply.send(Err(error));
+                if let Some(VmRequest::Remove(done)) = removal {
+                    let _ = done.send(());
+                }
                 return;
             }
         };
@@ -153,17 +169,25 @@ impl VmTask {
             let _ = waiting.send(());
         }
     }
+}
 
-    async fn launch(&mut self) -> Result<(Launched, bool), CreateError> {
-        let planned = planning::plan(&self.host, &self.spec).await?;
+/// What a launch borrows from its task, which goes on listening meanwhile.
+struct Launch<'a> {
+    host: &'a Host,
+    id: VmId,
+    spec: &'a VmSpec,
+    publisher: &'a Publisher,
+    console: &'a Console,
+}
+
+impl Launch<'_> {
+    async fn run(&self) -> Result<(Launched, bool), CreateError> {
+        let planned = planning::plan(self.host, self.spec).await?;
         let status = planned.status();
         self.publisher
             .change(|published| published.planned = Some(status.clone()));
-        let prepared = launch::prepare(&self.host, self.id, &self.spec, &planned).await?;
+        let prepared = launch::prepare(self.host, self.id, self.spec, &planned).await?;
         self.console.set(Arc::clone(&prepared.console));
-        if self.reply.is_closed() {
-            return Err(CreateError::Removed);
-        }
         self.publisher.enter(VmState::Starting);
         let record = self.record(&status, &planned);
         let powerdown = planned
@@ -171,7 +195,7 @@ impl VmTask {
             .plan()
             .abilities
             .contains(&Ability::Powerdown);
-        let launched = launch::start(&self.host, self.id, &planned, prepared, record).await?;
+        let launched = launch::start(self.host, self.id, &planned, prepared, record).await?;
         let pid = launched.process.identity().pid;
         self.publisher.change(|status| status.pid = Some(pid));
         Ok((launched, powerdown))
@@ -190,6 +214,7 @@ impl VmTask {
             expires_at: published.expires_at.map(|time| time.to_string()),
             vcpus: status.vcpus,
             memory_bytes: status.memory_bytes,
+            request: planned.request.record(),
             plan: planned.checked.plan().clone(),
             facts: planned.facts.clone(),
             command: Vec::new(),
@@ -236,15 +261,16 @@ impl OwnedVm {
             let event = tokio::select! {
                 biased;
                 exit = process.wait() => VmEvent::Exited(exit),
-                event = qmp.event(), if monitor_is_open => VmEvent::Qmp(event),
                 request = self.requests.recv() => VmEvent::Request(request),
                 () = until(self.expires_at) => VmEvent::Expired,
+                // Last: a QEMU that was taken over could send events without end.
+                event = qmp.event(), if monitor_is_open => VmEvent::Qmp(event),
             };
             match event {
                 VmEvent::Exited(exit) => {
                     // The last event may still be on its way from the monitor.
                     while let Some(event) = qmp.try_event() {
-                        note_shutdown(&mut shutdown, &event);
+                        note_shutdown(&mut shutdown, event);
                     }
                     let words = process.last_words().await;
                     if !words.is_empty() {
@@ -255,7 +281,7 @@ impl OwnedVm {
                         .enter(VmState::Exited(ExitReason { shutdown, exit }));
                     return self.rest().await;
                 }
-                VmEvent::Qmp(Some(event)) => note_shutdown(&mut shutdown, &event),
+                VmEvent::Qmp(Some(event)) => note_shutdown(&mut shutdown, event),
                 VmEvent::Qmp(None) => monitor_is_open = false,
                 VmEvent::Request(Some(VmRequest::Remove(done))) => {
                     self.stop(process, qmp).await;
@@ -300,10 +326,10 @@ impl OwnedVm {
     }
 }
 
-fn note_shutdown(shutdown: &mut Option<String>, event: &QmpEvent) {
-    tracing::info!(event = event.name, "QMP event");
+fn note_shutdown(shutdown: &mut Option<String>, event: QmpEvent) {
+    tracing::debug!(event = event.name, "QMP event");
     if event.name == "SHUTDOWN" {
-        *shutdown = event.data["reason"].as_str().map(crate::spec::printable);
+        *shutdown = event.reason;
     }
 }
 

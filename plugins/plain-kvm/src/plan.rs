@@ -7,7 +7,9 @@
 pub(crate) mod firmware;
 mod size;
 
-use crate::answer::{invalid_request, note, quoted, unavailable, unsuitable_file, warn};
+use crate::answer::{
+    invalid_request, note, quoted, unavailable, unsuitable_file, unsupported_host, warn,
+};
 use crate::bindings::casemate::tee::facts::FactError;
 use crate::bindings::casemate::tee::types::{
     BootInputs, Choice, DeviceRules, Error, Finding, HostContext, HostFile, LaunchPlan,
@@ -296,7 +298,7 @@ fn boot_inputs(request: &LaunchRequest, findings: &mut Vec<Finding>) -> Result<B
 
 fn kernel_boot(request: &LaunchRequest) -> Result<BootInputs, Error> {
     let Some(kernel) = file_of_role(&request.host, "kernel") else {
-        return Err(invalid_request(
+        return Err(unsupported_host(
             "kernel",
             "boot is kernel, but there is no kernel file",
             "name a kernel, set a default one, or boot from disk",
@@ -323,7 +325,7 @@ fn disk_boot(request: &LaunchRequest, findings: &mut Vec<Finding>) -> Result<Boo
     let has_disk = file_of_role(&request.host, "disk").is_some()
         || request.devices.iter().any(|device| device.kind == "disk");
     if !has_disk {
-        return Err(invalid_request(
+        return Err(unsupported_host(
             "disk",
             "boot is disk, but there is no disk",
             "name a disk, set a default one, or boot from a kernel",

@@ -80,7 +80,7 @@ async fn boots_two(mut setup: Setup, qemu: &Path) {
     leftovers::assert_nothing_left(&daemon.state_dir);
 }
 
-/// Each QEMU has a user of its own, and its folder is that user's alone.
+/// Each QEMU has a user of its own, and nobody else but root looks into its folder.
 fn isolated(daemon: &Daemon, one: &v1::Vm, two: &v1::Vm) {
     if !rustix::process::geteuid().is_root() {
         println!("skipped: users of VMs, because this is not root");
@@ -108,14 +108,16 @@ fn isolated(daemon: &Daemon, one: &v1::Vm, two: &v1::Vm) {
     assert_ne!(uids[0], uids[1]);
     for (vm, uid) in [(one, uids[0]), (two, uids[1])] {
         let folder = daemon.state_dir.join("vms").join(&vm.id);
-        for (path, mode) in [
-            ("", 0o700),
-            ("env", 0o700),
-            ("certs", 0o700),
-            ("env/environment", 0o400),
+        // The folders are root's, so that this user can make nothing in them; its files are its own.
+        for (path, owner, mode) in [
+            ("", 0, 0o750),
+            ("env", 0, 0o750),
+            ("certs", 0, 0o750),
+            ("env/environment", uid, 0o400),
+            ("console.log", uid, 0o600),
         ] {
             let metadata = std::fs::symlink_metadata(folder.join(path)).expect("it is there");
-            assert_eq!(metadata.uid(), uid, "{path}");
+            assert_eq!((metadata.uid(), metadata.gid()), (owner, uid), "{path}");
             assert_eq!(metadata.permissions().mode() & 0o7777, mode, "{path}");
         }
     }

@@ -15,7 +15,7 @@ use casemate_host::backend::{
 };
 use casemate_host::qemu::check::{CheckedPlan, Knowledge, check};
 use casemate_host::qemu::process::{Credentials, Exit, QemuProcess};
-use casemate_host::qemu::qmp::{Qmp, QmpError};
+use casemate_host::qemu::qmp::{MAX_LINE_IDLE, Qmp, QmpError};
 use casemate_host::qemu::schema::Qemu;
 use casemate_host::spec::facts::FactSource;
 use casemate_host::spec::plan::{LaunchPlan, Property, Value};
@@ -164,7 +164,7 @@ impl PausedQemu {
         let connected = tokio::select! {
             biased;
             exit = process.wait() => Err(anyhow::anyhow!("QEMU ended with {exit}")),
-            qmp = Qmp::connect(read, write, PATIENCE) => qmp.map_err(anyhow::Error::from),
+            qmp = Qmp::connect(read, write, PATIENCE, MAX_LINE_IDLE) => qmp.map_err(anyhow::Error::from),
         };
         match connected {
             Ok(qmp) => Ok(Self { process, qmp }),
