@@ -157,6 +157,11 @@ fn shown(text: &str) -> String {
     printable(text).chars().take(2_000).collect()
 }
 
+/// The beginning of a text that is no name: enough to find it by.
+fn brief(text: &str) -> String {
+    printable(text).chars().take(80).collect()
+}
+
 pub(super) fn findings_from_wit(findings: Vec<wit::Finding>) -> Result<Vec<Finding>, Violation> {
     if findings.len() > MAX_FINDINGS {
         return Err(Violation::new(
@@ -524,7 +529,7 @@ fn name(at: &str, text: String) -> Result<String, Violation> {
     }
     Err(Violation::new(
         at,
-        format!("{:?} is no name (letters, digits, `-._+`)", shown(&text)),
+        format!("{:?} is no name (letters, digits, `-._+`)", brief(&text)),
     ))
 }
 
@@ -540,7 +545,7 @@ fn identifier(at: &str, text: String) -> Result<String, Violation> {
             at,
             format!(
                 "{:?} is no id (a letter, then letters, digits, `-._`)",
-                shown(&text)
+                brief(&text)
             ),
         ));
     }
@@ -569,7 +574,7 @@ fn property_path(at: &str, path: String) -> Result<String, Violation> {
         at,
         format!(
             "{:?} is no property path (names joined by dots, {MAX_DEPTH} at most)",
-            shown(&path)
+            brief(&path)
         ),
     ))
 }

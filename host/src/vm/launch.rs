@@ -327,18 +327,14 @@ async fn bring_up(
 ) -> Result<(Qmp, Option<SocketAddr>), Failure> {
     let start_time =
         host.qemu_config.start_time + Duration::from_secs(planned.request.memory_bytes >> 30);
-    let stream = holdings.record.connect().map_err(|error| {
-        at(Stage::Starting)(QmpError::Protocol {
+    // The socket listens since before QEMU did: only a QEMU that ended refuses a connection.
+    let closed = |_| {
+        at(Stage::Starting)(QmpError::Closed {
             during: "the connection".to_owned(),
-            what: error.to_string(),
         })
-    })?;
-    let stream = into_tokio(stream).map_err(|error| {
-        at(Stage::Starting)(QmpError::Protocol {
-            during: "the connection".to_owned(),
-            what: error.to_string(),
-        })
-    })?;
+    };
+    let stream = holdings.record.connect().map_err(closed)?;
+    let stream = into_tokio(stream).map_err(closed)?;
     let (read, write) = stream.into_split();
     // The socket listens before QEMU does, so a QEMU that dies early would not close it: its exit
     // is watched beside the greeting.

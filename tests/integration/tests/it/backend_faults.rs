@@ -134,6 +134,22 @@ const CASES: &[Case] = &[
     refused("fact-denied", Code::FailedPrecondition, "act: denied"),
     refused("fact-ungranted", Code::FailedPrecondition, "act: denied"),
     broken(
+        "cpu-comma",
+        "cpu.model-id: `-cpu` has no way to write a comma",
+    ),
+    broken(
+        "virtio-fsdev",
+        "devices.virtio-properties.fsdev: the host renders it",
+    ),
+    broken(
+        "virtio-iothread",
+        "devices.virtio-properties.iothread: the host renders it",
+    ),
+    broken(
+        "generated-qcow2",
+        "firmware.pflash.options.code.format: a generated file is raw",
+    ),
+    broken(
         "comma",
         "machine.smm: \"on,kernel=/etc/shadow\" is no value of QEMU type",
     ),

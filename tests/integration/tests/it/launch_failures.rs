@@ -134,9 +134,44 @@ async fn a_caller_that_leaves_before_the_answer_gets_no_vm() {
             .await
             .is_err()
     );
-    assert_eq!(daemon.list().await.len(), 1);
+    // QEMU was there, and is not any more.
+    assert_eq!(Setup::fake_starts(daemon.folder.path()).len(), 1);
     eventually("the unwinding", Duration::from_secs(20), || async {
-        daemon.list().await.is_empty().then_some(())
+        let is_gone = daemon.list().await.is_empty()
+            && leftovers::processes_naming(&daemon.state_dir).is_empty();
+        is_gone.then_some(())
+    })
+    .await;
+    leftovers::assert_nothing_left(&daemon.state_dir);
+}
+
+/// A removal does not wait for a launch: it ends it.
+#[tokio::test]
+async fn a_removal_during_the_launch_ends_it() {
+    let daemon = fake(&json!({"delay_ms": {"greeting": 2500}}));
+    let create = daemon.create(v1::VmSpec::default());
+    let remove = async {
+        let id = eventually("its entry", Duration::from_secs(10), || async {
+            let starting = daemon.list().await;
+            starting
+                .iter()
+                .find(|vm| vm.state() == v1::VmState::Starting)
+                .map(|vm| vm.id.clone())
+        })
+        .await;
+        let started = std::time::Instant::now();
+        daemon.remove(&id).await.expect("it is removed");
+        started.elapsed()
+    };
+    let (created, elapsed) = tokio::join!(create, remove);
+    let status = created.expect_err("it was removed");
+    assert_eq!(status.code(), Code::Aborted, "{status}");
+    assert!(elapsed < Duration::from_secs(2), "{elapsed:?}");
+    assert!(daemon.list().await.is_empty());
+    eventually("its process to be gone", Duration::from_secs(5), || async {
+        leftovers::processes_naming(&daemon.state_dir)
+            .is_empty()
+            .then_some(())
     })
     .await;
     leftovers::assert_nothing_left(&daemon.state_dir);
@@ -183,7 +218,9 @@ async fn refusals_say_what_is_at_fault_and_start_nothing() {
         (
             "unknown setting",
             |_| {},
-            |r| drop(r.settings.insert("colour".to_owned(), "red".to_owned())),
+            |r| {
+                r.settings.insert("colour".to_owned(), "red".to_owned());
+            },
             Code::InvalidArgument,
             &["\"colour\"", "memory-slots"],
         ),
@@ -198,10 +235,8 @@ async fn refusals_say_what_is_at_fault_and_start_nothing() {
             "newline",
             |_| {},
             |r| {
-                drop(
-                    r.environment
-                        .insert("A".to_owned(), "x\nB=canary".to_owned()),
-                )
+                r.environment
+                    .insert("A".to_owned(), "x\nB=canary".to_owned());
             },
             Code::InvalidArgument,
             &["the value of A holds a line break"],
