@@ -95,8 +95,9 @@ fn build_programs(run: &Run) -> Result<Programs> {
     run.report.heading("Build");
     let mut step = run.report.step("casemated and casemate");
     let mut command = cargo::command(run);
-    command.args(["build", "--package", "casemate-host"]);
-    command.args(["--package", "casemate-cli", "--bins"]);
+    // All of the workspace, as the tests build it: Cargo unites the features of what it builds
+    // together, and another choice would compile the largest dependencies twice.
+    command.args(["build", "--workspace", "--bins"]);
     child::run(run, &mut step, &mut command, &run.log("build"))?;
     let folder = cargo::target_directory(run)?.join("debug");
     let programs = Programs {
