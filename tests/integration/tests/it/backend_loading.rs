@@ -72,7 +72,7 @@ fn dummy(world: &str, from: &str, to: &str) -> Vec<u8> {
         .select_world(&[package], Some(world))
         .expect("the world is there");
     let mut module = dummy_module(&resolve, world, ManglingAndAbi::Legacy(LiftLowerAbi::Sync));
-    embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8, false)
+    embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8)
         .expect("the module takes it");
     let mut encoder = ComponentEncoder::default();
     let encoder = encoder
