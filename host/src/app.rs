@@ -50,11 +50,12 @@ pub enum RunError {
 /// A daemon that is ready to serve.
 #[derive(Debug)]
 pub struct App {
+    /// First, so that it goes while the state directory is still locked.
+    _announcement: Announcement,
     manager: VmManager,
     grpc: TcpListener,
     http: TcpListener,
     instance_id: Arc<str>,
-    _announcement: Announcement,
 }
 
 impl App {
@@ -152,8 +153,13 @@ impl App {
         let _ = stopping.send(true);
         // Streams of slow clients must not hold the end.
         let drained = async {
-            let _ = (&mut grpc).await;
-            let _ = (&mut http).await;
+            // The one that ended was awaited above.
+            if !grpc.is_finished() {
+                let _ = (&mut grpc).await;
+            }
+            if !http.is_finished() {
+                let _ = (&mut http).await;
+            }
         };
         if tokio::time::timeout(std::time::Duration::from_secs(5), drained)
             .await
@@ -209,15 +215,21 @@ fn settle_left_records(
                 )
             }
             LeftContent::Record(record) => {
-                let running = match &record.process {
-                    Some(process) => process.is_alive(),
-                    // The daemon ended between the start and the note of it.
-                    None => process::is_named_by_a_process(&id.to_string()),
-                };
+                // A process that was not recorded, or not well, still has the id in its command.
+                let running = record
+                    .process
+                    .as_ref()
+                    .is_some_and(|process| process.is_alive())
+                    || process::is_uuid_of_a_process(&id.to_string());
                 if !running {
                     tracing::warn!(%id, "VM of an earlier daemon: its process is gone");
-                    store.delete_left(id)?;
-                    continue;
+                    match store.delete_left(id) {
+                        Ok(()) => continue,
+                        Err(error) => {
+                            let error = crate::backend::catalog::chain(&error);
+                            tracing::error!(%id, error, "its files cannot be deleted");
+                        }
+                    }
                 }
                 let detail = match &record.process {
                     Some(process) => {
@@ -229,8 +241,17 @@ fn settle_left_records(
             }
             LeftContent::Nothing => {
                 tracing::warn!(%id, "VM of an earlier daemon: it was not started");
-                store.delete_left(id)?;
-                continue;
+                match store.delete_left(id) {
+                    Ok(()) => continue,
+                    Err(error) => {
+                        let error = crate::backend::catalog::chain(&error);
+                        (
+                            String::new(),
+                            None,
+                            format!("its files cannot be deleted: {error}"),
+                        )
+                    }
+                }
             }
         };
         tracing::warn!(%id, detail, "VM of an earlier daemon: lost");

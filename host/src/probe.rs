@@ -78,13 +78,16 @@ pub fn open_device(path: &str) -> rustix::io::Result<OwnedFd> {
     }
 }
 
-/// Whether a UNIX stream socket accepts a connection.
+/// Whether a UNIX stream socket accepts a connection. Without waiting: a server that hangs, with a
+/// full queue, is one that does not.
 pub fn socket(path: &str) -> FactAnswer {
-    match std::os::unix::net::UnixStream::connect(path) {
-        Ok(_) => Ok(FactValue::Present),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Err(FactFailure::Absent),
-        Err(error) => Err(FactFailure::Failed(error.to_string())),
-    }
+    use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let address = SocketAddrUnix::new(path).map_err(failure)?;
+    rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
+        .and_then(|socket| rustix::net::connect(&socket, &address))
+        .map(|()| FactValue::Present)
+        .map_err(failure)
 }
 
 fn failure(error: rustix::io::Errno) -> FactFailure {
@@ -200,6 +203,20 @@ mod tests {
         ] {
             assert!(read_text(path).is_err(), "{path}");
         }
+    }
+
+    #[test]
+    fn a_socket_is_there_when_somebody_listens() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = temp.path().join("socket");
+        let path = path.to_str().unwrap();
+        assert_eq!(socket(path), Err(FactFailure::Absent));
+        let listener = std::os::unix::net::UnixListener::bind(path).unwrap();
+        assert_eq!(socket(path), Ok(FactValue::Present));
+        // A full queue is no reason to wait.
+        while socket(path).is_ok() {}
+        drop(listener);
+        assert!(socket(path).is_err());
     }
 
     #[test]

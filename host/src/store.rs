@@ -174,7 +174,11 @@ impl StateDir {
             Mode::empty(),
         )
         .map_err(|error| io_error(&path, "opening it")(error.into()))?;
-        Ok(RecordFolder { path, handle })
+        Ok(RecordFolder {
+            path,
+            handle,
+            is_kept: false,
+        })
     }
 
     /// Makes the folder of a new VM.
@@ -194,7 +198,15 @@ impl StateDir {
     pub fn user_of(&self, id: VmId) -> Option<u32> {
         std::fs::symlink_metadata(self.vm_dir(id))
             .ok()
-            .map(|metadata| metadata.gid())
+            .map(|metadata| {
+                // Root's folder has the group; a folder of the VM's own has the owner, which QEMU
+                // cannot change.
+                if metadata.uid() == 0 {
+                    metadata.gid()
+                } else {
+                    metadata.uid()
+                }
+            })
     }
 
     /// Records that an earlier daemon left behind. One that does not parse is reported by name and
@@ -280,6 +292,7 @@ impl Drop for Announcement {
 pub struct RecordFolder {
     path: PathBuf,
     handle: OwnedFd,
+    is_kept: bool,
 }
 
 impl RecordFolder {
@@ -301,6 +314,11 @@ impl RecordFolder {
         UnixStream::connect(self.socket_path())
     }
 
+    /// Leaves the record where it is, for the next daemon.
+    pub fn keep(&mut self) {
+        self.is_kept = true;
+    }
+
     fn socket_path(&self) -> String {
         use std::os::fd::AsRawFd as _;
         format!("/proc/self/fd/{}/qmp.sock", self.handle.as_fd().as_raw_fd())
@@ -309,6 +327,9 @@ impl RecordFolder {
 
 impl Drop for RecordFolder {
     fn drop(&mut self) {
+        if self.is_kept {
+            return;
+        }
         log_failure(std::fs::remove_dir_all(&self.path), &self.path);
     }
 }
@@ -384,9 +405,19 @@ impl VmFolder {
     }
 }
 
+impl VmFolder {
+    /// Deletes the folder; whether it is gone.
+    pub fn delete(&self) -> bool {
+        log_failure(std::fs::remove_dir_all(&self.path), &self.path);
+        !self.path.exists()
+    }
+}
+
 impl Drop for VmFolder {
     fn drop(&mut self) {
-        log_failure(std::fs::remove_dir_all(&self.path), &self.path);
+        if self.path.exists() {
+            self.delete();
+        }
     }
 }
 

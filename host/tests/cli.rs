@@ -62,3 +62,32 @@ fn a_port_in_use_is_said_in_one_sentence() {
         "{error}"
     );
 }
+
+/// A daemon that was killed between the start of a QEMU and the note of it must not take the VM for
+/// gone. The process here only looks like one, because the moment cannot be hit with a real one.
+#[test]
+fn a_process_that_was_not_recorded_is_found_by_its_uuid() {
+    use casemate_host::qemu::process::is_uuid_of_a_process;
+    let uuid = casemate_host::spec::VmId::random().to_string();
+    assert!(!is_uuid_of_a_process(&uuid));
+    #[expect(clippy::disallowed_methods, reason = "a stand-in for QEMU")]
+    let mut shell = std::process::Command::new("sh");
+    let mut client = shell
+        .args(["-c", "read line", "casemate", "show", &uuid])
+        .stdin(std::process::Stdio::piped())
+        .spawn()
+        .expect("sh runs");
+    assert!(!is_uuid_of_a_process(&uuid), "a client is no VM");
+    client.kill().expect("ours");
+    client.wait().expect("ours");
+    #[expect(clippy::disallowed_methods, reason = "a stand-in for QEMU")]
+    let mut shell = std::process::Command::new("sh");
+    let mut qemu = shell
+        .args(["-c", "read line", "qemu", "-uuid", &uuid, "-S"])
+        .stdin(std::process::Stdio::piped())
+        .spawn()
+        .expect("sh runs");
+    assert!(is_uuid_of_a_process(&uuid));
+    qemu.kill().expect("ours");
+    qemu.wait().expect("ours");
+}

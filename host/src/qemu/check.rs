@@ -10,10 +10,11 @@ use std::sync::Arc;
 use super::keyval;
 use super::paths;
 use super::schema::{ProbeError, Properties, Qemu, QemuInfo, TypeQuestion};
+use crate::spec::Origin;
 use crate::spec::permissions::{Permissions, TypeGrant};
 use crate::spec::plan::{Firmware, LaunchPlan, Property, Transport, Typed, Value};
 use crate::spec::printable;
-use crate::spec::request::{Accelerator, LaunchRequest};
+use crate::spec::request::{Accelerator, Boot, Choice, LaunchRequest};
 
 /// Why a plan is not started.
 #[derive(Debug, thiserror::Error)]
@@ -217,6 +218,14 @@ impl Checker<'_> {
                     "QEMU opens or writes it as a file; a machine names no file",
                 ));
             }
+            // `-machine` hands it to the accelerator (QEMU, `qemu_apply_legacy_machine_options`).
+            if property.path == "kernel-irqchip" {
+                if matches!(&property.value, Value::Text(text) if matches!(text.as_str(), "on" | "off" | "split"))
+                {
+                    continue;
+                }
+                return Err(rule(at, "it is the text on, off or split"));
+            }
             let Some(kind) = known.get(&property.path) else {
                 return Err(self.unsupported(format!(
                     "has no property {:?} of {}",
@@ -377,6 +386,8 @@ impl Checker<'_> {
                 at,
                 "a file or host path goes only into a property that is announced as a path",
             )),
+            // Nothing is opened for an empty path (`romfile=`).
+            (Value::Text(text), true) if text.is_empty() => Ok(()),
             (value, true) => Err(rule(
                 at,
                 format!(
@@ -482,6 +493,39 @@ impl Checker<'_> {
         Ok(())
     }
 
+    /// What the operator or the caller named is used, or the plan fails.
+    fn named_choices(&self, plan: &LaunchPlan) -> Result<(), CheckError> {
+        let named = |choice: &Option<Choice>| {
+            let choice = choice
+                .as_ref()
+                .filter(|choice| choice.origin != Origin::BuiltIn);
+            choice.map(|choice| choice.value.clone())
+        };
+        let versioned = |name: &str| self.knowledge.info.machine(name).map(str::to_owned);
+        if let Some(machine) = named(&self.request.machine)
+            && versioned(&machine) != versioned(&plan.machine.kind)
+        {
+            return Err(rule(
+                "machine",
+                format!("{machine:?} was asked for by name"),
+            ));
+        }
+        if let Some(cpu) = named(&self.request.cpu)
+            && plan.cpu.kind != cpu
+            && !plan
+                .cpu
+                .kind
+                .strip_prefix(&cpu)
+                .is_some_and(|rest| rest.starts_with("-v"))
+        {
+            return Err(rule("cpu", format!("{cpu:?} was asked for by name")));
+        }
+        if self.request.boot == Boot::Disk && plan.boot.kernel {
+            return Err(rule("boot.kernel", "the request boots from its disk"));
+        }
+        Ok(())
+    }
+
     fn host_rules(&self, plan: &LaunchPlan) -> Result<(), CheckError> {
         if let Some(device) = self
             .request
@@ -505,6 +549,7 @@ impl Checker<'_> {
             }
         }
         self.operator_properties(plan)?;
+        self.named_choices(plan)?;
         if plan.guard.is_some() && self.request.host.accelerator != Accelerator::Kvm {
             return Err(CheckError::Unsupported {
                 what: "the plan guards the guest, and a guard without KVM protects nothing"

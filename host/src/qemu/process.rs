@@ -99,16 +99,18 @@ impl ProcessIdentity {
     }
 }
 
-/// Whether any process has `text` in its command line. For a VM whose process was not recorded yet.
-pub fn is_named_by_a_process(text: &str) -> bool {
+/// Whether any process was started as a QEMU with this `-uuid`, for a VM whose process was not
+/// recorded. A client that merely names the VM is none.
+pub fn is_uuid_of_a_process(uuid: &str) -> bool {
     let Ok(processes) = std::fs::read_dir("/proc") else {
         return true;
     };
+    let needle = format!("-uuid\0{uuid}\0");
     processes.flatten().any(|entry| {
         let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
         command
-            .windows(text.len())
-            .any(|window| window == text.as_bytes())
+            .windows(needle.len())
+            .any(|window| window == needle.as_bytes())
     })
 }
 

@@ -186,11 +186,6 @@ impl Qmp {
     pub async fn event(&mut self) -> Option<QmpEvent> {
         self.events.recv().await
     }
-
-    /// A lifecycle event that has come already.
-    pub fn try_event(&mut self) -> Option<QmpEvent> {
-        self.events.try_recv().ok()
-    }
 }
 
 fn shorten_words(text: &str) -> String {

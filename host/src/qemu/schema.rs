@@ -3,7 +3,7 @@
 //! Asked from an idle QEMU (`-M none`), once for each binary, and kept until the binary changes.
 //! Types are asked for when they are first needed, because a full listing costs seconds.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -21,6 +21,7 @@ const IDLE_START: Duration = Duration::from_secs(20);
 const MAX_QUERY: usize = 64 << 10;
 /// Types that are remembered. A backend could ask for names without end.
 const MAX_TYPES: usize = 1_024;
+const MAX_ABSENT: usize = 256;
 
 #[derive(Debug, thiserror::Error)]
 pub enum ProbeError {
@@ -112,7 +113,8 @@ pub struct Qemu {
 struct Probed {
     identity: FileIdentity,
     info: Arc<QemuInfo>,
-    types: HashMap<TypeQuestion, Option<Arc<Properties>>>,
+    types: HashMap<TypeQuestion, Arc<Properties>>,
+    absent: HashSet<TypeQuestion>,
     queries: HashMap<String, Result<String, String>>,
 }
 
@@ -148,7 +150,10 @@ impl Qemu {
         let mut state = self.state.lock().await;
         let probed = self.current(&mut state).await?;
         if let Some(known) = probed.types.get(&question) {
-            return Ok(known.clone());
+            return Ok(Some(Arc::clone(known)));
+        }
+        if probed.absent.contains(&question) {
+            return Ok(None);
         }
         let (command, name) = match &question {
             TypeQuestion::Qom(name) => ("qom-list-properties", name),
@@ -162,9 +167,15 @@ impl Qemu {
             Err(QmpError::Refused { .. }) => None,
             Err(source) => return Err(idle.failed(path, source).await),
         };
-        // What is absent is not kept: callers could fill the memory with names that they make up.
-        if properties.is_some() && probed.types.len() < MAX_TYPES {
-            probed.types.insert(question, properties.clone());
+        // Absences have a bound of their own: callers make up names, which must not crowd out types.
+        match &properties {
+            None if probed.absent.len() < MAX_ABSENT => {
+                probed.absent.insert(question);
+            }
+            Some(known) if probed.types.len() < MAX_TYPES => {
+                probed.types.insert(question, Arc::clone(known));
+            }
+            _ => {}
         }
         Ok(properties)
     }
@@ -215,6 +226,7 @@ impl Qemu {
                 identity,
                 info,
                 types: HashMap::new(),
+                absent: HashSet::new(),
                 queries: HashMap::new(),
             });
         }

@@ -204,6 +204,21 @@ impl LaunchPlan {
         ids
     }
 
+    /// Host paths that the plan names.
+    pub fn host_paths(&self) -> impl Iterator<Item = &str> {
+        let typed = self
+            .memory_backend
+            .iter()
+            .chain(&self.objects)
+            .chain(&self.extra_devices);
+        typed
+            .flat_map(|typed| &typed.properties)
+            .filter_map(|property| match &property.value {
+                Value::HostPath(path) => Some(path.as_str()),
+                _ => None,
+            })
+    }
+
     pub fn generated_file(&self, id: u32) -> Option<&GeneratedFile> {
         self.generated.iter().find(|file| file.id == id)
     }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::json;
+use tokio::sync::watch;
 
 use super::error::{CreateError, Stage};
 use super::files;
@@ -36,9 +37,20 @@ const DISK_TOOL_TIME: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct Holdings {
     pub port: Option<PortLease>,
-    _folder: VmFolder,
-    _uid: Option<UidLease>,
+    folder: VmFolder,
+    uid: Option<UidLease>,
     pub record: RecordFolder,
+}
+
+impl Drop for Holdings {
+    /// Files that cannot be deleted keep their user and their record, so that nobody else gets to
+    /// read them and the next start tries again.
+    fn drop(&mut self) {
+        if !self.folder.delete() {
+            std::mem::forget(self.uid.take());
+            self.record.keep();
+        }
+    }
 }
 
 /// A QEMU that runs the guest.
@@ -91,6 +103,31 @@ impl KvmAccess {
             Ok(Self::None)
         }
     }
+}
+
+/// A granted path is opened by QEMU itself, as the user that it runs as.
+fn check_host_paths(planned: &Planned, credentials: Credentials) -> Result<(), CreateError> {
+    use std::os::unix::fs::MetadataExt as _;
+    if credentials == Credentials::Daemon {
+        return Ok(());
+    }
+    let unsupported = |path: &str, what: &str| {
+        CreateError::Unsupported {
+        what: format!("host path {path:?} {what}"),
+        remedy: "make it readable and writable for others (a udev rule, a mode), or take it out of the backend's settings"
+            .to_owned(),
+    }
+    };
+    for path in planned.checked.plan().host_paths() {
+        match std::fs::metadata(path) {
+            Err(error) => return Err(unsupported(path, &format!("cannot be used: {error}"))),
+            Ok(metadata) if metadata.mode() & 0o006 != 0o006 => {
+                return Err(unsupported(path, "is closed to the user that QEMU runs as"));
+            }
+            Ok(_) => {}
+        }
+    }
+    Ok(())
 }
 
 /// A copy of a file of the plan in the VM's folder, which the guest may write to.
@@ -193,6 +230,7 @@ pub async fn prepare(
         }
         KvmAccess::None | KvmAccess::Group(_) => None,
     };
+    check_host_paths(planned, credentials)?;
     let form = Form::Managed {
         qmp_fd: QMP_FD,
         kvm_fd,
@@ -223,6 +261,7 @@ pub async fn start(
     planned: &Planned,
     prepared: Prepared,
     mut record: VmRecord,
+    mut cancelled: watch::Receiver<bool>,
 ) -> Result<Launched, CreateError> {
     let info = &planned.checked.knowledge().info;
     let program = info.path.display().to_string();
@@ -233,12 +272,12 @@ pub async fn start(
         command = command::shell_line(record.command.iter().map(String::as_str)),
         "QEMU's command"
     );
-    // Declared before the process, so that a launch that is dropped kills QEMU first and then gives
-    // back what was its own: another VM must not get its user earlier.
+    // Given back when the process is reaped, on every path: another VM must not get its user
+    // earlier.
     let mut holdings = Holdings {
         port: None,
-        _folder: prepared.folder,
-        _uid: prepared.uid,
+        folder: prepared.folder,
+        uid: prepared.uid,
         record: prepared.record,
     };
     holdings.record.write(&record)?;
@@ -254,7 +293,13 @@ pub async fn start(
         process.kill().await;
         return Err(error.into());
     }
-    match bring_up(host, planned, &mut process, &mut holdings).await {
+    let brought_up = tokio::select! {
+        brought_up = bring_up(host, planned, &mut process, &mut holdings) => brought_up,
+        _ = cancelled.wait_for(|cancelled| *cancelled) => {
+            Err(Failure::Other(CreateError::Removed))
+        }
+    };
+    match brought_up {
         Ok((qmp, agent_address)) => {
             record.agent_address = agent_address.map(|address| address.to_string());
             if let Err(error) = holdings.record.write(&record) {

@@ -21,6 +21,9 @@ use crate::spec::plan::Ability;
 use crate::spec::request::VmSpec;
 use crate::store::{RECORD_FORMAT, VmRecord};
 
+/// How long the rest of a monitor is read after QEMU's end.
+const LAST_EVENTS: std::time::Duration = std::time::Duration::from_secs(1);
+
 /// What a VM is asked for. Reads go through the published status instead.
 #[derive(Debug)]
 pub(super) enum VmRequest {
@@ -95,19 +98,7 @@ impl VmTask {
 
     async fn live(mut self) {
         let started = Instant::now();
-        let launch = Launch {
-            host: &self.host,
-            id: self.id,
-            spec: &self.spec,
-            publisher: &self.publisher,
-            console: &self.console,
-        };
-        // A removal ends a launch wherever it is: dropping it kills QEMU and gives all back.
-        let (launched, removal) = tokio::select! {
-            launched = launch.run() => (launched, None),
-            request = self.requests.recv() => (Err(CreateError::Removed), request),
-            () = self.reply.closed() => (Err(CreateError::Removed), None),
-        };
+        let (launched, removal) = self.launch().await;
         let outcome = launched
             .as_ref()
             .map_or_else(CreateError::outcome, |_| "running");
@@ -169,6 +160,38 @@ impl VmTask {
             let _ = waiting.send(());
         }
     }
+
+    /// Runs the launch, and listens meanwhile.
+    async fn launch(&mut self) -> (Result<(Launched, bool), CreateError>, Option<VmRequest>) {
+        let (cancel, cancelled) = watch::channel(false);
+        let launch = Launch {
+            host: &self.host,
+            id: self.id,
+            spec: &self.spec,
+            publisher: &self.publisher,
+            console: &self.console,
+            cancelled,
+        };
+        // A removal ends a launch wherever it is, and so does a caller who left. The launch is told
+        // rather than dropped: it gives back what it holds when QEMU is dead, not before.
+        let mut running = std::pin::pin!(launch.run());
+        let asked_to_end = async {
+            tokio::select! {
+                request = self.requests.recv() => request,
+                () = self.reply.closed() => None,
+            }
+        };
+        tokio::select! {
+            launched = &mut running => (launched, None),
+            removal = asked_to_end => {
+                let _ = cancel.send(true);
+                if let Ok((mut launched, _)) = running.await {
+                    launched.process.kill().await;
+                }
+                (Err(CreateError::Removed), removal)
+            }
+        }
+    }
 }
 
 /// What a launch borrows from its task, which goes on listening meanwhile.
@@ -178,15 +201,31 @@ struct Launch<'a> {
     spec: &'a VmSpec,
     publisher: &'a Publisher,
     console: &'a Console,
+    cancelled: watch::Receiver<bool>,
 }
 
 impl Launch<'_> {
+    /// For steps that hold no process: they may simply be dropped.
+    async fn unless_cancelled<T>(
+        &self,
+        step: impl Future<Output = Result<T, CreateError>>,
+    ) -> Result<T, CreateError> {
+        let mut cancelled = self.cancelled.clone();
+        tokio::select! {
+            _ = cancelled.wait_for(|cancelled| *cancelled) => Err(CreateError::Removed),
+            result = step => result,
+        }
+    }
+
     async fn run(&self) -> Result<(Launched, bool), CreateError> {
-        let planned = planning::plan(self.host, self.spec).await?;
+        let planned = self
+            .unless_cancelled(planning::plan(self.host, self.spec))
+            .await?;
         let status = planned.status();
         self.publisher
             .change(|published| published.planned = Some(status.clone()));
-        let prepared = launch::prepare(self.host, self.id, self.spec, &planned).await?;
+        let prepared = launch::prepare(self.host, self.id, self.spec, &planned);
+        let prepared = self.unless_cancelled(prepared).await?;
         self.console.set(Arc::clone(&prepared.console));
         self.publisher.enter(VmState::Starting);
         let record = self.record(&status, &planned);
@@ -195,7 +234,15 @@ impl Launch<'_> {
             .plan()
             .abilities
             .contains(&Ability::Powerdown);
-        let launched = launch::start(self.host, self.id, &planned, prepared, record).await?;
+        let launched = launch::start(
+            self.host,
+            self.id,
+            &planned,
+            prepared,
+            record,
+            self.cancelled.clone(),
+        )
+        .await?;
         let pid = launched.process.identity().pid;
         self.publisher.change(|status| status.pid = Some(pid));
         Ok((launched, powerdown))
@@ -268,14 +315,22 @@ impl OwnedVm {
             };
             match event {
                 VmEvent::Exited(exit) => {
-                    // The last event may still be on its way from the monitor.
-                    while let Some(event) = qmp.try_event() {
-                        note_shutdown(&mut shutdown, event);
+                    // The last event may still be on its way: the monitor is at its end, and what
+                    // is left of it is read.
+                    let rest = async {
+                        while let Some(event) = qmp.event().await {
+                            note_shutdown(&mut shutdown, event);
+                        }
+                    };
+                    if tokio::time::timeout(LAST_EVENTS, rest).await.is_err() {
+                        tracing::debug!("the monitor outlives its QEMU");
                     }
                     let words = process.last_words().await;
                     if !words.is_empty() {
                         tracing::warn!(stderr = words, "QEMU's last words");
                     }
+                    // Nothing of a process is kept for a VM that only waits for its removal.
+                    drop((process, qmp));
                     self.release();
                     self.publisher
                         .enter(VmState::Exited(ExitReason { shutdown, exit }));

@@ -62,7 +62,6 @@ const MACHINE_PROPERTIES: &[(&str, &str)] = &[
     ("boot", "BootConfiguration"),
     ("smp", "SMPConfiguration"),
     ("smp-cache", "SmpCachePropertiesWrapper"),
-    ("kernel-irqchip", "on|off|split"),
 ];
 
 const PC_MACHINE_PROPERTIES: &[(&str, &str)] = &[
@@ -120,7 +119,6 @@ const CPU_PROPERTIES: &[(&str, &str)] = &[
 const KVM_ACCELERATOR_PROPERTIES: &[(&str, &str)] = &[
     ("type", "string"),
     ("device", "string"),
-    ("kernel-irqchip", "on|off|split"),
     ("kvm-shadow-mem", "int"),
     ("dirty-ring-size", "uint32"),
     ("notify-vmexit", "NotifyVMexitOption"),
