@@ -87,7 +87,12 @@ fn a_process_that_was_not_recorded_is_found_by_its_uuid() {
         .stdin(std::process::Stdio::piped())
         .spawn()
         .expect("sh runs");
-    assert!(is_uuid_of_a_process(&uuid));
+    // The kernel shows the arguments a moment after the start.
+    let started = std::time::Instant::now();
+    while !is_uuid_of_a_process(&uuid) {
+        assert!(started.elapsed() < std::time::Duration::from_secs(10));
+        std::thread::sleep(std::time::Duration::from_millis(10));
+    }
     qemu.kill().expect("ours");
     qemu.wait().expect("ours");
 }
