@@ -221,21 +221,16 @@ fn settle_left_records(
                     .as_ref()
                     .is_some_and(|process| process.is_alive())
                     || process::is_uuid_of_a_process(&id.to_string());
-                if !running {
+                let detail = if !running {
                     tracing::warn!(%id, "VM of an earlier daemon: its process is gone");
                     match store.delete_left(id) {
                         Ok(()) => continue,
-                        Err(error) => {
-                            let error = crate::backend::catalog::chain(&error);
-                            tracing::error!(%id, error, "its files cannot be deleted");
-                        }
+                        Err(error) => undeletable(&error),
                     }
-                }
-                let detail = match &record.process {
-                    Some(process) => {
-                        format!("process {} was started by an earlier daemon", process.pid)
-                    }
-                    None => "a process names it, which an earlier daemon started".to_owned(),
+                } else if let Some(process) = &record.process {
+                    format!("process {} was started by an earlier daemon", process.pid)
+                } else {
+                    "a process names it, which an earlier daemon started".to_owned()
                 };
                 (record.name.clone(), record.created_at.parse().ok(), detail)
             }
@@ -243,14 +238,7 @@ fn settle_left_records(
                 tracing::warn!(%id, "VM of an earlier daemon: it was not started");
                 match store.delete_left(id) {
                     Ok(()) => continue,
-                    Err(error) => {
-                        let error = crate::backend::catalog::chain(&error);
-                        (
-                            String::new(),
-                            None,
-                            format!("its files cannot be deleted: {error}"),
-                        )
-                    }
+                    Err(error) => (String::new(), None, undeletable(&error)),
                 }
             }
         };
@@ -262,6 +250,12 @@ fn settle_left_records(
         lost.push(LostVm::new(status, slots.count(), uid));
     }
     Ok(lost)
+}
+
+/// What is said of a VM that is gone but for its files.
+fn undeletable(error: &StoreError) -> String {
+    let error = crate::backend::catalog::chain(error);
+    format!("nothing of it runs, and its files cannot be deleted: {error}")
 }
 
 fn lost_status(id: VmId, name: &str, detail: String, created_at: Option<Timestamp>) -> VmStatus {

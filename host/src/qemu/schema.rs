@@ -85,16 +85,6 @@ impl QemuInfo {
         self.machines.get(name).map(String::as_str)
     }
 
-    /// Whether this is at least `major.minor`.
-    pub fn is_at_least(&self, major: u64, minor: u64) -> bool {
-        let mut parts = self
-            .version
-            .split('.')
-            .map(|part| part.parse::<u64>().unwrap_or(0));
-        let own = (parts.next().unwrap_or(0), parts.next().unwrap_or(0));
-        own >= (major, minor)
-    }
-
     /// Properties of an object type, by the QAPI schema.
     pub fn object(&self, kind: &str) -> Option<&Properties> {
         self.objects.get(kind)

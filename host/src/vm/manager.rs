@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::config::{NetworkConfig, QemuConfig, VmDefaults};
 use super::error::CreateError;
 use super::planning::{self, Planned};
-use super::status::{VmState, VmStatus};
+use super::status::VmStatus;
 use super::task::{Publisher, VmRequest, VmTask};
 use crate::backend::Catalog;
 use crate::lease::{Ports, SlotLease, Slots, UidLease, Uids};
@@ -303,14 +303,6 @@ impl VmManager {
             .iter()
             .map(|status| status.state.name())
             .collect()
-    }
-
-    /// VMs that run now.
-    pub fn running(&self) -> usize {
-        self.list()
-            .iter()
-            .filter(|status| status.state == VmState::Running)
-            .count()
     }
 }
 
