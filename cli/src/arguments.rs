@@ -7,7 +7,7 @@ use clap_complete::Shell;
 
 use crate::error::CliError;
 use crate::screen::Screen;
-use crate::{backend, plan, vm};
+use crate::{backend, config, plan, vm};
 
 const GLOBAL_OPTIONS: &str = "Global options";
 
@@ -73,6 +73,9 @@ pub(crate) enum Verb {
     Backend(backend::BackendVerb),
     /// Show the QEMU command that `vm create` would run, without running it.
     Plan(Box<plan::PlanArguments>),
+    /// Show the daemon's config, or print one to start from.
+    #[command(subcommand)]
+    Config(config::ConfigVerb),
     /// Print a completion script for a shell.
     Completions(CompletionsArguments),
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use casemate_proto::v1;
 use casemate_proto::v1::backend_service_client::BackendServiceClient;
+use casemate_proto::v1::config_service_client::ConfigServiceClient;
 use casemate_proto::v1::vm_service_client::VmServiceClient;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Response, Status, Streaming};
@@ -112,6 +113,15 @@ impl Client {
             .call("list backends", service.list_backends(request))
             .await?;
         Ok(answer.backends)
+    }
+
+    pub(crate) async fn explain_config(&mut self) -> Result<Vec<v1::ConfigValue>, CliError> {
+        let mut service = ConfigServiceClient::new(self.channel().await?);
+        let request = v1::ExplainConfigRequest {};
+        let answer = self
+            .call("explain the config", service.explain_config(request))
+            .await?;
+        Ok(answer.values)
     }
 
     pub(crate) async fn get_backend(&mut self, name: String) -> Result<v1::Backend, CliError> {

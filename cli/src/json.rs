@@ -7,6 +7,7 @@
 //! | `vm remove` | an array of `{wanted, id, removed, error}`, in the order asked |
 //! | `backend list` | an array of backends, without `findings` |
 //! | `backend show` | a backend |
+//! | `config explain` | an array of `{key, value, source, notes}`, all texts |
 //! | `plan` | `{backend, tee, confidential, command, standalone_script, findings, plan}` |
 //!
 //! A VM: `id`, `name`, `state` (`creating`, `starting`, `running`, `stopping`, `exited`, `failed`,
@@ -46,6 +47,15 @@ pub(crate) fn vm(vm: &v1::Vm) -> Value {
         "pid": vm.pid,
         "generation": vm.generation,
         "findings": findings(&vm.findings),
+    })
+}
+
+pub(crate) fn config_value(value: &v1::ConfigValue) -> Value {
+    json!({
+        "key": value.key,
+        "value": value.value,
+        "source": value.source,
+        "notes": value.notes,
     })
 }
 

@@ -22,6 +22,7 @@ mod arguments;
 mod backend;
 mod byte_size;
 mod client;
+mod config;
 mod error;
 mod findings;
 mod json;
@@ -54,6 +55,9 @@ fn run(arguments: Arguments, screen: &Screen) -> Result<(), CliError> {
     if let Verb::Completions(completions) = &arguments.verb {
         return completions.print(screen);
     }
+    if let Verb::Config(config::ConfigVerb::Default) = &arguments.verb {
+        return config::print_default(screen);
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -64,8 +68,11 @@ fn run(arguments: Arguments, screen: &Screen) -> Result<(), CliError> {
             Verb::Vm(verb) => vm::run(verb, client, screen).await,
             Verb::Backend(verb) => backend::run(verb, client, screen).await,
             Verb::Plan(plan) => plan::run(&plan, client, screen).await,
+            Verb::Config(config::ConfigVerb::Explain(explain)) => {
+                config::explain(&explain, client, screen).await
+            }
             // Answered above, without a runtime.
-            Verb::Completions(_) => Ok(()),
+            Verb::Completions(_) | Verb::Config(config::ConfigVerb::Default) => Ok(()),
         }
     })
 }

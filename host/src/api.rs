@@ -4,6 +4,7 @@ pub mod grpc;
 pub mod http;
 
 mod backends;
+mod configuration;
 mod from_proto;
 mod predecessor;
 mod status;

@@ -1,5 +1,7 @@
 //! Wires every module; the only file that knows them all.
 
+mod reload;
+
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -7,12 +9,12 @@ use std::sync::Arc;
 use jiff::Timestamp;
 use serde_json::json;
 use tokio::net::TcpListener;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 use crate::api;
 use crate::backend::engine::EngineError;
-use crate::backend::{BackendEngine, Catalog, Limits};
-use crate::config::Config;
+use crate::backend::{BackendEngine, Catalog, Limits, Protection};
+use crate::config::{Config, Inputs, Loaded, Warning, explain};
 use crate::lease::{Ports, Slots, Uids};
 use crate::metrics::Metrics;
 use crate::qemu::process::{self, Credentials};
@@ -20,7 +22,28 @@ use crate::qemu::schema::Qemu;
 use crate::spec::VmId;
 use crate::store::{Announcement, LeftContent, LeftRecord, StateDir, StoreError};
 use crate::vm::manager::{Host, LostVm, VmManager};
-use crate::vm::status::{VmState, VmStatus};
+use crate::vm::status::{PlannedStatus, VmState, VmStatus};
+
+use reload::Reloader;
+
+/// Changes what is logged while the daemon runs.
+pub struct LogFilter(Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>);
+
+impl std::fmt::Debug for LogFilter {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("LogFilter")
+    }
+}
+
+impl LogFilter {
+    pub fn new(set: impl Fn(&str) -> Result<(), String> + Send + Sync + 'static) -> Self {
+        Self(Box::new(set))
+    }
+
+    fn set(&self, filter: &str) -> Result<(), String> {
+        (self.0)(filter)
+    }
+}
 
 #[derive(Debug, thiserror::Error)]
 pub enum BuildError {
@@ -56,12 +79,29 @@ pub struct App {
     grpc: TcpListener,
     http: TcpListener,
     instance_id: Arc<str>,
+    reloader: Reloader,
 }
 
 impl App {
-    pub async fn build(config: Config) -> Result<Self, BuildError> {
+    /// `inputs` is where `loaded` came from, for reloads.
+    pub async fn build(
+        inputs: Inputs,
+        loaded: Loaded,
+        log: LogFilter,
+    ) -> Result<Self, BuildError> {
+        let Loaded {
+            config,
+            effective,
+            warnings,
+        } = loaded;
+        for warning in &warnings {
+            tracing::warn!("{warning}");
+        }
         let store = StateDir::open(&config.state_dir)?;
-        let instance_id = store.instance_id()?;
+        let instance_id = match &config.instance_id {
+            Some(id) => id.clone(),
+            None => store.instance_id()?,
+        };
         let slots = Slots::new(config.max_vms);
         // Only root can start a process as another user. The last user of the range is for the
         // QEMU that is only asked questions.
@@ -87,41 +127,54 @@ impl App {
         let qemu = Arc::new(Qemu::new(config.qemu.binary.clone(), probing));
         let engine = BackendEngine::new(Limits::default())?;
         let (catalog, probed) = tokio::join!(
-            Catalog::load(&engine, config.backends, config.default_backend),
+            Catalog::load(
+                &engine,
+                config.backends.clone(),
+                config.default_backend.clone(),
+                Config::shared_settings(&effective),
+            ),
             qemu.info()
         );
         if let Err(error) = probed {
             tracing::error!(error = %crate::backend::catalog::chain(&error), "no QEMU yet");
         }
-        let metrics = Metrics::new(env!("CARGO_PKG_VERSION"))?;
+        for warning in unused_identity(&config, &catalog) {
+            tracing::warn!("{warning}");
+        }
+        let metrics = Metrics::new(env!("CARGO_PKG_VERSION"), &instance_id)?;
         metrics.set_vm_limit(config.max_vms);
         let own_ports = [grpc_address.port(), http_address.port()];
-        let ports = config
-            .network
-            .ports
-            .clone()
-            .map(|range| Ports::new(range, own_ports));
+        // One pool for all ranges that reloads bring.
+        let ports = Ports::new(1..=u16::MAX, own_ports);
+        let rows = explain::rows(&effective, &config.backends, &[]);
         let endpoints = json!({
             "pid": std::process::id(),
             "grpc": grpc_address.to_string(),
             "http": http_address.to_string(),
         });
         let announcement = store.announce(endpoints.to_string().as_bytes())?;
+        let live = reload::live(config, catalog, qemu, &ports, rows);
         let host = Host {
-            catalog,
-            qemu,
-            qemu_config: config.qemu,
-            network: config.network,
-            defaults: config.vm,
+            live: arc_swap::ArcSwap::from_pointee(live),
             store,
             slots,
             uids,
-            ports,
             metrics,
+        };
+        let manager = VmManager::new(host, lost);
+        let reloader = Reloader {
+            inputs,
+            engine,
+            manager: manager.clone(),
+            effective,
+            probing,
+            ports,
+            log,
         };
         tracing::info!(grpc = %grpc_address, http = %http_address, instance = instance_id, "listening");
         Ok(Self {
-            manager: VmManager::new(host, lost),
+            manager,
+            reloader,
             grpc,
             http,
             instance_id: instance_id.into(),
@@ -129,8 +182,13 @@ impl App {
         })
     }
 
-    /// Serves until `stop` resolves, then removes all VMs and ends.
-    pub async fn run(self, stop: impl Future<Output = ()>) -> Result<(), RunError> {
+    /// Serves until `stop` resolves, then removes all VMs and ends. Each message of `reloads` reads
+    /// the config anew.
+    pub async fn run(
+        self,
+        stop: impl Future<Output = ()>,
+        reloads: mpsc::Receiver<()>,
+    ) -> Result<(), RunError> {
         let (stopping, stopped) = watch::channel(false);
         let wait = |mut stopped: watch::Receiver<bool>| async move {
             let _ = stopped.wait_for(|stopped| *stopped).await;
@@ -145,6 +203,7 @@ impl App {
         let (mut grpc, mut http) = (tokio::spawn(grpc), tokio::spawn(http));
         let ended = tokio::select! {
             () = stop => None,
+            () = self.reloader.run(reloads) => None,
             result = &mut grpc => Some(flatten(result.map(|result| result.map_err(RunError::from)))),
             result = &mut http => Some(flatten(result.map(|result| result.map_err(RunError::Http)))),
         };
@@ -170,6 +229,48 @@ impl App {
         }
         ended.unwrap_or(Ok(()))
     }
+}
+
+/// What would be wrong with a start, beyond the config's own form: for `--check-config`.
+pub async fn check(loaded: &Loaded) -> Result<Vec<String>, EngineError> {
+    let mut problems: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();
+    let engine = BackendEngine::new(Limits::default())?;
+    let config = &loaded.config;
+    let catalog = Catalog::load(
+        &engine,
+        config.backends.clone(),
+        config.default_backend.clone(),
+        Config::shared_settings(&loaded.effective),
+    )
+    .await;
+    for entry in catalog.entries() {
+        if let Err(error) = &entry.state {
+            problems.push(format!(
+                "backend {:?} would not be in service: {}",
+                entry.config.name,
+                crate::backend::catalog::chain(error)
+            ));
+        }
+    }
+    let unused = unused_identity(config, &catalog);
+    problems.extend(unused.iter().map(ToString::to_string));
+    Ok(problems)
+}
+
+fn unused_identity(config: &Config, catalog: &Catalog) -> Vec<Warning> {
+    if config.vm.identity.is_none() {
+        return Vec::new();
+    }
+    let backends = catalog
+        .entries()
+        .iter()
+        .filter_map(|entry| entry.state.as_ref().ok());
+    backends
+        .filter(|backend| backend.info().protection == Protection::None)
+        .map(|backend| Warning::IdentityUnused {
+            backend: backend.name().to_owned(),
+        })
+        .collect()
 }
 
 fn flatten(result: Result<Result<(), RunError>, tokio::task::JoinError>) -> Result<(), RunError> {
@@ -204,12 +305,13 @@ fn settle_left_records(
             tracing::warn!(path = %path.display(), "no VM's record; left alone");
             continue;
         };
-        let (name, created_at, detail) = match &content {
+        let (name, created_at, planned, detail) = match &content {
             LeftContent::Broken(reason) => {
                 let reason = crate::spec::printable(reason);
                 tracing::error!(path = %path.display(), reason, "record set aside");
                 (
                     String::new(),
+                    None,
                     None,
                     format!("its record cannot be used: {reason}"),
                 )
@@ -232,13 +334,18 @@ fn settle_left_records(
                 } else {
                     "a process names it, which an earlier daemon started".to_owned()
                 };
-                (record.name.clone(), record.created_at.parse().ok(), detail)
+                (
+                    record.name.clone(),
+                    record.created_at.parse().ok(),
+                    Some(PlannedStatus::of_record(record)),
+                    detail,
+                )
             }
             LeftContent::Nothing => {
                 tracing::warn!(%id, "VM of an earlier daemon: it was not started");
                 match store.delete_left(id) {
                     Ok(()) => continue,
-                    Err(error) => (String::new(), None, undeletable(&error)),
+                    Err(error) => (String::new(), None, None, undeletable(&error)),
                 }
             }
         };
@@ -246,7 +353,7 @@ fn settle_left_records(
         let uid = uids
             .zip(store.user_of(id))
             .and_then(|(uids, uid)| uids.reserve(uid));
-        let status = lost_status(id, &name, detail, created_at);
+        let status = lost_status(id, &name, detail, created_at, planned);
         lost.push(LostVm::new(status, slots.count(), uid));
     }
     Ok(lost)
@@ -258,7 +365,13 @@ fn undeletable(error: &StoreError) -> String {
     format!("nothing of it runs, and its files cannot be deleted: {error}")
 }
 
-fn lost_status(id: VmId, name: &str, detail: String, created_at: Option<Timestamp>) -> VmStatus {
+fn lost_status(
+    id: VmId,
+    name: &str,
+    detail: String,
+    created_at: Option<Timestamp>,
+    planned: Option<PlannedStatus>,
+) -> VmStatus {
     VmStatus {
         id,
         name: name.to_owned(),
@@ -266,7 +379,7 @@ fn lost_status(id: VmId, name: &str, detail: String, created_at: Option<Timestam
         generation: 1,
         created_at: created_at.unwrap_or(Timestamp::UNIX_EPOCH),
         expires_at: None,
-        planned: None,
+        planned,
         agent_address: None,
         pid: None,
     }

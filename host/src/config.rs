@@ -1,76 +1,353 @@
-//! The config file: its shape, its defaults, and what of it is refused.
+//! The config: what a file, variables and the command line say, checked, and with the source of
+//! each value.
 //!
-//! Each part is a struct of the module that it is for; `App::build` takes the whole apart once.
+//! ```text
+//!  --set KEY=VALUE ─┐
+//!  CASEMATE_*       ├─ Candidate ──▶ Effective ──▶ Config ──▶ one struct for each module
+//!  MANAGER_*        │  (canonical    (strongest     (serde,
+//!  file             │   form)         source)        cross checks)
+//!  defaults        ─┘
+//! ```
+//!
+//! Each module declares its keys beside the struct that reads them (`KEYS`). The predecessor's names
+//! are known to `environment::predecessor` alone. All that is wrong is reported at once.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
-use std::ops::RangeInclusive;
+pub mod document;
+pub mod environment;
+pub mod explain;
+mod file;
+pub mod form;
+pub mod key;
+pub mod sources;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
-use serde::de::Error as _;
 
 use crate::backend::BackendConfig;
-use crate::vm::config::{NetworkConfig, QemuConfig, VmDefaults};
+use crate::backend::settings::{SharedRank, SharedSetting};
+use crate::spec::Origin;
+use crate::vm::config::{DiskConfig, NetworkConfig, QemuConfig, VmDefaults};
+use environment::Given;
+use environment::predecessor::BackendChoice;
+use form::Form;
+use key::Key;
+use sources::{Candidate, Effective, Source};
+
+/// Keys of the daemon as a whole.
+pub const KEYS: &[Key] = &[
+    Key::new(
+        "state_dir",
+        Form::Path,
+        "/var/lib/casemate",
+        "State directory: records, and a folder for each VM. The daemon's own user, mode 0711.",
+    )
+    .at_restart(),
+    Key::unset(
+        "instance_id",
+        Form::Text,
+        "a random UUID that is kept in the state directory",
+        "host-1",
+        "Name of this daemon in `/health` and in the metrics.",
+    )
+    .at_restart(),
+    Key::new(
+        "log",
+        Form::LogFilter,
+        "info",
+        "What is logged to standard error: `debug`, `info`, `warn`, `error`, or a filter such as \
+         `info,casemate_host::vm=debug`.",
+    ),
+    Key::new(
+        "max_vms",
+        Form::Count(0, u32::MAX as u64),
+        "10",
+        "VMs that may exist with a process at once; 0 means no limit.",
+    ),
+    Key::unset(
+        "default_backend",
+        Form::Text,
+        "the one confidential backend whose checks pass on this host",
+        "plain-kvm",
+        "Backend of VMs whose request names none. Sources that name different ones are an error.",
+    ),
+    Key::new(
+        "insecure",
+        Form::Boolean,
+        "false",
+        "Accepts listeners off loopback without TLS and client authentication: whoever reaches \
+         them can run VMs.",
+    )
+    .at_restart(),
+    Key::new("grpc.host", Form::Host, "127.0.0.1", "Address of the gRPC listener.").at_restart(),
+    Key::new("grpc.port", Form::Port, "7001", "Port of the gRPC listener; 0 means a free one.")
+        .at_restart(),
+    Key::new("http.host", Form::Host, "127.0.0.1", "Address of the HTTP listener.").at_restart(),
+    Key::new("http.port", Form::Port, "7003", "Port of the HTTP listener; 0 means a free one.")
+        .at_restart(),
+];
+
+/// Most memory of a VM, far above any machine.
+const MAX_MEMORY: u64 = 1 << 46;
+
+/// Every declared key, in the order of the documented file.
+pub fn keys() -> impl Iterator<Item = &'static Key> {
+    KEYS.iter().chain(crate::vm::config::KEYS)
+}
+
+pub fn declared(name: &str) -> Option<&'static Key> {
+    keys().find(|key| key.name == name)
+}
+
+/// Form of a declared key, or of one in a table that takes any.
+fn form_of(name: &str) -> Option<Form> {
+    declared(name)
+        .map(|key| key.form)
+        .or_else(|| key::open_form(name))
+}
+
+/// The known name that differs least from `name`.
+fn closest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String {
+    // An absurdly long name is close to nothing, and comparing it would take its time.
+    let name: String = name.chars().take(128).collect();
+    known
+        .min_by_key(|known| strsim::damerau_levenshtein(known, &name))
+        .unwrap_or_default()
+        .to_owned()
+}
 
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    #[error("config file {path:?} cannot be read", path = .path.display())]
+    #[error("config file {path:?} cannot be read: {source}", path = .path.display())]
     Unreadable {
         path: PathBuf,
-        #[source]
         source: std::io::Error,
     },
     #[error("config file {path:?}: {message}", path = .path.display())]
-    Form { path: PathBuf, message: String },
+    Syntax { path: PathBuf, message: String },
+    #[error("{place} is {value:?}; wanted is {wanted}")]
+    Value {
+        /// Variable, or file, line and key.
+        place: String,
+        value: String,
+        wanted: String,
+    },
+    #[error("{place}: there is no key {key:?}; the closest one is {closest:?}")]
+    UnknownKey {
+        place: String,
+        key: String,
+        closest: String,
+    },
+    #[error("there is no variable {name}; the closest one is {closest}")]
+    UnknownVariable { name: String, closest: String },
+    #[error("`--set {text}` is not of the form KEY=VALUE")]
+    Flag { text: String },
+    #[error("two sources of the same rank differ on {key}: {first}, and {second}")]
+    Conflict {
+        key: String,
+        first: String,
+        second: String,
+    },
+    #[error(
+        "two sources name different default backends: {first} means {first_backend:?}, and {second} means {second_backend:?}"
+    )]
+    BackendConflict {
+        first: String,
+        first_backend: String,
+        second: String,
+        second_backend: String,
+    },
+    #[error("{place} makes {name:?} the default backend, which no `[[backend]]` has as its name; configured are {known}")]
+    UnknownBackend {
+        place: String,
+        name: String,
+        known: String,
+    },
     #[error("config file {path:?}: two backends are named {name:?}", path = .path.display())]
     DuplicateBackend { path: PathBuf, name: String },
-    #[error("config file {path:?}: default_backend is {name:?}, which no `[[backend]]` has as its name", path = .path.display())]
-    UnknownDefault { path: PathBuf, name: String },
+    #[error("{variable} asks for {feature}, which this version does not have")]
+    NotSupportedYet {
+        variable: String,
+        feature: &'static str,
+        remedy: &'static str,
+    },
     #[error(
-        "{listener} would listen on {address}, which is not loopback, without TLS and authentication: anyone who reaches it could run VMs; use a loopback address, or accept the exposure with `insecure = true`"
+        "the {listener} listener would be on {address} ({place}), which is not loopback, without TLS and client authentication: anyone who reaches it could run VMs"
     )]
     Exposed {
         listener: &'static str,
         address: SocketAddr,
+        place: String,
     },
+    /// Every value has been checked, so this is a mistake of ours.
+    #[error("the config does not fit together: {0}")]
+    Shape(#[from] toml::de::Error),
 }
 
-/// The whole file.
+impl ConfigError {
+    /// What to do.
+    pub fn remedy(&self) -> String {
+        match self {
+            Self::Unreadable { .. } => {
+                "name another file with --config; `casemate config default` prints one to start from"
+                    .to_owned()
+            }
+            Self::Syntax { .. } => "mend the file there; docs/configuration.md lists all keys".to_owned(),
+            Self::Value { place, .. } => format!("change {place}, or leave it out"),
+            Self::UnknownKey { .. } => {
+                "correct the name, or take the line out; `casemate config default` prints all keys"
+                    .to_owned()
+            }
+            Self::UnknownVariable { name, .. } => {
+                format!("correct the name, or unset {name}; docs/configuration.md lists all")
+            }
+            Self::Flag { .. } => "write it as `--set vm.memory=4G`".to_owned(),
+            Self::Conflict { .. } => "leave one of the two out".to_owned(),
+            Self::BackendConflict { .. } => {
+                "leave one of the two out, or let both name the same".to_owned()
+            }
+            Self::UnknownBackend { .. } => {
+                "add a `[[backend]]` with that name to the config file, or name another one".to_owned()
+            }
+            Self::DuplicateBackend { .. } => "rename one of the two".to_owned(),
+            Self::NotSupportedYet { remedy, .. } => (*remedy).to_owned(),
+            Self::Exposed { .. } => {
+                "listen on loopback, set up mTLS (`server_cert`, `server_key`, `client_ca_certs`), or \
+                 accept the exposure with `insecure = true` or CASEMATE_INSECURE=true"
+                    .to_owned()
+            }
+            Self::Shape(_) => "report it as a bug of Casemate".to_owned(),
+        }
+    }
+}
+
+/// All that is wrong with a config.
+#[derive(Debug)]
+pub struct ConfigErrors(pub Vec<ConfigError>);
+
+impl std::error::Error for ConfigErrors {}
+
+impl fmt::Display for ConfigErrors {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for (index, error) in self.0.iter().enumerate() {
+            if index > 0 {
+                f.write_str("; ")?;
+            }
+            write!(f, "{error}")?;
+        }
+        Ok(())
+    }
+}
+
+/// What an operator should know, and what stops nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Warning {
+    UnknownVariable {
+        name: String,
+        closest: String,
+    },
+    Ignored {
+        variable: String,
+        why: &'static str,
+    },
+    Later {
+        variable: String,
+        feature: &'static str,
+    },
+    /// A file that somebody named.
+    UnusableFile {
+        key: String,
+        path: PathBuf,
+        source: String,
+        reason: String,
+    },
+    /// The identity is for guests that are protected.
+    IdentityUnused { backend: String },
+}
+
+impl fmt::Display for Warning {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::UnknownVariable { name, closest } => {
+                write!(f, "{name} is no variable of this daemon (the closest one is {closest}); ignored")
+            }
+            Self::Ignored { variable, why } => write!(f, "{variable} has no effect: {why}"),
+            Self::Later { variable, feature } => {
+                write!(f, "{variable} has no effect yet: this version does not have {feature}")
+            }
+            Self::UnusableFile {
+                key,
+                path,
+                source,
+                reason,
+            } => write!(
+                f,
+                "{key} is {:?} ({source}), which cannot be used: {reason}; VMs that need it are refused",
+                path.display()
+            ),
+            Self::IdentityUnused { backend } => write!(
+                f,
+                "vm.identity has no effect on VMs of backend {backend:?}, which protects no guests and carries no identity"
+            ),
+        }
+    }
+}
+
+/// From where a config is read, again and again.
+#[derive(Clone, Debug)]
+pub struct Inputs {
+    pub file: ConfigFile,
+    /// `KEY=VALUE`, from the command line.
+    pub flags: Vec<String>,
+    pub environment: Vec<Given>,
+}
+
+#[derive(Clone, Debug)]
+pub enum ConfigFile {
+    /// Somebody named it: it has to be there.
+    Named(PathBuf),
+    /// Where it lies by convention; it may be missing.
+    Usual(PathBuf),
+}
+
+/// A config with the sources of its values.
+#[derive(Clone, Debug)]
+pub struct Loaded {
+    pub config: Config,
+    pub effective: Effective,
+    pub warnings: Vec<Warning>,
+}
+
+/// All of it, as the modules read it.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Config {
-    #[serde(default = "default_state_dir")]
     pub state_dir: PathBuf,
-    /// `debug`, `info`, `warn`, `error`, or a filter expression of `tracing`.
-    #[serde(default = "default_log")]
+    #[serde(default)]
+    pub instance_id: Option<String>,
     pub log: String,
-    /// VMs that may run at once; 0 means no limit.
-    #[serde(default = "default_max_vms")]
     pub max_vms: usize,
     #[serde(default)]
     pub default_backend: Option<String>,
-    /// Accepts listeners off loopback.
-    #[serde(default)]
     pub insecure: bool,
-    #[serde(default = "default_grpc")]
     pub grpc: Listener,
-    #[serde(default = "default_http")]
     pub http: Listener,
-    #[serde(default)]
     pub qemu: QemuConfig,
-    #[serde(default)]
     pub network: NetworkConfig,
-    #[serde(default)]
+    pub disk: DiskConfig,
     pub vm: VmDefaults,
-    #[serde(default, rename = "backend")]
+    /// Settings for every backend that announces them.
+    #[serde(default)]
+    pub settings: BTreeMap<String, toml::Value>,
+    #[serde(skip)]
     pub backends: Vec<BackendConfig>,
 }
 
-/// An address to listen on. Port 0 means a free one.
+/// An address to listen on.
 #[derive(Clone, Copy, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
 pub struct Listener {
-    #[serde(default = "default_host")]
     pub host: IpAddr,
     pub port: u16,
 }
@@ -81,78 +358,261 @@ impl Listener {
     }
 }
 
-fn default_state_dir() -> PathBuf {
-    PathBuf::from("/var/lib/casemate")
-}
+impl Inputs {
+    /// Reads everything anew.
+    pub fn load(&self) -> Result<Loaded, ConfigErrors> {
+        let mut errors = Vec::new();
+        let mut candidates = Vec::new();
+        let mut backends = Vec::new();
+        match self.read_file() {
+            Ok(None) => {}
+            Ok(Some((path, text))) => {
+                let content = file::parse(path, &text, &mut errors);
+                candidates.extend(content.candidates);
+                backends = content.backends;
+            }
+            Err(error) => errors.push(error),
+        }
+        let environment = environment::read(&self.environment, &mut errors);
+        candidates.extend(environment.candidates);
+        candidates.extend(self.flags(&mut errors));
+        candidates.extend(choose_backend(
+            &candidates,
+            environment.choices,
+            &backends,
+            &mut errors,
+        ));
+        let effective = Effective::choose(candidates, &mut errors);
+        if !errors.is_empty() {
+            return Err(ConfigErrors(errors));
+        }
+        let config = Config::from_effective(&effective, backends)
+            .map_err(|error| ConfigErrors(vec![error]))?;
+        config.check(&effective, &mut errors);
+        if !errors.is_empty() {
+            return Err(ConfigErrors(errors));
+        }
+        let mut warnings = environment.warnings;
+        warnings.extend(unusable_files(&effective));
+        Ok(Loaded {
+            config,
+            effective,
+            warnings,
+        })
+    }
 
-fn default_log() -> String {
-    "info".to_owned()
-}
+    fn read_file(&self) -> Result<Option<(&Path, String)>, ConfigError> {
+        match &self.file {
+            ConfigFile::Named(path) => Ok(Some((path, file::read(path)?))),
+            ConfigFile::Usual(path) => match file::read(path) {
+                Ok(text) => Ok(Some((path, text))),
+                Err(ConfigError::Unreadable { source, .. })
+                    if source.kind() == std::io::ErrorKind::NotFound =>
+                {
+                    Ok(None)
+                }
+                Err(error) => Err(error),
+            },
+        }
+    }
 
-fn default_max_vms() -> usize {
-    10
-}
-
-fn default_host() -> IpAddr {
-    IpAddr::V4(Ipv4Addr::LOCALHOST)
-}
-
-fn default_grpc() -> Listener {
-    Listener {
-        host: default_host(),
-        port: 7001,
+    fn flags(&self, errors: &mut Vec<ConfigError>) -> Vec<Candidate> {
+        let mut candidates = Vec::new();
+        for text in &self.flags {
+            let Some((key, value)) = text.split_once('=') else {
+                errors.push(ConfigError::Flag {
+                    text: crate::spec::printable(text),
+                });
+                continue;
+            };
+            let Some(form) = form_of(key) else {
+                errors.push(ConfigError::UnknownKey {
+                    place: "--set".to_owned(),
+                    key: crate::spec::printable(key),
+                    closest: closest(key, keys().map(|known| known.name)),
+                });
+                continue;
+            };
+            match form.parse(value) {
+                Some(value) => candidates.push(Candidate {
+                    key: key.to_owned(),
+                    value,
+                    source: Source::Flag,
+                }),
+                None => errors.push(ConfigError::Value {
+                    place: format!("--set {key}"),
+                    value: crate::spec::printable(value),
+                    wanted: form.wanted(),
+                }),
+            }
+        }
+        candidates
     }
 }
 
-fn default_http() -> Listener {
-    Listener {
-        host: default_host(),
-        port: 7003,
+/// All sources of the default backend have to agree: a stronger one that silently won could start
+/// VMs with less protection than another asks for.
+fn choose_backend(
+    candidates: &[Candidate],
+    switches: Vec<BackendChoice>,
+    backends: &[BackendConfig],
+    errors: &mut Vec<ConfigError>,
+) -> Option<Candidate> {
+    const KEY: &str = "default_backend";
+    let named = candidates
+        .iter()
+        .filter(|candidate| candidate.key == KEY)
+        .filter_map(|candidate| {
+            let backend = candidate.value.as_str()?.to_owned();
+            let source = match &candidate.source {
+                source @ Source::File { .. } => format!("{source}: {KEY}"),
+                Source::Flag => format!("--set {KEY}"),
+                source => source.to_string(),
+            };
+            Some((source, backend))
+        });
+    let switched = environment::settle(switches);
+    let all: Vec<(String, String)> = named
+        .chain(
+            switched
+                .iter()
+                .map(|choice| (choice.source.clone(), choice.backend.clone())),
+        )
+        .collect();
+    let (first, first_backend) = all.first()?;
+    for (second, second_backend) in &all[1..] {
+        if second_backend != first_backend {
+            errors.push(ConfigError::BackendConflict {
+                first: first.clone(),
+                first_backend: first_backend.clone(),
+                second: second.clone(),
+                second_backend: second_backend.clone(),
+            });
+            return None;
+        }
     }
+    if !backends.iter().any(|backend| backend.name == *first_backend) {
+        let names: Vec<&str> = backends.iter().map(|backend| backend.name.as_str()).collect();
+        errors.push(ConfigError::UnknownBackend {
+            place: first.clone(),
+            name: first_backend.clone(),
+            known: if names.is_empty() {
+                "none".to_owned()
+            } else {
+                names.join(", ")
+            },
+        });
+        return None;
+    }
+    let is_named = candidates.iter().any(|candidate| candidate.key == KEY);
+    let choice = switched.into_iter().next()?;
+    (!is_named).then(|| Candidate {
+        key: KEY.to_owned(),
+        value: choice.backend.into(),
+        source: Source::Predecessor(choice.source),
+    })
 }
 
 impl Config {
-    pub fn load(path: &Path) -> Result<Self, ConfigError> {
-        let text = std::fs::read_to_string(path).map_err(|source| ConfigError::Unreadable {
-            path: path.to_owned(),
-            source,
-        })?;
-        Self::parse(path, &text)
+    /// The structs of the modules, from values in effect.
+    pub fn from_effective(
+        effective: &Effective,
+        backends: Vec<BackendConfig>,
+    ) -> Result<Self, ConfigError> {
+        let mut config: Self = effective.table().try_into()?;
+        config.backends = backends;
+        config.vm.origins = effective
+            .entries()
+            .filter(|(key, _)| key.starts_with("vm."))
+            .map(|(key, entry)| {
+                let origin = match &entry.source {
+                    Source::Default => Origin::BuiltIn,
+                    // The predecessor's CPU model is a wish: a technology that cannot have it
+                    // replaces it, and says so.
+                    Source::Predecessor(_) if key == "vm.cpu" => Origin::BuiltIn,
+                    _ => Origin::Operator,
+                };
+                (key.to_owned(), origin)
+            })
+            .collect();
+        // Where nobody set a range, a first port means all from there up.
+        if !effective.is_given("network.ports")
+            && let Some(first) = config.network.first_port
+        {
+            config.network.ports = Some(first..=u16::MAX);
+        }
+        Ok(config)
     }
 
-    fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
-        let config: Self = toml::from_str(text).map_err(|error| ConfigError::Form {
-            path: path.to_owned(),
-            message: error.to_string().trim_end().to_owned(),
-        })?;
-        for (index, backend) in config.backends.iter().enumerate() {
-            if config.backends[..index]
-                .iter()
-                .any(|other| other.name == backend.name)
-            {
-                return Err(ConfigError::DuplicateBackend {
-                    path: path.to_owned(),
-                    name: backend.name.clone(),
+    /// Rules that concern more than one value.
+    fn check(&self, effective: &Effective, errors: &mut Vec<ConfigError>) {
+        let source = |key: &str| {
+            effective
+                .get(key)
+                .map_or_else(String::new, |entry| format!("{}: {key}", entry.source))
+        };
+        const MIB: u64 = 1 << 20;
+        if self.vm.memory == 0 || !self.vm.memory.is_multiple_of(MIB) || self.vm.memory > MAX_MEMORY
+        {
+            errors.push(ConfigError::Value {
+                place: source("vm.memory"),
+                value: self.vm.memory.to_string(),
+                wanted: "a multiple of 1 MiB up to 64 TiB".to_owned(),
+            });
+        }
+        let mut ids = vec![
+            crate::vm::shares::ENVIRONMENT_SHARE,
+            crate::vm::shares::CERTIFICATES_SHARE,
+        ];
+        for (key, id) in [
+            ("network.id", &self.network.id),
+            ("disk.id", &self.disk.id),
+            ("disk.scsi_id", &self.disk.scsi_id),
+        ] {
+            if ids.contains(&id.as_str()) {
+                errors.push(ConfigError::Value {
+                    place: source(key),
+                    value: id.clone(),
+                    wanted: format!("an id that no other device has (taken are {})", ids.join(", ")),
+                });
+            }
+            ids.push(id);
+        }
+        for (listener, key, address) in [
+            ("gRPC", "grpc.host", self.grpc.address()),
+            ("HTTP", "http.host", self.http.address()),
+        ] {
+            if !self.insecure && !is_loopback(address.ip()) {
+                errors.push(ConfigError::Exposed {
+                    listener,
+                    address,
+                    place: effective
+                        .get(key)
+                        .map_or_else(String::new, |entry| format!("{key} from {}", entry.source)),
                 });
             }
         }
-        if let Some(name) = &config.default_backend
-            && !config.backends.iter().any(|backend| backend.name == *name)
-        {
-            return Err(ConfigError::UnknownDefault {
-                path: path.to_owned(),
-                name: name.clone(),
-            });
-        }
-        for (listener, address) in [
-            ("grpc", config.grpc.address()),
-            ("http", config.http.address()),
-        ] {
-            if !config.insecure && !is_loopback(address.ip()) {
-                return Err(ConfigError::Exposed { listener, address });
-            }
-        }
-        Ok(config)
+    }
+
+    /// The settings that every backend is given that announces them.
+    pub fn shared_settings(effective: &Effective) -> Vec<SharedSetting> {
+        effective
+            .entries()
+            .filter_map(|(key, entry)| {
+                let rank = match &entry.source {
+                    Source::Default | Source::File { .. } => SharedRank::BelowOwn,
+                    Source::Predecessor(_) | Source::Variable(_) | Source::Flag => {
+                        SharedRank::AboveOwn
+                    }
+                };
+                Some(SharedSetting {
+                    key: key.strip_prefix(key::SETTINGS)?.to_owned(),
+                    value: entry.value.clone(),
+                    place: entry.source.to_string(),
+                    rank,
+                })
+            })
+            .collect()
     }
 }
 
@@ -160,81 +620,29 @@ fn is_loopback(address: IpAddr) -> bool {
     address.to_canonical().is_loopback()
 }
 
-/// `first-last`, both included.
-pub fn parse_range<T>(text: &str) -> Option<RangeInclusive<T>>
-where
-    T: std::str::FromStr + PartialOrd,
-{
-    let (first, last) = text.split_once('-')?;
-    let (first, last) = (first.parse().ok()?, last.parse().ok()?);
-    (first <= last).then_some(first..=last)
-}
-
-/// A size in config, for serde.
-pub fn deserialize_size<'de, D: serde::Deserializer<'de>>(
-    deserializer: D,
-) -> Result<u64, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    crate::spec::byte_size::parse(&text).map_err(D::Error::custom)
-}
-
-/// Whole seconds in config, for serde.
-pub fn deserialize_seconds<'de, D: serde::Deserializer<'de>>(
-    deserializer: D,
-) -> Result<std::time::Duration, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    crate::spec::go_duration::parse(&text).map_err(D::Error::custom)
+/// Files of VMs that somebody named and that are not there now. They may come, so nothing stops.
+fn unusable_files(effective: &Effective) -> Vec<Warning> {
+    let mut warnings = Vec::new();
+    for (role, _) in crate::vm::config::FILES {
+        let key = VmDefaults::file_key(role);
+        let Some(entry) = effective.get(&key) else {
+            continue;
+        };
+        if entry.source == Source::Default {
+            continue;
+        }
+        let path = PathBuf::from(entry.value.as_str().unwrap_or_default());
+        if let Err(error) = crate::vm::files::open_file(&path) {
+            warnings.push(Warning::UnusableFile {
+                key,
+                path,
+                source: entry.source.to_string(),
+                reason: error.to_string(),
+            });
+        }
+    }
+    warnings
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn parse(text: &str) -> Result<Config, String> {
-        Config::parse(Path::new("c.toml"), text).map_err(|error| error.to_string())
-    }
-
-    #[test]
-    fn an_empty_file_is_all_defaults() {
-        let config = parse("").unwrap();
-        assert_eq!(config.grpc.address(), "127.0.0.1:7001".parse().unwrap());
-        assert_eq!(config.http.address(), "127.0.0.1:7003".parse().unwrap());
-        assert_eq!(config.max_vms, 10);
-        assert_eq!(config.vm.memory, 2048 << 20);
-        assert_eq!(config.network.ports, Some(6100..=6200));
-    }
-
-    #[test]
-    fn bad_files_are_refused_with_what_to_do() {
-        for (text, part) in [
-            ("max_vmss = 1", "max_vmss"),
-            ("max_vms = \"x\"", "max_vms"),
-            ("[vm]\nmemory = \"2 G\"", "is not a size"),
-            ("[network]\nports = \"9-1\"", "is not a range"),
-            ("[network]\nhost_address = \"::1\"", "host_address"),
-            ("[qemu]\nuids = \"0-999\"", "is not a range of two users"),
-            (
-                "[qemu]\nuids = \"5000-5000\"",
-                "is not a range of two users",
-            ),
-            ("[network]\nports = \"1-70000\"", "is not a range"),
-            ("[grpc]\nhost = \"0.0.0.0\"\nport = 1", "insecure = true"),
-            ("[http]\nhost = \"::\"\nport = 1", "insecure = true"),
-            ("default_backend = \"x\"", "no `[[backend]]`"),
-            (
-                "[[backend]]\nname = \"a\"\npath = \"a\"\n[[backend]]\nname = \"a\"\npath = \"b\"",
-                "two backends",
-            ),
-            (
-                "[[backend]]\nname = \"a\"\npath = \"a\"\n[backend.grants]\nobject = 1",
-                "object",
-            ),
-        ] {
-            let error = parse(text).unwrap_err();
-            assert!(error.contains(part), "{text:?}: {error}");
-        }
-        parse("insecure = true\n[grpc]\nhost = \"0.0.0.0\"\nport = 1").unwrap();
-        parse("[grpc]\nhost = \"::1\"\nport = 1").unwrap();
-        parse("[grpc]\nhost = \"::ffff:127.0.0.1\"\nport = 1").unwrap();
-    }
-}
+mod tests;

@@ -23,45 +23,46 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 
 /// Slots for VMs. A limit of 0 means none.
 #[derive(Clone, Debug)]
-pub struct Slots {
+pub struct Slots(Arc<Mutex<SlotCount>>);
+
+#[derive(Debug)]
+struct SlotCount {
     limit: usize,
-    taken: Arc<Mutex<usize>>,
+    taken: usize,
 }
 
 #[derive(Debug)]
-pub struct SlotLease(Arc<Mutex<usize>>);
+pub struct SlotLease(Arc<Mutex<SlotCount>>);
 
 impl Slots {
     pub fn new(limit: usize) -> Self {
-        Self {
-            limit,
-            taken: Arc::default(),
-        }
+        Self(Arc::new(Mutex::new(SlotCount { limit, taken: 0 })))
     }
 
-    pub fn limit(&self) -> usize {
-        self.limit
+    /// A limit below what is taken refuses further VMs and ends none.
+    pub fn set_limit(&self, limit: usize) {
+        lock(&self.0).limit = limit;
     }
 
     /// Counts a VM that runs already, whatever the limit.
     pub fn count(&self) -> SlotLease {
-        *lock(&self.taken) += 1;
-        SlotLease(Arc::clone(&self.taken))
+        lock(&self.0).taken += 1;
+        SlotLease(Arc::clone(&self.0))
     }
 
     pub fn take(&self) -> Result<SlotLease, LeaseError> {
-        let mut taken = lock(&self.taken);
-        if self.limit != 0 && *taken >= self.limit {
-            return Err(LeaseError::Slots { limit: self.limit });
+        let mut slots = lock(&self.0);
+        if slots.limit != 0 && slots.taken >= slots.limit {
+            return Err(LeaseError::Slots { limit: slots.limit });
         }
-        *taken += 1;
-        Ok(SlotLease(Arc::clone(&self.taken)))
+        slots.taken += 1;
+        Ok(SlotLease(Arc::clone(&self.0)))
     }
 }
 
 impl Drop for SlotLease {
     fn drop(&mut self) {
-        *lock(&self.0) -= 1;
+        lock(&self.0).taken -= 1;
     }
 }
 
@@ -169,6 +170,18 @@ impl Ports {
         }
     }
 
+    /// Another range, with what is taken now.
+    pub fn with_range(&self, range: RangeInclusive<u16>) -> Self {
+        Self {
+            pool: Pool {
+                range: u32::from(*range.start())..=u32::from(*range.end()),
+                taken: Arc::clone(&self.pool.taken),
+            },
+            range,
+            reserved: self.reserved.clone(),
+        }
+    }
+
     /// A port that no VM of this daemon has, and that is none of `busy`: ports that turned out to
     /// be another program's.
     pub fn take(&self, busy: &BTreeSet<u16>) -> Result<PortLease, LeaseError> {
@@ -202,6 +215,9 @@ mod tests {
         let counted = Slots::new(1);
         let _running = counted.count();
         assert!(counted.take().is_err());
+        slots.set_limit(1);
+        drop(slots.take());
+        assert_eq!(slots.take().unwrap_err(), LeaseError::Slots { limit: 1 });
         let unlimited = Slots::new(0);
         let _many: Vec<_> = (0..100).map(|_| unlimited.take().unwrap()).collect();
     }
@@ -214,6 +230,8 @@ mod tests {
         let second = ports.take(&[6102].into()).unwrap();
         assert_eq!(second.port(), 6103);
         assert!(ports.take(&[6102].into()).is_err());
+        let widened = ports.with_range(6100..=6104);
+        assert_eq!(widened.take(&[6102].into()).unwrap().port(), 6104);
         drop(first);
         assert_eq!(ports.take(&[6102].into()).unwrap().port(), 6100);
     }

@@ -3,61 +3,81 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use casemate_host::app::App;
+use casemate_host::app::{self, App, LogFilter};
 use casemate_host::backend::catalog::chain;
-use casemate_host::config::Config;
+use casemate_host::config::{ConfigErrors, ConfigFile, Inputs, Loaded, environment, explain};
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::mpsc;
+use tracing_subscriber::EnvFilter;
 
-/// A wrong config file, as in sysexits(3).
+/// A wrong config, as in sysexits(3).
 const EX_CONFIG: u8 = 78;
+
+/// Where the config file lies unless somebody names it.
+const USUAL_FILE: &str = "/etc/casemate/casemate.toml";
 
 /// Runs confidential virtual machines.
 #[derive(Debug, Parser)]
 #[command(name = "casemated", version)]
 #[command(
-    after_help = "Exit codes: 0 ended by a signal, 1 failed, 2 usage, 78 config file.\n\
-                        Logs go to standard error; what they show is set with `log` in the config file."
+    after_help = "Exit codes: 0 ended by a signal, 1 failed, 2 usage, 78 config.\n\
+                        SIGHUP reads the config anew. Logs go to standard error; `log` in the config says what.\n\
+                        Variables CASEMATE_… and MANAGER_… set keys too: docs/configuration.md lists them."
 )]
 struct Arguments {
-    /// Config file (TOML).
-    #[arg(
-        long,
-        value_name = "FILE",
-        default_value = "/etc/casemate/casemate.toml"
-    )]
-    config: PathBuf,
-    /// Check the config file and exit.
-    #[arg(long)]
+    /// Config file (TOML); /etc/casemate/casemate.toml if it is there.
+    #[arg(long, value_name = "FILE", env = "CASEMATE_CONFIG")]
+    config: Option<PathBuf>,
+    /// Set a key of the config; stronger than variables and the file.
+    #[arg(long, value_name = "KEY=VALUE")]
+    set: Vec<String>,
+    /// Check config, backends and files, say what is wrong, and exit.
+    #[arg(long, conflicts_with = "explain_config")]
     check_config: bool,
+    /// Print every value that a start would use, with its source, and exit.
+    #[arg(long)]
+    explain_config: bool,
 }
 
-#[expect(clippy::print_stderr, reason = "before there is a log")]
+impl Arguments {
+    fn into_inputs(self) -> Inputs {
+        let file = match self.config.filter(|path| !path.as_os_str().is_empty()) {
+            Some(path) => ConfigFile::Named(path),
+            None => ConfigFile::Usual(PathBuf::from(USUAL_FILE)),
+        };
+        Inputs {
+            file,
+            flags: self.set,
+            environment: environment::of_this_process(),
+        }
+    }
+}
+
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let config = match Config::load(&arguments.config) {
-        Ok(config) => config,
-        Err(error) => {
-            eprintln!("casemated: {}", chain(&error));
-            return ExitCode::from(EX_CONFIG);
-        }
+    let (check, explain) = (arguments.check_config, arguments.explain_config);
+    let inputs = arguments.into_inputs();
+    let loaded = match inputs.load() {
+        Ok(loaded) => loaded,
+        Err(errors) => return refuse_config(&errors),
     };
-    if arguments.check_config {
-        return ExitCode::SUCCESS;
+    if explain {
+        return print_explanation(&loaded);
     }
-    if let Err(error) = init_log(&config.log) {
-        eprintln!("casemated: `log` is {:?}: {error}", config.log);
-        return ExitCode::from(EX_CONFIG);
-    }
-    forbid_core_dumps();
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
-        Err(error) => {
-            tracing::error!(%error, "no runtime");
-            return ExitCode::FAILURE;
-        }
+        Err(error) => return fail(&format!("no runtime: {error}")),
     };
-    let served = runtime.block_on(serve(config));
+    if check {
+        return runtime.block_on(check_config(&loaded));
+    }
+    let log = match init_log(&loaded.config.log) {
+        Ok(log) => log,
+        Err(error) => return fail(&format!("no log: {error}")),
+    };
+    forbid_core_dumps();
+    let served = runtime.block_on(serve(inputs, loaded, log));
     // A blocking call that hangs must not hold the end.
     runtime.shutdown_timeout(std::time::Duration::from_secs(5));
     match served {
@@ -69,36 +89,82 @@ fn main() -> ExitCode {
     }
 }
 
-async fn serve(config: Config) -> Result<(), String> {
+#[expect(clippy::print_stderr, reason = "before there is a log")]
+fn fail(what: &str) -> ExitCode {
+    eprintln!("casemated: {what}");
+    ExitCode::FAILURE
+}
+
+#[expect(clippy::print_stderr, reason = "before there is a log")]
+fn refuse_config(errors: &ConfigErrors) -> ExitCode {
+    for error in &errors.0 {
+        eprintln!("casemated: {error}\n  remedy: {}", error.remedy());
+    }
+    ExitCode::from(EX_CONFIG)
+}
+
+#[expect(clippy::print_stdout, reason = "what the flag asks for")]
+fn print_explanation(loaded: &Loaded) -> ExitCode {
+    let rows = explain::rows(&loaded.effective, &loaded.config.backends, &[]);
+    print!("{}", explain::text(&rows));
+    ExitCode::SUCCESS
+}
+
+/// A start would succeed, so the exit code says so; what would not work is printed.
+#[expect(clippy::print_stderr, reason = "what the flag asks for")]
+async fn check_config(loaded: &Loaded) -> ExitCode {
+    match app::check(loaded).await {
+        Ok(problems) => {
+            for problem in problems {
+                eprintln!("casemated: warning: {problem}");
+            }
+            ExitCode::SUCCESS
+        }
+        Err(error) => fail(&chain(&error)),
+    }
+}
+
+async fn serve(inputs: Inputs, loaded: Loaded, log: LogFilter) -> Result<(), String> {
     let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
     let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
     let mut hangup = signal(SignalKind::hangup()).map_err(|error| error.to_string())?;
+    // One that waits is enough: it will read the newest config.
+    let (reload, reloads) = mpsc::channel(1);
     let stop = async move {
         loop {
             tokio::select! {
                 _ = interrupt.recv() => return,
                 _ = terminate.recv() => return,
-                // A terminal that closes must not end the VMs.
-                _ = hangup.recv() => tracing::warn!("SIGHUP: the config file is not reloaded yet; restart casemated"),
+                _ = hangup.recv() => drop(reload.try_send(())),
             }
         }
     };
-    let app = App::build(config).await.map_err(|error| chain(&error))?;
-    app.run(stop).await.map_err(|error| chain(&error))
+    let app = App::build(inputs, loaded, log)
+        .await
+        .map_err(|error| chain(&error))?;
+    app.run(stop, reloads).await.map_err(|error| chain(&error))
 }
 
-fn init_log(filter: &str) -> Result<(), String> {
+fn init_log(filter: &str) -> Result<LogFilter, String> {
     use std::io::IsTerminal as _;
-    let filter =
-        tracing_subscriber::EnvFilter::try_new(filter).map_err(|error| error.to_string())?;
-    tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(std::io::stderr)
-        .with_ansi(std::io::stderr().is_terminal())
+    use tracing_subscriber::layer::SubscriberExt as _;
+    use tracing_subscriber::util::SubscriberInitExt as _;
+    let filter = EnvFilter::try_new(filter).map_err(|error| error.to_string())?;
+    let (filter, handle) = tracing_subscriber::reload::Layer::new(filter);
+    tracing_subscriber::registry()
+        .with(filter)
+        .with(
+            tracing_subscriber::fmt::layer()
+                .with_writer(std::io::stderr)
+                .with_ansi(std::io::stderr().is_terminal()),
+        )
         .try_init()
-        .map_err(|error| error.to_string())
+        .map_err(|error| error.to_string())?;
+    Ok(LogFilter::new(move |filter| {
+        let filter = EnvFilter::try_new(filter).map_err(|error| error.to_string())?;
+        handle.reload(filter).map_err(|error| error.to_string())
+    }))
 }
-
 /// Secrets are in memory. QEMU inherits the limit; a core that the kernel pipes to a program does
 /// not ask for it, which is why this process is made not dumpable as well (core(5)).
 fn forbid_core_dumps() {

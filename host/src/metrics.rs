@@ -25,10 +25,12 @@ pub struct Metrics {
     create_seconds: HistogramVec,
     backend_call_seconds: HistogramVec,
     backend_faults: IntCounterVec,
+    config_reloads: IntCounterVec,
 }
 
 impl Metrics {
-    pub fn new(version: &str) -> Result<Self, prometheus::Error> {
+    /// `instance` names this daemon.
+    pub fn new(version: &str, instance: &str) -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
         let vms = IntGaugeVec::new(Opts::new("casemate_vms", "VMs by state."), &["state"])?;
         let vm_limit = IntGauge::new("casemate_vm_limit", "Limit of running VMs; 0 means none.")?;
@@ -54,14 +56,22 @@ impl Metrics {
         )?;
         let build_info = GaugeVec::new(
             Opts::new("casemate_build_info", "Constant 1."),
-            &["version"],
+            &["version", "instance"],
         )?;
-        build_info.with_label_values(&[version]).set(1.0);
+        build_info.with_label_values(&[version, instance]).set(1.0);
+        let config_reloads = IntCounterVec::new(
+            Opts::new(
+                "casemate_config_reloads_total",
+                "Reloads of the config, by outcome (applied, refused).",
+            ),
+            &["outcome"],
+        )?;
         registry.register(Box::new(vms.clone()))?;
         registry.register(Box::new(vm_limit.clone()))?;
         registry.register(Box::new(create_seconds.clone()))?;
         registry.register(Box::new(backend_call_seconds.clone()))?;
         registry.register(Box::new(backend_faults.clone()))?;
+        registry.register(Box::new(config_reloads.clone()))?;
         registry.register(Box::new(build_info))?;
         Ok(Self {
             registry,
@@ -71,6 +81,7 @@ impl Metrics {
             create_seconds,
             backend_call_seconds,
             backend_faults,
+            config_reloads,
         })
     }
 
@@ -94,6 +105,10 @@ impl Metrics {
         self.backend_faults
             .with_label_values(&[backend, kind])
             .inc();
+    }
+
+    pub fn config_reloaded(&self, outcome: &str) {
+        self.config_reloads.with_label_values(&[outcome]).inc();
     }
 
     /// The text format, with `vms` counted now.

@@ -74,6 +74,9 @@ pub struct VmRecord {
     pub name: String,
     pub backend: String,
     pub backend_sha256: String,
+    /// Technology, as the backend calls it; empty in records of before it was kept.
+    #[serde(default)]
+    pub tee: String,
     pub qemu_version: String,
     /// RFC 3339, UTC.
     pub created_at: String,

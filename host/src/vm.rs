@@ -18,6 +18,7 @@ pub mod error;
 pub mod facts;
 pub mod files;
 pub mod launch;
+pub mod live;
 pub mod manager;
 pub mod planning;
 pub mod shares;

@@ -10,7 +10,7 @@ use tonic::{Request, Response, Status};
 use super::{status, to_proto};
 use crate::vm::facts::HostFacts;
 use crate::vm::manager::VmManager;
-use crate::vm::planning;
+use crate::vm::{files, planning};
 
 #[derive(Debug)]
 pub(super) struct Backends {
@@ -23,7 +23,8 @@ impl BackendService for Backends {
         &self,
         _: Request<v1::ListBackendsRequest>,
     ) -> Result<Response<v1::ListBackendsResponse>, Status> {
-        let catalog = &self.manager.host().catalog;
+        let live = self.manager.host().live();
+        let catalog = &live.catalog;
         let default = catalog.default_name();
         let backends = catalog
             .entries()
@@ -38,8 +39,8 @@ impl BackendService for Backends {
         request: Request<v1::GetBackendRequest>,
     ) -> Result<Response<v1::GetBackendResponse>, Status> {
         let name = request.into_inner().name;
-        let host = self.manager.host();
-        let entry = host
+        let live = self.manager.host().live();
+        let entry = live
             .catalog
             .entries()
             .iter()
@@ -50,13 +51,14 @@ impl BackendService for Backends {
                 "there is no backend {name:?}\nremedy: `casemate backend list` shows what there is"
             ))
         })?;
-        let mut backend = to_proto::backend(entry, host.catalog.default_name());
+        let mut backend = to_proto::backend(entry, live.catalog.default_name());
         if let Ok(loaded) = &entry.state {
-            let context = planning::context(host, loaded, &BTreeMap::new())
+            let context = planning::context(&live, loaded, &BTreeMap::new())
                 .map_err(|error| status::of_create_error(&error))?;
-            let facts = Arc::new(HostFacts::new(Arc::clone(&host.qemu)));
+            let facts = Arc::new(HostFacts::new(Arc::clone(&live.qemu)));
             let findings = loaded.check(&context, facts).await;
             let findings = findings.map_err(|error| status::of_call_error(&error))?;
+            let findings = files::with_missing(findings, &context.files);
             backend.findings = to_proto::findings(&findings);
         }
         Ok(Response::new(v1::GetBackendResponse {

@@ -4,12 +4,14 @@ use std::future::Future;
 
 use casemate_proto::manager::manager_service_server::ManagerServiceServer;
 use casemate_proto::v1::backend_service_server::BackendServiceServer;
+use casemate_proto::v1::config_service_server::ConfigServiceServer;
 use casemate_proto::v1::vm_service_server::VmServiceServer;
 use tokio::net::TcpListener;
 use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
 
 use super::backends::Backends;
+use super::configuration::Configuration;
 use super::predecessor::Predecessor;
 use super::vms::Vms;
 use crate::vm::manager::VmManager;
@@ -36,6 +38,9 @@ pub async fn serve(
         .await;
     health.set_serving::<VmServiceServer<Vms>>().await;
     health.set_serving::<BackendServiceServer<Backends>>().await;
+    health
+        .set_serving::<ConfigServiceServer<Configuration>>()
+        .await;
     // Off loopback it would hand the interface to whoever asks.
     let reflection = if listener.local_addr()?.ip().is_loopback() {
         Some(
@@ -54,7 +59,10 @@ pub async fn serve(
         .add_service(VmServiceServer::new(Vms {
             manager: manager.clone(),
         }))
-        .add_service(BackendServiceServer::new(Backends { manager }))
+        .add_service(BackendServiceServer::new(Backends {
+            manager: manager.clone(),
+        }))
+        .add_service(ConfigServiceServer::new(Configuration { manager }))
         .add_service(health_service)
         .add_optional_service(reflection)
         .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop)

@@ -71,9 +71,9 @@ async fn health(State(site): State<Site>) -> Response {
 }
 
 async fn ready(State(site): State<Site>) -> Response {
-    let host = site.manager.host();
-    let qemu = host.qemu.info().await;
-    let backend = host.catalog.choose(None);
+    let live = site.manager.host().live();
+    let qemu = live.qemu.info().await;
+    let backend = live.choose(None).await;
     let checks = json!([
         check(
             "qemu",

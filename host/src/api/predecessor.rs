@@ -59,7 +59,8 @@ impl ManagerService for Predecessor {
         request: Request<manager::CvmInfoReq>,
     ) -> Result<Response<manager::CvmInfoRes>, Status> {
         let vm = self.find(&request.into_inner().id)?;
-        let defaults = &self.manager.host().defaults;
+        let live = self.manager.host().live();
+        let defaults = &live.defaults;
         let planned = vm.planned.as_ref();
         Ok(Response::new(manager::CvmInfoRes {
             id: vm.id.to_string(),

@@ -116,8 +116,7 @@ impl VmService for Vms {
             tee: planned.backend.info().tee.clone(),
             confidential: plan.is_confidential(),
             command: standalone::preview(&planned).map_err(of_error)?,
-            standalone_script: standalone::script(self.manager.host(), &planned)
-                .map_err(of_error)?,
+            standalone_script: standalone::script(&planned).map_err(of_error)?,
             findings: to_proto::findings(&plan.findings),
             plan_json,
         }))

@@ -8,6 +8,7 @@ use serde::Deserialize;
 
 use super::component::{LoadError, LoadedBackend};
 use super::engine::BackendEngine;
+use super::settings::SharedSetting;
 use crate::spec::permissions::Permissions;
 
 /// One `[[backend]]` of the config file.
@@ -49,10 +50,29 @@ pub enum ChooseError {
     Unknown { name: String, known: String },
     #[error("backend {name:?} is not in service: {reason}")]
     NotInService { name: String, reason: String },
-    #[error(
-        "no backend is chosen: set `default_backend` in the config file, or name one in the request; configured are {known}"
-    )]
-    NoDefault { known: String },
+    #[error("no backend is named, and none can be chosen by itself: {}", listed(.verdicts))]
+    NoneFits { verdicts: Vec<Verdict> },
+    #[error("no backend is named, and several could be chosen: {}", listed(.verdicts))]
+    SeveralFit { verdicts: Vec<Verdict> },
+}
+
+/// What was found of a backend when one was to be chosen by itself.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Verdict {
+    pub name: String,
+    /// Why not; none: its checks pass.
+    pub reason: Option<String>,
+}
+
+fn listed(verdicts: &[Verdict]) -> String {
+    if verdicts.is_empty() {
+        return "no backend is configured".to_owned();
+    }
+    let one = |verdict: &Verdict| match &verdict.reason {
+        Some(reason) => format!("{} ({reason})", verdict.name),
+        None => format!("{} (its checks pass)", verdict.name),
+    };
+    verdicts.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
 impl Catalog {
@@ -60,12 +80,17 @@ impl Catalog {
         engine: &BackendEngine,
         configs: Vec<BackendConfig>,
         default: Option<String>,
+        shared: Vec<SharedSetting>,
     ) -> Self {
+        let shared = Arc::new(shared);
         let mut loading = Vec::new();
         for config in configs {
             let engine = engine.clone();
+            let shared = Arc::clone(&shared);
             loading.push(tokio::spawn(async move {
-                let state = LoadedBackend::load(&engine, &config).await.map(Arc::new);
+                let state = LoadedBackend::load(&engine, &config, &shared)
+                    .await
+                    .map(Arc::new);
                 CatalogEntry { config, state }
             }));
         }
@@ -99,13 +124,8 @@ impl Catalog {
         self.default.as_deref()
     }
 
-    /// The backend that a request gets: the one it names, else the default.
-    pub fn choose(&self, named: Option<&str>) -> Result<Arc<LoadedBackend>, ChooseError> {
-        let Some(name) = named.or(self.default.as_deref()) else {
-            return Err(ChooseError::NoDefault {
-                known: self.known(),
-            });
-        };
+    /// The backend of that name, if it is in service.
+    pub fn get(&self, name: &str) -> Result<Arc<LoadedBackend>, ChooseError> {
         match self.entries.iter().find(|entry| entry.config.name == name) {
             None => Err(ChooseError::Unknown {
                 name: crate::spec::printable(name),

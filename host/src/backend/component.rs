@@ -20,7 +20,7 @@ use super::catalog::BackendConfig;
 use super::describe::{self, BackendInfo, DescribeError};
 use super::engine::{BackendEngine, Limits};
 use super::imports::{Access, CallState};
-use super::settings::{self, SettingError, SettingInput};
+use super::settings::{self, PlacedError, SettingError, SettingInput, SharedSetting};
 use crate::spec::permissions::Permissions;
 use crate::spec::{Origin, printable};
 
@@ -68,8 +68,8 @@ pub enum LoadError {
     Probe(#[source] Fault),
     #[error("its `describe` breaks a rule: {0}")]
     Describe(#[source] DescribeError),
-    #[error("setting in config: {0}")]
-    Setting(#[source] SettingError),
+    #[error("{0}")]
+    Setting(#[source] PlacedError),
 }
 
 /// A backend in service.
@@ -97,7 +97,11 @@ impl std::fmt::Debug for LoadedBackend {
 
 impl LoadedBackend {
     /// Runs the whole pipeline. Compilation happens on a blocking thread.
-    pub async fn load(engine: &BackendEngine, config: &BackendConfig) -> Result<Self, LoadError> {
+    pub async fn load(
+        engine: &BackendEngine,
+        config: &BackendConfig,
+        shared: &[SharedSetting],
+    ) -> Result<Self, LoadError> {
         let limits = engine.limits();
         let path = config.path.clone();
         let pin = Pin::of(config);
@@ -132,7 +136,8 @@ impl LoadedBackend {
         })?;
         let info = describe::from_wit(wit).map_err(LoadError::Describe)?;
         let operator_settings =
-            settings::from_config(&info.settings, &config.settings).map_err(LoadError::Setting)?;
+            settings::from_config(&info.settings, &config.settings, shared)
+                .map_err(LoadError::Setting)?;
         let permissions = Arc::new(describe::effective(&info, &config.grants));
         Ok(Self {
             name,

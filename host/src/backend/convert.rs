@@ -103,7 +103,10 @@ pub(super) fn request_to_wit(request: &LaunchRequest) -> wit::LaunchRequest {
                     .collect(),
             })
             .collect(),
-        identity: None,
+        identity: request.identity.as_ref().map(|identity| wit::Identity {
+            algorithm: identity.algorithm.clone(),
+            digest: identity.digest.clone(),
+        }),
         extras: Vec::new(),
     }
 }
@@ -361,11 +364,20 @@ fn check_references(
         }
         _ => {}
     }
-    if let Some(carrier) = &plan.identity_carrier {
-        return Err(Violation::new(
-            "identity-carrier",
-            format!("{carrier:?} is to carry an identity, and the request has none"),
-        ));
+    match (&request.identity, &plan.identity_carrier) {
+        (None, Some(carrier)) => {
+            return Err(Violation::new(
+                "identity-carrier",
+                format!("{carrier:?} is to carry an identity, and the request has none"),
+            ));
+        }
+        (Some(_), None) => {
+            return Err(Violation::new(
+                "identity-carrier",
+                "the request has an identity, and nothing of the plan carries it",
+            ));
+        }
+        (Some(_), Some(_)) | (None, None) => {}
     }
     for (wanted, role, at) in [
         (plan.boot.kernel, "kernel", "boot.kernel"),

@@ -337,10 +337,12 @@ async fn blocking<T: Send + 'static>(
 }
 
 fn read_at(file: &RequestFile, buffer: &mut [u8], offset: u64) -> Result<usize, String> {
+    let handle = file
+        .open()
+        .map_err(|error| format!("{} cannot be opened: {error}", file.label()))?;
     let mut filled = 0;
     while filled < buffer.len() {
-        match file
-            .handle
+        match handle
             .read_at(&mut buffer[filled..], offset + filled as u64)
         {
             Ok(0) => break,

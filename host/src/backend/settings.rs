@@ -36,6 +36,35 @@ pub enum SettingError {
 pub struct SettingInput {
     pub key: String,
     pub value: SettingValue,
+    /// Where an operator's value stands; empty for others.
+    pub place: String,
+}
+
+/// An operator's setting for every backend that announces it.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SharedSetting {
+    pub key: String,
+    pub value: toml::Value,
+    /// A variable, or file and line.
+    pub place: String,
+    pub rank: SharedRank,
+}
+
+/// Whether a backend's own table comes before a shared setting.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SharedRank {
+    /// From the same file: the nearer word wins.
+    BelowOwn,
+    /// From a source that is stronger than the file.
+    AboveOwn,
+}
+
+/// A setting that cannot be used, with the place where it stands.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("{place}: {error}")]
+pub struct PlacedError {
+    pub place: String,
+    pub error: SettingError,
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -184,33 +213,54 @@ fn spec_of<'a>(specs: &'a [SettingSpec], key: &str) -> Result<&'a SettingSpec, S
         })
 }
 
-/// The operator's settings, checked when the backend is loaded.
+/// The operator's settings, checked when the backend is loaded: its own table in the config file,
+/// and those that are meant for every backend that announces them.
 pub(super) fn from_config(
     specs: &[SettingSpec],
-    config: &BTreeMap<String, toml::Value>,
-) -> Result<Vec<SettingInput>, SettingError> {
-    config
-        .iter()
-        .map(|(key, value)| {
-            let spec = spec_of(specs, key)?;
-            let text = match value {
-                toml::Value::String(text) => text.clone(),
-                toml::Value::Integer(number) => number.to_string(),
-                toml::Value::Boolean(flag) => flag.to_string(),
-                other => {
-                    return Err(SettingError::Form {
-                        key: key.clone(),
-                        value: other.to_string(),
-                        wanted: "a string, a whole number or a boolean".to_owned(),
-                    });
-                }
-            };
-            Ok(SettingInput {
-                key: key.clone(),
-                value: parse(spec, &text)?,
-            })
-        })
-        .collect()
+    own: &BTreeMap<String, toml::Value>,
+    shared: &[SharedSetting],
+) -> Result<Vec<SettingInput>, PlacedError> {
+    const OWN: &str = "the backend's settings in the config file";
+    let at = |place: &str| {
+        let place = place.to_owned();
+        move |error| PlacedError { place, error }
+    };
+    for key in own.keys() {
+        spec_of(specs, key).map_err(at(OWN))?;
+    }
+    let mut inputs = Vec::new();
+    for spec in specs {
+        let of_rank = |rank| {
+            let mut shared = shared.iter();
+            shared
+                .find(|setting| setting.key == spec.key && setting.rank == rank)
+                .map(|setting| (&setting.value, setting.place.as_str()))
+        };
+        let found = of_rank(SharedRank::AboveOwn)
+            .or_else(|| own.get(&spec.key).map(|value| (value, OWN)))
+            .or_else(|| of_rank(SharedRank::BelowOwn));
+        let Some((value, place)) = found else {
+            continue;
+        };
+        let text = match value {
+            toml::Value::String(text) => text.clone(),
+            toml::Value::Integer(number) => number.to_string(),
+            toml::Value::Boolean(flag) => flag.to_string(),
+            other => {
+                return Err(at(place)(SettingError::Form {
+                    key: spec.key.clone(),
+                    value: crate::spec::printable(&other.to_string()),
+                    wanted: "a string, a whole number or a boolean".to_owned(),
+                }));
+            }
+        };
+        inputs.push(SettingInput {
+            key: spec.key.clone(),
+            value: parse(spec, &text).map_err(at(place))?,
+            place: place.to_owned(),
+        });
+    }
+    Ok(inputs)
 }
 
 /// One entry for each setting that has a value, the strongest source first looked at.
@@ -231,24 +281,21 @@ pub(super) fn merge(
     }
     let mut merged = Vec::new();
     for spec in specs {
+        let input = |value| SettingInput {
+            key: spec.key.clone(),
+            value,
+            place: String::new(),
+        };
         let entry = if let Some(text) = request.get(&spec.key) {
-            Some((parse(spec, text)?, Origin::Request))
-        } else if let Some(input) = operator.iter().find(|input| input.key == spec.key) {
-            Some((input.value.clone(), Origin::Operator))
+            Some((input(parse(spec, text)?), Origin::Request))
+        } else if let Some(given) = operator.iter().find(|input| input.key == spec.key) {
+            Some((given.clone(), Origin::Operator))
         } else {
             spec.default
                 .clone()
-                .map(|value| (SettingValue::Plain(value), Origin::BuiltIn))
+                .map(|value| (input(SettingValue::Plain(value)), Origin::BuiltIn))
         };
-        if let Some((value, origin)) = entry {
-            merged.push((
-                SettingInput {
-                    key: spec.key.clone(),
-                    value,
-                },
-                origin,
-            ));
-        }
+        merged.extend(entry);
     }
     Ok(merged)
 }
@@ -319,6 +366,7 @@ mod tests {
         let operator = [SettingInput {
             key: "k".to_owned(),
             value: SettingValue::Plain(Value::Text("operator".to_owned())),
+            place: "the config file".to_owned(),
         }];
         let request: BTreeMap<_, _> = [("k".to_owned(), "request".to_owned())].into();
         let origin = |operator: &[SettingInput], request: &BTreeMap<String, String>| {
@@ -344,5 +392,37 @@ mod tests {
                 key: "k".to_owned()
             })
         );
+    }
+
+    #[test]
+    fn a_shared_setting_goes_to_those_who_announce_it_and_a_variable_comes_before_the_file() {
+        let specs = [spec("unsigned")];
+        let shared = |rank| SharedSetting {
+            key: "k".to_owned(),
+            value: 1.into(),
+            place: "MANAGER_K".to_owned(),
+            rank,
+        };
+        let own: BTreeMap<_, _> = [("k".to_owned(), toml::Value::from(2))].into();
+        let none = BTreeMap::new();
+        let value = |own, shared: &[SharedSetting]| {
+            let inputs = from_config(&specs, own, shared).unwrap();
+            inputs.first().map(|input| input.value.clone())
+        };
+        let number = |number| Some(SettingValue::Plain(Value::Unsigned(number)));
+        assert_eq!(value(&none, &[shared(SharedRank::BelowOwn)]), number(1));
+        assert_eq!(value(&own, &[shared(SharedRank::BelowOwn)]), number(2));
+        assert_eq!(value(&own, &[shared(SharedRank::AboveOwn)]), number(1));
+        let other = SharedSetting {
+            key: "other".to_owned(),
+            ..shared(SharedRank::AboveOwn)
+        };
+        assert_eq!(value(&none, &[other]), None);
+        let wrong = SharedSetting {
+            value: "many".into(),
+            ..shared(SharedRank::AboveOwn)
+        };
+        let error = from_config(&specs, &none, &[wrong]).unwrap_err().to_string();
+        assert!(error.contains("MANAGER_K") && error.contains("many"), "{error}");
     }
 }

@@ -33,11 +33,19 @@ pub struct Resources {
     pub files: BTreeMap<u32, String>,
     /// The VM's own copy of the firmware variables.
     pub firmware_vars: Option<String>,
-    /// The VM's own overlay of the disk.
-    pub disk_overlay: Option<String>,
+    pub disk: Option<DiskResources>,
     /// Folders of the 9p shares, by device id.
     pub shares: BTreeMap<String, String>,
     pub console: String,
+}
+
+/// The disk that a VM boots from.
+#[derive(Clone, Debug)]
+pub struct DiskResources {
+    /// The VM's own overlay.
+    pub overlay: String,
+    /// Id of the SCSI controller.
+    pub controller_id: String,
 }
 
 #[derive(Clone, Debug)]
@@ -373,22 +381,23 @@ impl Renderer<'_> {
                 self.option("-device", option);
             }
             "disk" => {
-                let overlay = self.resources.disk_overlay.as_ref();
-                let overlay =
-                    overlay.ok_or_else(|| RenderError::Resource("disk overlay".to_owned()))?;
+                let disk = self.resources.disk.as_ref();
+                let DiskResources {
+                    overlay,
+                    controller_id,
+                } = disk.ok_or_else(|| RenderError::Resource("the disk".to_owned()))?;
                 let node = serde_json::json!({
                     "driver": "qcow2",
                     "node-name": device.id,
                     "file": {"driver": "file", "filename": overlay},
                 });
                 self.option("-blockdev", node.to_string());
-                let bus = format!("{}-bus", device.id);
-                let own = KeyVal::new(kind).with("id", &bus);
+                let own = KeyVal::new(kind).with("id", controller_id);
                 let option = self.virtio(kind, own, device)?;
                 self.option("-device", option);
                 let disk = KeyVal::new("scsi-hd")
                     .with("drive", &device.id)
-                    .with("bus", &format!("{bus}.0"));
+                    .with("bus", &format!("{controller_id}.0"));
                 self.option("-device", disk.finish());
             }
             other => return Err(RenderError::Resource(format!("host device {other}"))),

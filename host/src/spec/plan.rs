@@ -230,17 +230,17 @@ impl LaunchPlan {
 }
 
 /// Bytes as base64 text in records.
-mod base64_bytes {
+pub(super) mod base64_bytes {
     use super::*;
 
-    pub(super) fn serialize<S: serde::Serializer>(
+    pub(in crate::spec) fn serialize<S: serde::Serializer>(
         bytes: &[u8],
         serializer: S,
     ) -> Result<S::Ok, S::Error> {
         serializer.serialize_str(&base64::engine::general_purpose::STANDARD.encode(bytes))
     }
 
-    pub(super) fn deserialize<'de, D: serde::Deserializer<'de>>(
+    pub(in crate::spec) fn deserialize<'de, D: serde::Deserializer<'de>>(
         deserializer: D,
     ) -> Result<Vec<u8>, D::Error> {
         let text = String::deserialize(deserializer)?;

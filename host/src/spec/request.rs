@@ -84,10 +84,18 @@ pub struct RequestFile {
     pub path: PathBuf,
     pub size: u64,
     pub origin: Origin,
-    pub handle: Arc<File>,
+    /// A file that was named and cannot be opened is an error only where a plan needs it.
+    pub handle: Result<Arc<File>, Arc<std::io::Error>>,
 }
 
 impl RequestFile {
+    /// The descriptor, or why there is none.
+    pub fn open(&self) -> std::io::Result<&Arc<File>> {
+        self.handle
+            .as_ref()
+            .map_err(|error| std::io::Error::new(error.kind(), error.to_string()))
+    }
+
     /// Last path component, for messages.
     pub fn label(&self) -> String {
         let name = self.path.file_name().unwrap_or(self.path.as_os_str());
@@ -141,6 +149,15 @@ impl Accelerator {
     }
 }
 
+/// A digest that binds a VM to what it is for. A backend carries it or fails the plan.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    /// `raw` for bytes that the operator gave.
+    pub algorithm: String,
+    #[serde(with = "super::plan::base64_bytes")]
+    pub digest: Vec<u8>,
+}
+
 /// A request with every default filled in: the input of `plan`.
 #[derive(Clone, Debug)]
 pub struct LaunchRequest {
@@ -152,6 +169,7 @@ pub struct LaunchRequest {
     pub cpu: Option<Choice>,
     pub kernel_cmdline: String,
     pub devices: Vec<HostDevice>,
+    pub identity: Option<Identity>,
 }
 
 /// A request as it is kept with a VM: with the recorded facts and the files it gives the plan
@@ -169,6 +187,8 @@ pub struct RequestRecord {
     pub cpu: Option<Choice>,
     pub kernel_cmdline: String,
     pub devices: Vec<HostDevice>,
+    #[serde(default)]
+    pub identity: Option<Identity>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -205,6 +225,7 @@ impl LaunchRequest {
             cpu: self.cpu.clone(),
             kernel_cmdline: self.kernel_cmdline.clone(),
             devices: self.devices.clone(),
+            identity: self.identity.clone(),
         }
     }
 

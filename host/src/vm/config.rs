@@ -1,187 +1,355 @@
-//! What the config file says about VMs: QEMU, the network, and the defaults of a request.
+//! What the config says about VMs: QEMU, the network, the disk, and the defaults of a request.
 
 use std::collections::BTreeMap;
 use std::net::Ipv4Addr;
 use std::ops::RangeInclusive;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
+use serde::de::Error as _;
 
-use crate::config::{deserialize_seconds, deserialize_size, parse_range};
+use crate::config::form::{Form, range};
+use crate::config::key::Key;
+use crate::spec::Origin;
 use crate::spec::request::{Accelerator, Boot};
 
+/// Keys of this module, in the order of the documented file.
+pub const KEYS: &[Key] = &[
+    Key::new(
+        "qemu.binary",
+        Form::Path,
+        "qemu-system-x86_64",
+        "QEMU: a path, or a name that is looked up in the system's program folders.",
+    ),
+    Key::new(
+        "qemu.accelerator",
+        Form::OneOf(&["kvm", "tcg"]),
+        "kvm",
+        "`kvm`, or `tcg` (emulation) where there is no KVM.",
+    ),
+    Key::new(
+        "qemu.uids",
+        Form::Uids,
+        // Above the ranges that systemd gives to containers, below 2^31 (systemd, UIDS-GIDS.md).
+        "1900000000-1900000999",
+        "Users that QEMU processes run as, one for each VM, when casemated is root; the last one is \
+         for a QEMU that is only asked questions.",
+    )
+    .at_restart(),
+    Key::new(
+        "qemu.start_time",
+        Form::Duration,
+        "60s",
+        "How long QEMU may take from its start to a running guest, beside a second for each GiB of \
+         memory.",
+    ),
+    Key::new(
+        "qemu.powerdown_time",
+        Form::Duration,
+        "20s",
+        "How long a guest may take to power down before QEMU is told to quit.",
+    ),
+    Key::new(
+        "network.id",
+        Form::Id,
+        "vmnic",
+        "Id of the network device.",
+    ),
+    Key::new(
+        "network.host_address",
+        Form::Host4,
+        "127.0.0.1",
+        "Host address on which the agents' ports are forwarded.",
+    ),
+    Key::new(
+        "network.ports",
+        Form::Ports,
+        "6100-6200",
+        "Host ports that may be forwarded, or `any` to let the kernel choose. The daemon's own ports \
+         are never used.",
+    ),
+    Key::unset(
+        "network.first_port",
+        Form::Port,
+        "`network.ports` alone counts",
+        "7020",
+        "Where `network.ports` is not set: all ports from this one up may be forwarded.",
+    ),
+    Key::new(
+        "network.agent_port",
+        Form::Port,
+        "7002",
+        "Port on which the agent listens in the guest.",
+    ),
+    Key::new(
+        "network.properties.disable-legacy",
+        Form::OneOf(&["on", "off", "auto"]),
+        "on",
+        "Whether the network device is a modern virtio device only.",
+    ),
+    Key::new(
+        "network.properties.iommu_platform",
+        Form::Boolean,
+        "true",
+        "Whether the network device's memory access goes through the platform's IOMMU rules.",
+    ),
+    Key::new(
+        "network.properties.addr",
+        Form::Text,
+        "0x2",
+        "PCI address of the network device.",
+    ),
+    Key::new(
+        "network.properties.romfile",
+        Form::Text,
+        "",
+        "Option ROM of the network device; empty means none, so that nothing unmeasured runs before \
+         the kernel.",
+    ),
+    Key::new(
+        "disk.id",
+        Form::Id,
+        "disk0",
+        "Id of the disk that a VM boots from.",
+    ),
+    Key::new(
+        "disk.scsi_id",
+        Form::Id,
+        "scsi0",
+        "Id of the SCSI controller that the disk hangs on.",
+    ),
+    Key::new(
+        "disk.format",
+        Form::OneOf(&["raw", "qcow2"]),
+        "qcow2",
+        "Image format of `vm.disk`. It is never guessed from the image, which a guest may have \
+         written.",
+    ),
+    Key::new(
+        "vm.vcpus",
+        Form::Count(1, u32::MAX as u64),
+        "4",
+        "vCPUs of a VM whose request names none.",
+    ),
+    Key::new(
+        "vm.memory",
+        Form::Size,
+        "2048M",
+        "Memory of a VM whose request names none; a multiple of 1 MiB.",
+    ),
+    Key::new(
+        "vm.machine",
+        Form::Text,
+        "q35",
+        "QEMU's machine, by name or alias. The default may be replaced by a backend; a value that is \
+         set here is used or the VM is refused.",
+    ),
+    Key::new(
+        "vm.cpu",
+        Form::Text,
+        "EPYC",
+        "QEMU's CPU model, with the same rule.",
+    ),
+    Key::new(
+        "vm.boot",
+        Form::OneOf(&["kernel", "disk"]),
+        "kernel",
+        "What a VM boots from.",
+    ),
+    Key::new(
+        "vm.kernel_cmdline",
+        Form::Text,
+        "quiet console=null",
+        "Kernel command line, byte for byte. Not secret.",
+    ),
+    Key::new("vm.kernel", Form::Path, "img/bzImage", "Kernel (bzImage)."),
+    Key::new(
+        "vm.initrd",
+        Form::Path,
+        "img/rootfs.cpio.gz",
+        "Initial RAM disk.",
+    ),
+    Key::new(
+        "vm.firmware",
+        Form::Path,
+        "/usr/share/ovmf/OVMF.fd",
+        "Firmware in one file, for `-bios`.",
+    ),
+    Key::new(
+        "vm.firmware_code",
+        Form::Path,
+        "/usr/share/OVMF/OVMF_CODE.fd",
+        "Firmware code, for a flash chip.",
+    ),
+    Key::new(
+        "vm.firmware_vars",
+        Form::Path,
+        "/usr/share/OVMF/OVMF_VARS.fd",
+        "Firmware variables, copied for each VM.",
+    ),
+    Key::new(
+        "vm.igvm",
+        Form::Path,
+        "/root/coconut-qemu.igvm",
+        "IGVM file, for backends that start from one.",
+    ),
+    Key::new(
+        "vm.disk",
+        Form::Path,
+        "img/enc_os.qcow2",
+        "Disk image; each VM writes to an overlay of its own.",
+    ),
+    Key::unset(
+        "vm.identity",
+        Form::Base64(32),
+        "no identity is given to backends",
+        "base64 of 32 bytes",
+        "What confidential VMs carry in their attestation reports (host data): base64 of 32 bytes.",
+    ),
+    Key::new(
+        "vm.ovmf_version",
+        Form::Text,
+        "edk2-stable202408",
+        "Firmware version that CVMInfo answers with.",
+    ),
+    Key::new(
+        "vm.eos_version",
+        Form::Text,
+        "",
+        "EOS version that CVMInfo answers with.",
+    ),
+];
+
 #[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
 pub struct QemuConfig {
-    /// A path, or a name that is looked up.
     pub binary: PathBuf,
     pub accelerator: Accelerator,
     /// Users that QEMU processes run as, one for each VM. Used when the daemon is root; else QEMU
     /// runs as the daemon's own user.
-    #[serde(deserialize_with = "deserialize_uids")]
+    #[serde(deserialize_with = "uids")]
     pub uids: RangeInclusive<u32>,
-    /// How long QEMU may take from its start to `running`, beside a second for each GiB of memory:
-    /// a confidential guest's memory is prepared before it runs.
-    #[serde(deserialize_with = "deserialize_seconds")]
+    /// A confidential guest's memory is prepared before it runs, so more is added for each GiB.
+    #[serde(deserialize_with = "duration")]
     pub start_time: Duration,
-    /// How long a guest may take to power down before QEMU is told to quit.
-    #[serde(deserialize_with = "deserialize_seconds")]
+    #[serde(deserialize_with = "duration")]
     pub powerdown_time: Duration,
 }
 
-impl Default for QemuConfig {
-    fn default() -> Self {
-        Self {
-            binary: PathBuf::from("qemu-system-x86_64"),
-            accelerator: Accelerator::Kvm,
-            // Above the ranges that systemd gives to containers, below 2^31 (systemd,
-            // UIDS-GIDS.md).
-            uids: 1_900_000_000..=1_900_000_999,
-            start_time: Duration::from_secs(60),
-            powerdown_time: Duration::from_secs(20),
-        }
-    }
-}
-
 #[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
 pub struct NetworkConfig {
-    /// Id of the network device.
     pub id: String,
-    /// Host address on which agents' ports are forwarded.
     pub host_address: Ipv4Addr,
-    /// Host ports that may be forwarded, or `any` to let the kernel choose.
-    #[serde(deserialize_with = "deserialize_ports")]
+    /// `None`: the kernel chooses.
+    #[serde(deserialize_with = "ports")]
     pub ports: Option<RangeInclusive<u16>>,
-    /// Port on which the agent listens in the guest.
+    #[serde(default)]
+    pub first_port: Option<u16>,
     pub agent_port: u16,
     /// Properties of the virtio network device, by QEMU's names.
     pub properties: BTreeMap<String, toml::Value>,
 }
 
-impl Default for NetworkConfig {
-    fn default() -> Self {
-        Self {
-            id: "vmnic".to_owned(),
-            host_address: Ipv4Addr::LOCALHOST,
-            ports: Some(6100..=6200),
-            agent_port: 7002,
-            properties: [
-                ("disable-legacy", toml::Value::from("on")),
-                ("iommu_platform", toml::Value::from(true)),
-                ("addr", toml::Value::from("0x2")),
-                // No option ROM: nothing unmeasured runs before the kernel.
-                ("romfile", toml::Value::from("")),
-            ]
-            .map(|(name, value)| (name.to_owned(), value))
-            .into(),
-        }
-    }
-}
-
-/// System users lie below 1000, and user ids end at 2^31 for many tools. The last of the range is
-/// for the QEMU that is only asked questions.
-fn deserialize_uids<'de, D: serde::Deserializer<'de>>(
-    deserializer: D,
-) -> Result<RangeInclusive<u32>, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    parse_range::<u32>(&text)
-        .filter(|range| *range.start() >= 1000 && *range.end() < 1 << 31 && range.start() < range.end())
-        .ok_or_else(|| {
-            serde::de::Error::custom(format!(
-                "{text:?} is not a range of two users at least, from 1000 up, such as \"1900000000-1900000999\""
-            ))
-        })
-}
-
-fn deserialize_ports<'de, D: serde::Deserializer<'de>>(
-    deserializer: D,
-) -> Result<Option<RangeInclusive<u16>>, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    if text == "any" {
-        return Ok(None);
-    }
-    parse_range(&text).map(Some).ok_or_else(|| {
-        serde::de::Error::custom(format!(
-            "{text:?} is not a range such as \"6100-6200\", and not \"any\""
-        ))
-    })
-}
-
-/// Defaults of a request. A path that is not set has a built-in one, which may be missing; one that
-/// is set has to be there.
 #[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields, default)]
+pub struct DiskConfig {
+    pub id: String,
+    pub scsi_id: String,
+    pub format: String,
+}
+
+/// Defaults of a request.
+#[derive(Clone, Debug, Deserialize)]
 pub struct VmDefaults {
     pub vcpus: u32,
-    #[serde(deserialize_with = "deserialize_size")]
+    #[serde(deserialize_with = "size")]
     pub memory: u64,
-    pub machine: Option<String>,
-    pub cpu: Option<String>,
+    pub machine: String,
+    pub cpu: String,
     pub boot: Boot,
     pub kernel_cmdline: String,
-    pub kernel: Option<PathBuf>,
-    pub initrd: Option<PathBuf>,
-    pub firmware: Option<PathBuf>,
-    pub firmware_code: Option<PathBuf>,
-    pub firmware_vars: Option<PathBuf>,
-    pub igvm: Option<PathBuf>,
-    pub disk: Option<PathBuf>,
+    kernel: PathBuf,
+    initrd: PathBuf,
+    firmware: PathBuf,
+    firmware_code: PathBuf,
+    firmware_vars: PathBuf,
+    igvm: PathBuf,
+    disk: PathBuf,
+    #[serde(default, deserialize_with = "identity")]
+    pub identity: Option<Vec<u8>>,
     /// Returned by the predecessor's CVMInfo.
     pub ovmf_version: String,
     pub eos_version: String,
+    /// Who said each value, by key: a built-in one may be replaced or left out.
+    #[serde(skip)]
+    pub origins: BTreeMap<String, Origin>,
 }
 
-impl Default for VmDefaults {
-    fn default() -> Self {
-        Self {
-            vcpus: 4,
-            memory: 2048 << 20,
-            machine: None,
-            cpu: None,
-            boot: Boot::Kernel,
-            kernel_cmdline: "quiet console=null".to_owned(),
-            kernel: None,
-            initrd: None,
-            firmware: None,
-            firmware_code: None,
-            firmware_vars: None,
-            igvm: None,
-            disk: None,
-            ovmf_version: "edk2-stable202408".to_owned(),
-            eos_version: String::new(),
-        }
-    }
-}
-
-/// Machine and CPU that a backend may replace, because nobody named them.
-pub const BUILT_IN_MACHINE: &str = "q35";
-pub const BUILT_IN_CPU: &str = "EPYC";
-
-/// Files by role, where they lie unless config says otherwise.
-pub const BUILT_IN_FILES: [(&str, &str); 7] = [
-    ("kernel", "img/bzImage"),
-    ("initrd", "img/rootfs.cpio.gz"),
-    ("firmware", "/usr/share/ovmf/OVMF.fd"),
-    ("firmware-code", "/usr/share/OVMF/OVMF_CODE.fd"),
-    ("firmware-vars", "/usr/share/OVMF/OVMF_VARS.fd"),
-    ("igvm", "/root/coconut-qemu.igvm"),
-    ("disk", "img/enc_os.qcow2"),
+/// Files by role, with the field that holds each.
+pub const FILES: [(&str, fn(&VmDefaults) -> &PathBuf); 7] = [
+    ("kernel", |defaults| &defaults.kernel),
+    ("initrd", |defaults| &defaults.initrd),
+    ("firmware", |defaults| &defaults.firmware),
+    ("firmware-code", |defaults| &defaults.firmware_code),
+    ("firmware-vars", |defaults| &defaults.firmware_vars),
+    ("igvm", |defaults| &defaults.igvm),
+    ("disk", |defaults| &defaults.disk),
 ];
 
 impl VmDefaults {
-    /// The path that config sets for a role.
-    pub fn file(&self, role: &str) -> Option<&PathBuf> {
-        match role {
-            "kernel" => self.kernel.as_ref(),
-            "initrd" => self.initrd.as_ref(),
-            "firmware" => self.firmware.as_ref(),
-            "firmware-code" => self.firmware_code.as_ref(),
-            "firmware-vars" => self.firmware_vars.as_ref(),
-            "igvm" => self.igvm.as_ref(),
-            "disk" => self.disk.as_ref(),
-            _ => None,
-        }
+    /// The key that sets the file of a role.
+    pub fn file_key(role: &str) -> String {
+        format!("vm.{}", role.replace('-', "_"))
     }
+
+    /// Every file, by role.
+    pub fn files(&self) -> impl Iterator<Item = (&'static str, &Path, Origin)> {
+        FILES.iter().map(|(role, path)| {
+            (
+                *role,
+                path(self).as_path(),
+                self.origin(&Self::file_key(role)),
+            )
+        })
+    }
+
+    pub fn origin(&self, key: &str) -> Origin {
+        self.origins.get(key).copied().unwrap_or(Origin::BuiltIn)
+    }
+}
+
+// The forms of the keys have been checked before; these only read them.
+
+fn uids<'de, D: serde::Deserializer<'de>>(from: D) -> Result<RangeInclusive<u32>, D::Error> {
+    let text = String::deserialize(from)?;
+    let (first, last) = range(&text).ok_or_else(|| D::Error::custom("no range"))?;
+    Ok(first..=last)
+}
+
+fn ports<'de, D: serde::Deserializer<'de>>(
+    from: D,
+) -> Result<Option<RangeInclusive<u16>>, D::Error> {
+    let text = String::deserialize(from)?;
+    if text == "any" {
+        return Ok(None);
+    }
+    let (first, last) = range(&text).ok_or_else(|| D::Error::custom("no range"))?;
+    Ok(Some(first..=last))
+}
+
+fn size<'de, D: serde::Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+    let text = String::deserialize(from)?;
+    crate::spec::byte_size::parse(&text).map_err(D::Error::custom)
+}
+
+/// A time, for the structs of other modules too.
+pub(crate) fn duration<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(from)?;
+    crate::spec::go_duration::parse(&text).map_err(D::Error::custom)
+}
+
+fn identity<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Option<Vec<u8>>, D::Error> {
+    use base64::Engine as _;
+    let text = String::deserialize(from)?;
+    let bytes = base64::engine::general_purpose::STANDARD.decode(&text);
+    bytes.map(Some).map_err(D::Error::custom)
 }

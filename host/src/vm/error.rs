@@ -140,6 +140,11 @@ impl CreateError {
             Self::Exhausted(LeaseError::Ports { .. }) => {
                 "remove a VM, free the ports, or widen `network.ports` in the config file".to_owned()
             }
+            Self::Choose(ChooseError::NoneFits { .. } | ChooseError::SeveralFit { .. }) => {
+                "name a backend in the request, or set `default_backend` in the config file \
+                 (`plain-kvm` by name, too)"
+                    .to_owned()
+            }
             Self::Choose(_) => "`casemate backend list` shows what there is".to_owned(),
             Self::Setting(_) => "`casemate backend show NAME` lists its settings".to_owned(),
             Self::Request { remedy, .. } | Self::Unsupported { remedy, .. } => remedy.clone(),
@@ -160,7 +165,7 @@ impl CreateError {
                 "load the kernel module and give the daemon access, or set `qemu.accelerator = \"tcg\"`"
                     .to_owned()
             }
-            Self::Disk(_) | Self::Tool(_) => "check `vm.disk` with `qemu-img info`".to_owned(),
+            Self::Disk(_) | Self::Tool(_) => "check `vm.disk` with `qemu-img info`, and set `disk.format` to its format".to_owned(),
             Self::QemuEnded { .. } | Self::Qmp { .. } | Self::NotRunning { .. } => {
                 "read QEMU's lines above; `casemate plan --standalone` prints a command to try by hand"
                     .to_owned()

@@ -10,59 +10,51 @@ use std::sync::Arc;
 
 use rustix::fs::{MemfdFlags, OFlags, SealFlags};
 
-use super::config::{BUILT_IN_FILES, VmDefaults};
+use super::config::VmDefaults;
 use super::error::CreateError;
 use crate::backend::settings::{SettingInput, SettingValue};
 use crate::qemu::process::Credentials;
 use crate::spec::Origin;
-use crate::spec::plan::Value;
+use crate::spec::plan::{Finding, Severity, Value};
 use crate::spec::request::{RequestFile, Setting};
 
 /// Opens every file that config names, every built-in one that is there, and the files of settings.
 ///
-/// A file that was named and is missing is an error; a built-in default that is missing is left
-/// out.
+/// A built-in default that is missing is left out. One that was named and is missing keeps its
+/// place, so that a backend chooses as it would with the file, and the plan that needs it fails.
 pub fn open(
     defaults: &VmDefaults,
     settings: Vec<(SettingInput, Origin)>,
-) -> Result<(Vec<RequestFile>, Vec<Setting>), CreateError> {
+) -> (Vec<RequestFile>, Vec<Setting>) {
     let mut files = Vec::new();
     let mut next_id = 1;
-    let mut add = |role: &str, path: &Path, origin: Origin| -> Result<Option<u32>, CreateError> {
-        match open_file(path) {
-            Ok((handle, size)) => {
-                let id = next_id;
-                next_id += 1;
-                files.push(RequestFile {
-                    id,
-                    role: role.to_owned(),
-                    path: path.to_owned(),
-                    size,
-                    origin,
-                    handle: Arc::new(handle),
-                });
-                Ok(Some(id))
-            }
-            Err(_) if origin == Origin::BuiltIn => Ok(None),
-            Err(source) => Err(CreateError::File {
-                role: role.to_owned(),
-                path: path.to_owned(),
-                source,
-            }),
-        }
-    };
-    for (role, built_in) in BUILT_IN_FILES {
-        match defaults.file(role) {
-            Some(path) => add(role, path, Origin::Operator)?,
-            None => add(role, Path::new(built_in), Origin::BuiltIn)?,
+    let mut add = |role: &str, path: &Path, origin: Origin| -> Option<u32> {
+        let (handle, size) = match open_file(path) {
+            Ok((handle, size)) => (Ok(Arc::new(handle)), size),
+            Err(_) if origin == Origin::BuiltIn => return None,
+            Err(error) => (Err(Arc::new(error)), 0),
         };
+        let id = next_id;
+        next_id += 1;
+        files.push(RequestFile {
+            id,
+            role: role.to_owned(),
+            path: path.to_owned(),
+            size,
+            origin,
+            handle,
+        });
+        Some(id)
+    };
+    for (role, path, origin) in defaults.files() {
+        add(role, path, origin);
     }
     let mut resolved = Vec::new();
     for (input, origin) in settings {
         let value = match input.value {
             SettingValue::Plain(value) => value,
             SettingValue::File(path) => {
-                match add(&format!("setting:{}", input.key), &path, origin)? {
+                match add(&format!("setting:{}", input.key), &path, origin) {
                     Some(id) => Value::File(id),
                     None => continue,
                 }
@@ -74,10 +66,55 @@ pub fn open(
             origin,
         });
     }
-    Ok((files, resolved))
+    (files, resolved)
 }
 
-fn open_file(path: &Path) -> std::io::Result<(File, u64)> {
+/// The error of a file that is needed and could not be opened.
+pub fn missing(file: &RequestFile) -> Option<CreateError> {
+    let source = file.open().err()?;
+    Some(CreateError::File {
+        role: file.role.clone(),
+        path: file.path.clone(),
+        source,
+    })
+}
+
+/// Findings of a check, in which the host tells of files that were named and cannot be opened: a
+/// backend only sees that they are empty.
+pub fn with_missing(findings: Vec<Finding>, files: &[RequestFile]) -> Vec<Finding> {
+    let mut findings = findings;
+    for file in files {
+        let Some(error) = file.open().err() else {
+            continue;
+        };
+        let is_needed = |finding: &Finding| {
+            finding.subject == file.role && finding.severity == Severity::Fail
+        };
+        let severity = if findings.iter().any(is_needed) {
+            Severity::Fail
+        } else {
+            Severity::Warn
+        };
+        findings.retain(|finding| finding.subject != file.role);
+        findings.push(Finding {
+            id: "file.unusable".to_owned(),
+            severity,
+            subject: file.role.clone(),
+            detail: crate::spec::printable(&format!(
+                "{} cannot be used: {error}",
+                file.path.display()
+            )),
+            remedy: format!(
+                "put the file there, or set `{}` to another one",
+                VmDefaults::file_key(&file.role)
+            ),
+        });
+    }
+    findings
+}
+
+/// Opens a regular file for reading; its size.
+pub fn open_file(path: &Path) -> std::io::Result<(File, u64)> {
     // Without blocking: a FIFO would hold the daemon until somebody writes to it.
     let file = std::fs::OpenOptions::new()
         .read(true)
@@ -119,10 +156,11 @@ pub fn pass(
             path: file.path.clone(),
             source,
         };
-        let descriptor = if is_readable(&file.handle, credentials).map_err(error)? {
-            file.handle.try_clone().map_err(error)?.into()
+        let handle = file.open().map_err(error)?;
+        let descriptor = if is_readable(handle, credentials).map_err(error)? {
+            handle.try_clone().map_err(error)?.into()
         } else {
-            sealed_copy(&file.handle).map_err(error)?
+            sealed_copy(handle).map_err(error)?
         };
         passed.descriptors.push((descriptor, number));
         passed
@@ -161,19 +199,29 @@ mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt as _;
 
+    fn defaults(flags: &[&str]) -> VmDefaults {
+        let inputs = crate::config::Inputs {
+            file: crate::config::ConfigFile::Usual("/no/such/file".into()),
+            flags: flags.iter().map(|flag| (*flag).to_owned()).collect(),
+            environment: Vec::new(),
+        };
+        inputs.load().unwrap().config.vm
+    }
+
     #[test]
     fn a_named_file_that_is_missing_is_an_error_and_a_built_in_one_is_left_out() {
-        let (files, _) = open(&VmDefaults::default(), Vec::new()).unwrap();
+        let (files, _) = open(&defaults(&[]), Vec::new());
         assert!(files.iter().all(|file| file.origin == Origin::BuiltIn));
         assert!(!files.iter().any(|file| file.role == "kernel"));
-        let defaults = VmDefaults {
-            kernel: Some("/no/such/kernel".into()),
-            ..VmDefaults::default()
-        };
-        match open(&defaults, Vec::new()) {
-            Err(CreateError::File { role, .. }) => assert_eq!(role, "kernel"),
+        let (files, _) = open(&defaults(&["vm.kernel=/no/such/kernel"]), Vec::new());
+        let kernel = files.iter().find(|file| file.role == "kernel").unwrap();
+        match missing(kernel) {
+            Some(CreateError::File { role, .. }) => assert_eq!(role, "kernel"),
             other => panic!("{other:?}"),
         }
+        // It does not stand in the way of a launch that does not need it.
+        pass(&files, |id| id != kernel.id, Credentials::Daemon).unwrap();
+        pass(&files, |id| id == kernel.id, Credentials::Daemon).unwrap_err();
     }
 
     #[test]
@@ -206,7 +254,7 @@ mod tests {
             path,
             size,
             origin: Origin::Operator,
-            handle: Arc::new(handle),
+            handle: Ok(Arc::new(handle)),
         };
         let user = Credentials::User {
             uid: 65_534,

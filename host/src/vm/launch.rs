@@ -14,12 +14,13 @@ use tokio::sync::watch;
 
 use super::error::{CreateError, Stage};
 use super::files;
+use super::live::Live;
 use super::manager::Host;
 use super::planning::Planned;
 use super::shares::{self, CERTIFICATES_SHARE, ENVIRONMENT_SHARE};
 use crate::lease::{PortLease, UidLease};
 use crate::probe;
-use crate::qemu::command::{self, Form, RenderError, Resources};
+use crate::qemu::command::{self, DiskResources, Form, RenderError, Resources};
 use crate::qemu::process::{self, Credentials, QemuProcess};
 use crate::qemu::qmp::{MAX_LINE_VM, Qmp, QmpError};
 use crate::spec::VmId;
@@ -144,11 +145,13 @@ fn copy_into(
     }
     let file = planned.request.file(id).ok_or(RenderError::File(id))?;
     let mut copy = folder.create_file(&path, 0o600, b"")?;
-    copy_file(&file.handle, &mut copy).map_err(|source| CreateError::File {
-        role: file.role.clone(),
-        path: file.path.clone(),
-        source,
-    })?;
+    file.open()
+        .and_then(|source| copy_file(source, &mut copy))
+        .map_err(|source| CreateError::File {
+            role: file.role.clone(),
+            path: file.path.clone(),
+            source,
+        })?;
     text(&path)
 }
 
@@ -195,7 +198,10 @@ pub async fn prepare(
         .iter()
         .any(|device| device.kind == "disk")
     {
-        resources.disk_overlay = Some(make_overlay(planned, &folder).await?);
+        resources.disk = Some(DiskResources {
+            overlay: make_overlay(planned, &folder).await?,
+            controller_id: planned.live.disk.scsi_id.clone(),
+        });
     }
     // Only what QEMU is to open: a file that a backend merely reads is not QEMU's.
     let named = plan.named_files();
@@ -256,7 +262,6 @@ pub async fn prepare(
 /// Starts QEMU, forwards the agent's port, and lets the guest run. `record` is written before the
 /// process exists and completed after.
 pub async fn start(
-    host: &Host,
     id: VmId,
     planned: &Planned,
     prepared: Prepared,
@@ -294,7 +299,7 @@ pub async fn start(
         return Err(error.into());
     }
     let brought_up = tokio::select! {
-        brought_up = bring_up(host, planned, &mut process, &mut holdings) => brought_up,
+        brought_up = bring_up(planned, &mut process, &mut holdings) => brought_up,
         _ = cancelled.wait_for(|cancelled| *cancelled) => {
             Err(Failure::Other(CreateError::Removed))
         }
@@ -365,13 +370,12 @@ fn at(stage: Stage) -> impl Fn(QmpError) -> Failure {
 }
 
 async fn bring_up(
-    host: &Host,
     planned: &Planned,
     process: &mut QemuProcess,
     holdings: &mut Holdings,
 ) -> Result<(Qmp, Option<SocketAddr>), Failure> {
     let start_time =
-        host.qemu_config.start_time + Duration::from_secs(planned.request.memory_bytes >> 30);
+        planned.live.qemu_config.start_time + Duration::from_secs(planned.request.memory_bytes >> 30);
     // The socket listens since before QEMU did: only a QEMU that ended refuses a connection.
     let closed = |_| {
         at(Stage::Starting)(QmpError::Closed {
@@ -390,7 +394,7 @@ async fn bring_up(
     };
     let mut qmp = connected.map_err(at(Stage::Starting))?;
 
-    let forwarded = forward_agent(host, &mut qmp).await?;
+    let forwarded = forward_agent(&planned.live, &mut qmp).await?;
     let agent_address = match forwarded {
         Some((address, lease)) => {
             holdings.port = lease;
@@ -439,13 +443,13 @@ fn into_tokio(stream: std::os::unix::net::UnixStream) -> std::io::Result<tokio::
 /// Forwards a host port to the agent's, while the guest does not run yet: QEMU itself binds it, so
 /// two VMs can never share one. The answer is what QEMU lists, not what was asked for.
 async fn forward_agent(
-    host: &Host,
+    live: &Live,
     qmp: &mut Qmp,
 ) -> Result<Option<(SocketAddr, Option<PortLease>)>, Failure> {
-    let network = &host.network;
+    let network = &live.network;
     let mut busy = BTreeSet::new();
     loop {
-        let lease = match &host.ports {
+        let lease = match &live.ports {
             Some(ports) => Some(ports.take(&busy)?),
             None => None,
         };
@@ -559,10 +563,17 @@ async fn make_overlay(planned: &Planned, folder: &VmFolder) -> Result<String, Cr
             what: "the boot is from a disk, and there is no disk image".to_owned(),
             remedy: "set `vm.disk` in the config file".to_owned(),
         })?;
+    if let Some(error) = files::missing(disk) {
+        return Err(error);
+    }
     let image = std::path::absolute(&disk.path).unwrap_or_else(|_| disk.path.clone());
     let tool = Path::new("qemu-img");
+    let format = planned.live.disk.format.as_str();
+    // Not guessed: a guest that could write to a raw image would choose the format by its bytes.
     let arguments = [
         "info".as_ref(),
+        "-f".as_ref(),
+        format.as_ref(),
         "--output=json".as_ref(),
         "--".as_ref(),
         image.as_os_str(),
@@ -587,15 +598,6 @@ async fn make_overlay(planned: &Planned, folder: &VmFolder) -> Result<String, Cr
             "{} has the data file {:?}, which is not allowed",
             image.display(),
             crate::spec::printable(data)
-        )));
-    }
-    let format = info["format"].as_str().unwrap_or_default();
-    // Other formats name further files in ways that `qemu-img info` does not show.
-    if !matches!(format, "raw" | "qcow2") {
-        return Err(CreateError::Disk(format!(
-            "{} has format {:?}; wanted is raw or qcow2",
-            image.display(),
-            crate::spec::printable(format)
         )));
     }
     let overlay = folder.path().join("disk.qcow2");

@@ -6,17 +6,16 @@ use std::os::unix::fs::FileExt as _;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
+use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::config::{NetworkConfig, QemuConfig, VmDefaults};
 use super::error::CreateError;
+use super::live::Live;
 use super::planning::{self, Planned};
 use super::status::VmStatus;
 use super::task::{Publisher, VmRequest, VmTask};
-use crate::backend::Catalog;
-use crate::lease::{Ports, SlotLease, Slots, UidLease, Uids};
+use crate::lease::{SlotLease, Slots, UidLease, Uids};
 use crate::metrics::Metrics;
-use crate::qemu::schema::Qemu;
 use crate::spec::VmId;
 use crate::spec::request::VmSpec;
 use crate::store::StateDir;
@@ -29,17 +28,19 @@ const SHUTDOWN_TIME: Duration = Duration::from_secs(60);
 /// What all VMs of this daemon share.
 #[derive(Debug)]
 pub struct Host {
-    pub catalog: Catalog,
-    pub qemu: Arc<Qemu>,
-    pub qemu_config: QemuConfig,
-    pub network: NetworkConfig,
-    pub defaults: VmDefaults,
+    /// What a reload replaces.
+    pub live: ArcSwap<Live>,
     pub store: StateDir,
     pub slots: Slots,
     pub uids: Option<Uids>,
-    /// `None`: the kernel chooses.
-    pub ports: Option<Ports>,
     pub metrics: Metrics,
+}
+
+impl Host {
+    /// The config as it is now. A caller takes it once and keeps to it.
+    pub fn live(&self) -> Arc<Live> {
+        self.live.load_full()
+    }
 }
 
 /// The console file, held open: its path lies in a folder that the VM's user could change.
@@ -155,6 +156,7 @@ impl VmManager {
             let console = Console::default();
             let task = VmTask {
                 host: Arc::clone(&self.host),
+                live: self.host.live(),
                 id,
                 spec,
                 slot,
@@ -193,7 +195,7 @@ impl VmManager {
 
     /// What `create` would start.
     pub async fn plan(&self, spec: &VmSpec) -> Result<Planned, CreateError> {
-        planning::plan(&self.host, spec).await
+        planning::plan(&self.host, &self.host.live(), spec).await
     }
 
     pub fn get(&self, id: VmId) -> Option<Arc<VmStatus>> {

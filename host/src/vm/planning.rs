@@ -3,19 +3,22 @@
 
 use std::sync::Arc;
 
-use super::config::{BUILT_IN_CPU, BUILT_IN_MACHINE, NetworkConfig, VmDefaults};
+use super::config::NetworkConfig;
 use super::error::CreateError;
+use super::live::Live;
 use super::manager::Host;
 use super::shares::{CERTIFICATES_SHARE, ENVIRONMENT_SHARE};
 use super::status::PlannedStatus;
 use super::{facts::HostFacts, files};
-use crate::backend::{CallError, LoadedBackend};
+use crate::backend::{BackendErrorKind, CallError, LoadedBackend, Protection};
 use crate::probe;
 use crate::qemu::check::{CheckedPlan, Knowledge, check};
 use crate::spec::Origin;
 use crate::spec::facts::FactRecord;
 use crate::spec::plan::{Property, Value};
-use crate::spec::request::{Boot, Choice, HostContext, HostDevice, LaunchRequest, VmSpec};
+use crate::spec::request::{
+    Boot, Choice, HostContext, HostDevice, Identity, LaunchRequest, VmSpec,
+};
 
 /// Longest kernel command line; x86 kernels take 2,048 bytes (COMMAND_LINE_SIZE), others 4,096.
 const MAX_CMDLINE: usize = 4_096;
@@ -23,15 +26,17 @@ const MAX_CMDLINE: usize = 4_096;
 /// A request, its plan, and what it was made from.
 #[derive(Debug)]
 pub struct Planned {
+    /// The config that it was made with.
+    pub live: Arc<Live>,
     pub backend: Arc<LoadedBackend>,
     pub request: LaunchRequest,
     pub checked: CheckedPlan,
     pub facts: FactRecord,
 }
 
-/// Plans `spec` on `host`.
-pub async fn plan(host: &Host, spec: &VmSpec) -> Result<Planned, CreateError> {
-    let backend = host.catalog.choose(spec.backend.as_deref())?;
+/// Plans `spec` on `host`, with the config of `live`.
+pub async fn plan(host: &Host, live: &Arc<Live>, spec: &VmSpec) -> Result<Planned, CreateError> {
+    let backend = live.choose(spec.backend.as_deref()).await?;
     let architecture = probe::architecture();
     if !backend
         .info()
@@ -49,23 +54,30 @@ pub async fn plan(host: &Host, spec: &VmSpec) -> Result<Planned, CreateError> {
         });
     }
     // A backend would report a missing QEMU in its own words, and worse.
-    host.qemu.info().await?;
-    let context = context(host, &backend, &spec.settings)?;
-    let request = request(&host.defaults, &host.network, spec, context)?;
-    let facts = Arc::new(HostFacts::new(Arc::clone(&host.qemu)));
+    live.qemu.info().await?;
+    let context = context(live, &backend, &spec.settings)?;
+    let mut request = request(live, spec, context)?;
+    // What protects nothing carries no identity either: nobody could verify it.
+    if backend.info().protection == Protection::Guard {
+        request.identity = live.defaults.identity.clone().map(|digest| Identity {
+            algorithm: "raw".to_owned(),
+            digest,
+        });
+    }
+    let facts = Arc::new(HostFacts::new(Arc::clone(&live.qemu)));
     let outcome = backend.plan(&request, facts).await.inspect_err(|error| {
         if let CallError::Fault { backend, fault } = error {
             host.metrics.backend_fault(backend, fault.kind());
         }
     });
-    let outcome = outcome.map_err(CreateError::Backend)?;
+    let outcome = outcome.map_err(|error| missing_file(&request, error))?;
     host.metrics.backend_called(backend.name(), outcome.elapsed);
     if spec.require_confidential && !outcome.plan.is_confidential() {
         return Err(CreateError::NotConfidential {
             backend: backend.name().to_owned(),
         });
     }
-    let knowledge = Knowledge::gather(&host.qemu, &outcome.plan, &request).await?;
+    let knowledge = Knowledge::gather(&live.qemu, &outcome.plan, &request).await?;
     let checked = check(outcome.plan, &request, backend.permissions(), knowledge)
         .map_err(|error| CreateError::from_check(error, backend.name()))
         .inspect_err(|error| {
@@ -74,6 +86,7 @@ pub async fn plan(host: &Host, spec: &VmSpec) -> Result<Planned, CreateError> {
             }
         })?;
     Ok(Planned {
+        live: Arc::clone(live),
         backend,
         request,
         checked,
@@ -83,25 +96,34 @@ pub async fn plan(host: &Host, spec: &VmSpec) -> Result<Planned, CreateError> {
 
 /// What `backend` sees of the host: its settings and the files at hand.
 pub fn context(
-    host: &Host,
+    live: &Live,
     backend: &LoadedBackend,
     settings: &std::collections::BTreeMap<String, String>,
 ) -> Result<HostContext, CreateError> {
-    let (files, settings) = files::open(&host.defaults, backend.settings_for(settings)?)?;
+    let (files, settings) = files::open(&live.defaults, backend.settings_for(settings)?);
     Ok(HostContext {
         architecture: probe::architecture().to_owned(),
-        accelerator: host.qemu_config.accelerator,
+        accelerator: live.qemu_config.accelerator,
         settings,
         files,
     })
 }
 
-fn request(
-    defaults: &VmDefaults,
-    network: &NetworkConfig,
-    spec: &VmSpec,
-    host: HostContext,
-) -> Result<LaunchRequest, CreateError> {
+/// A backend that finds fault with a file that could not be opened: the host knows better why.
+fn missing_file(request: &LaunchRequest, error: CallError) -> CreateError {
+    if let CallError::Backend(answer) = &error
+        && answer.kind == BackendErrorKind::UnsuitableFile
+        && let Some(missing) = request
+            .file_with_role(&answer.subject)
+            .and_then(files::missing)
+    {
+        return missing;
+    }
+    CreateError::Backend(error)
+}
+
+fn request(live: &Live, spec: &VmSpec, host: HostContext) -> Result<LaunchRequest, CreateError> {
+    let (defaults, network) = (&live.defaults, &live.network);
     let boot = spec.boot.unwrap_or(defaults.boot);
     let mut kernel_cmdline = spec
         .kernel_cmdline
@@ -133,7 +155,7 @@ fn request(
     if boot == Boot::Disk {
         devices.push(HostDevice {
             kind: "disk".to_owned(),
-            id: "disk0".to_owned(),
+            id: live.disk.id.clone(),
             properties: Vec::new(),
         });
     }
@@ -142,24 +164,33 @@ fn request(
         vcpus: spec.vcpus.unwrap_or(defaults.vcpus),
         memory_bytes: spec.memory_bytes.unwrap_or(defaults.memory),
         boot,
-        machine: choice(
+        machine: Some(choice(
             spec.machine.as_ref(),
-            defaults.machine.as_ref(),
-            BUILT_IN_MACHINE,
-        ),
-        cpu: choice(spec.cpu.as_ref(), defaults.cpu.as_ref(), BUILT_IN_CPU),
+            &defaults.machine,
+            defaults.origin("vm.machine"),
+        )),
+        cpu: Some(choice(
+            spec.cpu.as_ref(),
+            &defaults.cpu,
+            defaults.origin("vm.cpu"),
+        )),
         kernel_cmdline,
         devices,
+        identity: None,
     })
 }
 
-fn choice(request: Option<&String>, operator: Option<&String>, built_in: &str) -> Option<Choice> {
-    let (value, origin) = match (request, operator) {
-        (Some(value), _) => (value.clone(), Origin::Request),
-        (None, Some(value)) => (value.clone(), Origin::Operator),
-        (None, None) => (built_in.to_owned(), Origin::BuiltIn),
-    };
-    Some(Choice { value, origin })
+fn choice(request: Option<&String>, default: &str, origin: Origin) -> Choice {
+    match request {
+        Some(value) => Choice {
+            value: value.clone(),
+            origin: Origin::Request,
+        },
+        None => Choice {
+            value: default.to_owned(),
+            origin,
+        },
+    }
 }
 
 fn network_properties(network: &NetworkConfig) -> Result<Vec<Property>, CreateError> {

@@ -3,15 +3,13 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
-use std::net::SocketAddr;
 
 use base64::Engine as _;
 
 use super::error::CreateError;
-use super::manager::Host;
 use super::planning::Planned;
 use super::shares::{CERTIFICATES_SHARE, ENVIRONMENT_SHARE};
-use crate::qemu::command::{self, Form, Resources};
+use crate::qemu::command::{self, DiskResources, Form, Resources};
 use crate::spec::plan::Firmware;
 use crate::spec::request::RequestFile;
 
@@ -27,7 +25,10 @@ pub fn preview(planned: &Planned) -> Result<Vec<String>, CreateError> {
     let resources = Resources {
         files: files.chain(generated).collect(),
         firmware_vars: Some("@firmware-vars@".to_owned()),
-        disk_overlay: Some("@disk@".to_owned()),
+        disk: Some(DiskResources {
+            overlay: "@disk@".to_owned(),
+            controller_id: planned.live.disk.scsi_id.clone(),
+        }),
         shares: shares(|id| format!("@{id}@")),
         console: "@console@".to_owned(),
     };
@@ -47,7 +48,7 @@ pub fn preview(planned: &Planned) -> Result<Vec<String>, CreateError> {
 }
 
 /// A shell script. Guest console and QEMU's messages go to the terminal; Ctrl-C ends it.
-pub fn script(host: &Host, planned: &Planned) -> Result<String, CreateError> {
+pub fn script(planned: &Planned) -> Result<String, CreateError> {
     let quoted = |text: &str| command::shell_line([text]);
     let absolute = |file: &RequestFile| {
         let path = std::path::absolute(&file.path).unwrap_or_else(|_| file.path.clone());
@@ -89,14 +90,18 @@ pub fn script(host: &Host, planned: &Planned) -> Result<String, CreateError> {
         let path = absolute(disk);
         let _ = writeln!(
             script,
-            "qemu-img create -q -f qcow2 -F \"$(qemu-img info --output=json -- {path} | sed -n 's/^ *\"format\": \"\\(.*\\)\",*$/\\1/p' | tail -n 1)\" -b {path} casemate-vm/disk.qcow2",
-            path = quoted(&path)
+            "qemu-img create -q -f qcow2 -F {} -b {} casemate-vm/disk.qcow2",
+            planned.live.disk.format,
+            quoted(&path)
         );
     }
     let resources = Resources {
         files: paths,
         firmware_vars: Some("casemate-vm/vars.fd".to_owned()),
-        disk_overlay: Some("casemate-vm/disk.qcow2".to_owned()),
+        disk: Some(DiskResources {
+            overlay: "casemate-vm/disk.qcow2".to_owned(),
+            controller_id: planned.live.disk.scsi_id.clone(),
+        }),
         shares: shares(|id| {
             let folder = if id == ENVIRONMENT_SHARE {
                 "env"
@@ -107,16 +112,8 @@ pub fn script(host: &Host, planned: &Planned) -> Result<String, CreateError> {
         }),
         console: String::new(),
     };
-    let port = host
-        .network
-        .ports
-        .as_ref()
-        .map_or(0, |range| *range.start());
     let form = Form::Standalone {
-        forward: Some((
-            SocketAddr::new(host.network.host_address.into(), port),
-            host.network.agent_port,
-        )),
+        forward: Some(planned.live.standalone_forward()),
     };
     let arguments = command::render(
         PREVIEW_ID,

@@ -7,6 +7,7 @@ use jiff::Timestamp;
 use crate::qemu::process::Exit;
 use crate::spec::VmId;
 use crate::spec::plan::Finding;
+use crate::store::VmRecord;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum VmState {
@@ -94,4 +95,23 @@ pub struct PlannedStatus {
     pub kernel_cmdline: String,
     pub qemu_version: String,
     pub findings: Vec<Finding>,
+}
+
+impl PlannedStatus {
+    /// What a record of an earlier daemon tells.
+    pub fn of_record(record: &VmRecord) -> Self {
+        Self {
+            backend: record.backend.clone(),
+            backend_sha256: record.backend_sha256.clone(),
+            tee: record.tee.clone(),
+            confidential: record.plan.is_confidential(),
+            vcpus: record.vcpus,
+            memory_bytes: record.memory_bytes,
+            machine: record.plan.machine.kind.clone(),
+            cpu: record.plan.cpu.kind.clone(),
+            kernel_cmdline: record.request.kernel_cmdline.clone(),
+            qemu_version: record.qemu_version.clone(),
+            findings: record.plan.findings.clone(),
+        }
+    }
 }

@@ -9,6 +9,7 @@ use tracing::Instrument as _;
 
 use super::error::CreateError;
 use super::launch::{self, Holdings, Launched};
+use super::live::Live;
 use super::manager::{Console, Host};
 use super::planning;
 use super::status::{ExitReason, PlannedStatus, VmState, VmStatus};
@@ -80,6 +81,8 @@ impl Publisher {
 
 pub(super) struct VmTask {
     pub(super) host: Arc<Host>,
+    /// The config that the VM is made from.
+    pub(super) live: Arc<Live>,
     pub(super) id: VmId,
     pub(super) spec: VmSpec,
     pub(super) slot: SlotLease,
@@ -122,7 +125,7 @@ impl VmTask {
         self.publisher.enter(VmState::Running);
         let caller_is_gone = self.reply.send(Ok(self.publisher.current())).is_err();
         let courtesy = if powerdown {
-            Courtesy::PowerButton(self.host.qemu_config.powerdown_time)
+            Courtesy::PowerButton(self.live.qemu_config.powerdown_time)
         } else {
             Courtesy::None
         };
@@ -166,6 +169,7 @@ impl VmTask {
         let (cancel, cancelled) = watch::channel(false);
         let launch = Launch {
             host: &self.host,
+            live: &self.live,
             id: self.id,
             spec: &self.spec,
             publisher: &self.publisher,
@@ -197,6 +201,7 @@ impl VmTask {
 /// What a launch borrows from its task, which goes on listening meanwhile.
 struct Launch<'a> {
     host: &'a Host,
+    live: &'a Arc<Live>,
     id: VmId,
     spec: &'a VmSpec,
     publisher: &'a Publisher,
@@ -219,7 +224,7 @@ impl Launch<'_> {
 
     async fn run(&self) -> Result<(Launched, bool), CreateError> {
         let planned = self
-            .unless_cancelled(planning::plan(self.host, self.spec))
+            .unless_cancelled(planning::plan(self.host, self.live, self.spec))
             .await?;
         let status = planned.status();
         self.publisher
@@ -235,7 +240,6 @@ impl Launch<'_> {
             .abilities
             .contains(&Ability::Powerdown);
         let launched = launch::start(
-            self.host,
             self.id,
             &planned,
             prepared,
@@ -256,6 +260,7 @@ impl Launch<'_> {
             name: self.spec.name.clone(),
             backend: status.backend.clone(),
             backend_sha256: status.backend_sha256.clone(),
+            tee: status.tee.clone(),
             qemu_version: status.qemu_version.clone(),
             created_at: published.created_at.to_string(),
             expires_at: published.expires_at.map(|time| time.to_string()),

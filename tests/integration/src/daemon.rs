@@ -23,6 +23,10 @@ const PATIENCE: Duration = Duration::from_secs(90);
 pub struct Setup {
     pub folder: TempDir,
     pub config: toml::Table,
+    /// Variables of the daemon; none of this process's own that would configure it.
+    pub variables: Vec<(String, String)>,
+    /// `--set`.
+    pub flags: Vec<String>,
 }
 
 impl std::fmt::Debug for Setup {
@@ -50,7 +54,10 @@ impl Setup {
         let mut setup = Self {
             config: artifacts::packaged_config(),
             folder,
+            variables: Vec::new(),
+            flags: Vec::new(),
         };
+        setup.set("default_backend", "plain-kvm");
         setup.set("state_dir", setup.state_dir().display().to_string());
         setup.set("grpc.port", 0);
         setup.set("http.port", 0);
@@ -131,6 +138,61 @@ impl Setup {
             .collect()
     }
 
+    /// Gives the daemon a variable.
+    pub fn variable(&mut self, name: &str, value: &str) -> &mut Self {
+        self.variables.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Takes a key out of the config file.
+    pub fn unset(&mut self, key: &str) -> &mut Self {
+        let (table, name) = key.rsplit_once('.').unwrap_or(("", key));
+        let table = match table {
+            "" => Some(&mut self.config),
+            table => self
+                .config
+                .get_mut(table)
+                .and_then(toml::Value::as_table_mut),
+        };
+        if let Some(table) = table {
+            table.remove(name);
+        }
+        self
+    }
+
+    /// Writes the config file, for a start or a reload.
+    pub fn write_config(&self) -> PathBuf {
+        let path = self.folder.path().join("casemate.toml");
+        std::fs::write(&path, self.config.to_string()).expect("the config can be written");
+        path
+    }
+
+    /// The daemon's program with this config, and a clean environment but for the set variables.
+    pub fn command(&self) -> std::process::Command {
+        #[expect(clippy::disallowed_methods, reason = "the subject of the tests")]
+        let mut command = std::process::Command::new(artifacts::program("casemated"));
+        for (name, _) in std::env::vars_os() {
+            let text = name.to_string_lossy();
+            if ["CASEMATE_", "MANAGER_", "COCOS_"]
+                .iter()
+                .any(|prefix| text.starts_with(prefix))
+            {
+                command.env_remove(&name);
+            }
+        }
+        command.arg("--config").arg(self.write_config());
+        for flag in &self.flags {
+            command.arg("--set").arg(flag);
+        }
+        command.envs(
+            self.variables
+                .iter()
+                .map(|(name, value)| (name.as_str(), value.as_str())),
+        );
+        command.stdin(Stdio::null());
+        command
+    }
+
     /// Starts the daemon and waits until it is ready.
     pub fn start(self) -> Daemon {
         match self.try_start() {
@@ -141,17 +203,11 @@ impl Setup {
 
     /// Starts the daemon; its log if it ends instead.
     pub fn try_start(self) -> Result<Daemon, String> {
-        let config = self.folder.path().join("casemate.toml");
-        std::fs::write(&config, self.config.to_string()).expect("the config can be written");
         let state_dir = self.state_dir();
         let log = self.folder.path().join("casemated.log");
-        #[expect(clippy::disallowed_methods, reason = "the subject of the tests")]
-        let mut command = std::process::Command::new(artifacts::program("casemated"));
-        let mut child = command
-            .arg("--config")
-            .arg(&config)
-            .env("CASEMATE_CANARY", "of the daemon")
-            .stdin(Stdio::null())
+        let mut child = self
+            .command()
+            .env("CANARY_OF_THE_DAEMON", "1")
             .stdout(Stdio::null())
             .stderr(std::fs::File::create(&log).expect("the log can be made"))
             .spawn()

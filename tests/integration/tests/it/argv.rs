@@ -293,7 +293,11 @@ async fn compare(
     )?;
     if case.boot == Boot::Disk {
         let disk = inserted(&|device| device["inserted"]["node-name"] == "disk0");
-        let overlay = prepared.resources.disk_overlay.clone();
+        let overlay = prepared
+            .resources
+            .disk
+            .as_ref()
+            .map(|disk| disk.overlay.clone());
         same("disk", &disk[0]["image"]["filename"], overlay.into())?;
         same(
             "image",

@@ -99,7 +99,7 @@ fn isolated(daemon: &Daemon, one: &v1::Vm, two: &v1::Vm) {
             // The daemon's own has it; the script around the backports' QEMU sets others.
             let environment = String::from_utf8_lossy(&environment).into_owned();
             assert!(
-                !environment.contains("CASEMATE_CANARY"),
+                !environment.contains("CANARY_OF_THE_DAEMON"),
                 "QEMU's environment is cleared"
             );
             all[0].parse().expect("a number")

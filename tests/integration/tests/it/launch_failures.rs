@@ -306,13 +306,11 @@ async fn after_a_crash_a_living_vm_is_lost_and_a_dead_one_is_cleared_away() {
     };
     rustix::process::kill_process(pid(&dead), rustix::process::Signal::KILL).expect("ours");
     let config = std::fs::read_to_string(daemon.folder.path().join("casemate.toml"));
-    let next = Setup {
-        folder: tempfile::tempdir().expect("a folder"),
-        config: config
-            .expect("the config is there")
-            .parse()
-            .expect("it parses"),
-    };
+    let mut next = Setup::new();
+    next.config = config
+        .expect("the config is there")
+        .parse()
+        .expect("it parses");
     // The state directory is the first daemon's, whose lock went with it.
     let state_dir = daemon.state_dir.clone();
     eventually("the pids to be gone", Duration::from_secs(5), || async {
@@ -320,16 +318,11 @@ async fn after_a_crash_a_living_vm_is_lost_and_a_dead_one_is_cleared_away() {
     })
     .await;
     std::fs::remove_file(state_dir.join("endpoints.json")).expect("it was left");
-    let config = next.folder.path().join("casemate.toml");
-    std::fs::write(&config, next.config.to_string()).expect("the config can be written");
-    #[expect(clippy::disallowed_methods, reason = "the subject of the test")]
-    let mut child =
-        std::process::Command::new(casemate_integration::artifacts::program("casemated"))
-            .arg("--config")
-            .arg(&config)
-            .stderr(std::process::Stdio::null())
-            .spawn()
-            .expect("it starts");
+    let mut child = next
+        .command()
+        .stderr(std::process::Stdio::null())
+        .spawn()
+        .expect("it starts");
     let endpoints = eventually("the second daemon", Duration::from_secs(60), || async {
         std::fs::read_to_string(state_dir.join("endpoints.json")).ok()
     })
@@ -349,6 +342,10 @@ async fn after_a_crash_a_living_vm_is_lost_and_a_dead_one_is_cleared_away() {
     assert_eq!(
         (vms[0].id.as_str(), vms[0].state()),
         (alive.id.as_str(), v1::VmState::Lost)
+    );
+    assert_eq!(
+        (vms[0].backend.as_str(), vms[0].tee.as_str()),
+        ("plain-kvm", "none")
     );
     let refused = client
         .remove_vm(v1::RemoveVmRequest {

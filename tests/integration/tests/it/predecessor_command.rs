@@ -16,7 +16,7 @@ use casemate_host::qemu::schema::QemuInfo;
 use casemate_host::spec::Origin;
 use casemate_host::spec::facts::{AnswerFuture, FactQuestion, FactSource, FactValue};
 use casemate_host::spec::request::{Accelerator, Boot, Choice, HostContext, LaunchRequest};
-use casemate_host::vm::config::{BUILT_IN_CPU, BUILT_IN_MACHINE, VmDefaults};
+use casemate_host::config::{ConfigFile, Inputs};
 use casemate_host::vm::facts::HostFacts;
 use casemate_host::vm::files;
 use casemate_host::vm::shares::{CERTIFICATES_SHARE, ENVIRONMENT_SHARE};
@@ -302,16 +302,20 @@ async fn ours(program: &Path, accelerator: Accelerator) -> Ready {
     };
     let bench = Bench::new(program, settings).await;
     let info = bench.qemu.info().await.expect("QEMU is probed");
-    let defaults = VmDefaults {
-        kernel: Some(artifacts::kernel()),
-        initrd: Some(artifacts::initrd()),
-        ..VmDefaults::default()
+    let inputs = Inputs {
+        file: ConfigFile::Usual("/no/such/file".into()),
+        flags: vec![
+            format!("vm.kernel={}", artifacts::kernel().display()),
+            format!("vm.initrd={}", artifacts::initrd().display()),
+        ],
+        environment: Vec::new(),
     };
+    let defaults = inputs.load().expect("a valid config").config.vm;
     let settings = bench
         .backend
         .settings_for(&BTreeMap::new())
         .expect("valid settings");
-    let (files, settings) = files::open(&defaults, settings).expect("the files are there");
+    let (files, settings) = files::open(&defaults, settings);
     let built_in = |name: &str| {
         Some(Choice {
             value: name.to_owned(),
@@ -328,10 +332,11 @@ async fn ours(program: &Path, accelerator: Accelerator) -> Ready {
         vcpus: defaults.vcpus,
         memory_bytes: defaults.memory,
         boot: Boot::Kernel,
-        machine: built_in(BUILT_IN_MACHINE),
-        cpu: built_in(BUILT_IN_CPU),
+        machine: built_in(&defaults.machine),
+        cpu: built_in(&defaults.cpu),
         kernel_cmdline: defaults.kernel_cmdline,
         devices: host_devices(Boot::Kernel),
+        identity: None,
     };
     let facts = Arc::new(WithKvm(bench.host_facts()));
     let plan = bench
@@ -358,7 +363,7 @@ async fn ours(program: &Path, accelerator: Accelerator) -> Ready {
     let resources = Resources {
         files: passed.paths,
         firmware_vars: Some(text("vars.fd")),
-        disk_overlay: None,
+        disk: None,
         shares: [(ENVIRONMENT_SHARE, "env"), (CERTIFICATES_SHARE, "certs")]
             .map(|(share, folder)| (share.to_owned(), text(folder)))
             .into(),

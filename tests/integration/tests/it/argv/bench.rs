@@ -20,7 +20,7 @@ use casemate_host::qemu::schema::Qemu;
 use casemate_host::spec::facts::FactSource;
 use casemate_host::spec::plan::{LaunchPlan, Property, Value};
 use casemate_host::spec::request::{Boot, HostDevice, LaunchRequest, Setting};
-use casemate_host::vm::config::NetworkConfig;
+use casemate_host::config::{ConfigFile, Inputs};
 use casemate_host::vm::facts::HostFacts;
 use casemate_host::vm::shares::{CERTIFICATES_SHARE, ENVIRONMENT_SHARE};
 use casemate_integration::artifacts;
@@ -50,7 +50,7 @@ impl Bench {
         table.insert("settings".to_owned(), settings.into());
         let config: BackendConfig = entry.try_into().expect("the packaged entry is valid");
         let engine = BackendEngine::new(Limits::default()).expect("the engine starts");
-        let backend = LoadedBackend::load(&engine, &config)
+        let backend = LoadedBackend::load(&engine, &config, &[])
             .await
             .expect("it loads");
         let qemu = Arc::new(Qemu::new(qemu.to_owned(), Credentials::Daemon));
@@ -106,7 +106,12 @@ impl Bench {
 
 /// The devices that the host gives to every VM.
 pub(crate) fn host_devices(boot: Boot) -> Vec<HostDevice> {
-    let network = NetworkConfig::default();
+    let inputs = Inputs {
+        file: ConfigFile::Usual("/no/such/file".into()),
+        flags: Vec::new(),
+        environment: Vec::new(),
+    };
+    let network = inputs.load().expect("the defaults are valid").config.network;
     let properties = network
         .properties
         .into_iter()

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use casemate_host::qemu::command::Resources;
+use casemate_host::qemu::command::{DiskResources, Resources};
 use casemate_host::qemu::process::{Credentials, Exit, run_tool};
 use casemate_host::spec::Origin;
 use casemate_host::spec::plan::Value;
@@ -384,7 +384,7 @@ impl Case {
                 role: role.to_owned(),
                 size: handle.metadata()?.len(),
                 origin: Origin::Operator,
-                handle: Arc::new(handle),
+                handle: Ok(Arc::new(handle)),
                 path: path.clone(),
             });
             Ok(path)
@@ -411,7 +411,10 @@ impl Case {
             let disk = add("disk", qemu_img_create(&place("disk"), &[], "64M").await?)?;
             let overlay = state.join(format!("overlay{}", self.name));
             let backing = ["-F", "qcow2", "-b", &text(&disk)];
-            resources.disk_overlay = Some(text(&qemu_img_create(&overlay, &backing, "64M").await?));
+            resources.disk = Some(DiskResources {
+                overlay: text(&qemu_img_create(&overlay, &backing, "64M").await?),
+                controller_id: "scsi0".to_owned(),
+            });
         }
         match self.firmware {
             Firmware::None => {}
@@ -477,6 +480,7 @@ impl Case {
             cpu: choice(self.cpu),
             kernel_cmdline: self.cmdline.clone(),
             devices: host_devices(self.boot),
+            identity: None,
         };
         Ok(Prepared {
             folder,

@@ -1,0 +1,160 @@
+//! Reload at SIGHUP: everything is read and checked first, then taken over as a whole. What is wrong
+//! is reported and changes nothing; what takes a restart is named and keeps its value.
+
+use std::sync::Arc;
+
+use tokio::sync::mpsc;
+
+use super::LogFilter;
+use crate::backend::catalog::chain;
+use crate::backend::{BackendEngine, Catalog};
+use crate::config::sources::{Changed, Effective, Reloaded};
+use crate::config::{Config, ConfigError, ConfigErrors, Inputs, explain};
+use crate::lease::Ports;
+use crate::qemu::process::Credentials;
+use crate::qemu::schema::{ProbeError, Qemu};
+use crate::vm::live::Live;
+use crate::vm::manager::VmManager;
+
+/// Why a reload changed nothing.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ReloadError {
+    #[error(transparent)]
+    Config(#[from] ConfigErrors),
+    #[error(transparent)]
+    Shape(#[from] ConfigError),
+    #[error("backend {name:?} would not be in service: {reason}")]
+    Backend { name: String, reason: String },
+    #[error("the new `qemu.binary` cannot be used: {0}")]
+    Qemu(#[source] ProbeError),
+    #[error("the log filter cannot be set: {0}")]
+    Log(String),
+}
+
+/// What the daemon was built from, for building parts of it anew.
+pub(super) struct Reloader {
+    pub(super) inputs: Inputs,
+    pub(super) engine: BackendEngine,
+    pub(super) manager: VmManager,
+    pub(super) effective: Effective,
+    pub(super) probing: Credentials,
+    pub(super) ports: Ports,
+    pub(super) log: LogFilter,
+}
+
+impl std::fmt::Debug for Reloader {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Reloader")
+            .field("inputs", &self.inputs)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Reloader {
+    /// Reloads whenever it is asked to, one reload after the other.
+    pub(super) async fn run(mut self, mut asked: mpsc::Receiver<()>) {
+        while asked.recv().await.is_some() {
+            let outcome = self.reload().await;
+            let metrics = &self.manager.host().metrics;
+            metrics.config_reloaded(if outcome.is_ok() { "applied" } else { "refused" });
+            match outcome {
+                Ok(Reloaded {
+                    applied, waiting, ..
+                }) => {
+                    tracing::info!(changed = %list(&applied), "config reloaded");
+                    if !waiting.is_empty() {
+                        tracing::warn!(keys = %list(&waiting), "a restart is needed for these");
+                    }
+                }
+                Err(error) => tracing::error!(
+                    error = %chain(&error),
+                    "config not reloaded: nothing was changed"
+                ),
+            }
+        }
+        std::future::pending().await
+    }
+
+    async fn reload(&mut self) -> Result<Reloaded, ReloadError> {
+        let next = self.inputs.load()?;
+        let reloaded = self.effective.reloaded(&next.effective);
+        let config = Config::from_effective(&reloaded.effective, next.config.backends)?;
+        let old = self.manager.host().live();
+        let catalog = Catalog::load(
+            &self.engine,
+            config.backends.clone(),
+            config.default_backend.clone(),
+            Config::shared_settings(&reloaded.effective),
+        )
+        .await;
+        refuse_lost_backends(&old.catalog, &catalog)?;
+        let qemu = if config.qemu.binary == old.qemu_config.binary {
+            Arc::clone(&old.qemu)
+        } else {
+            let qemu = Qemu::new(config.qemu.binary.clone(), self.probing);
+            qemu.info().await.map_err(ReloadError::Qemu)?;
+            Arc::new(qemu)
+        };
+        self.log.set(&config.log).map_err(ReloadError::Log)?;
+        // From here on nothing fails.
+        for warning in &next.warnings {
+            tracing::warn!("{warning}");
+        }
+        let host = self.manager.host();
+        host.slots.set_limit(config.max_vms);
+        host.metrics.set_vm_limit(config.max_vms);
+        let rows = explain::rows(&reloaded.effective, &config.backends, &reloaded.waiting);
+        host.live
+            .store(Arc::new(live(config, catalog, qemu, &self.ports, rows)));
+        self.effective = reloaded.effective.clone();
+        Ok(reloaded)
+    }
+}
+
+/// The part of a config that a reload replaces.
+pub(super) fn live(
+    config: Config,
+    catalog: Catalog,
+    qemu: Arc<Qemu>,
+    ports: &Ports,
+    rows: Vec<explain::Row>,
+) -> Live {
+    let range = config.network.ports.clone();
+    Live {
+        catalog,
+        qemu,
+        qemu_config: config.qemu,
+        ports: range.map(|range| ports.with_range(range)),
+        network: config.network,
+        disk: config.disk,
+        defaults: config.vm,
+        rows,
+    }
+}
+
+/// A bad component leaves the old one serving. One that did not serve before is no loss.
+fn refuse_lost_backends(old: &Catalog, new: &Catalog) -> Result<(), ReloadError> {
+    for entry in new.entries() {
+        let failed_before = old
+            .entries()
+            .iter()
+            .any(|before| before.config.name == entry.config.name && before.state.is_err());
+        if let Err(error) = &entry.state
+            && !failed_before
+        {
+            return Err(ReloadError::Backend {
+                name: entry.config.name.clone(),
+                reason: chain(error),
+            });
+        }
+    }
+    Ok(())
+}
+
+fn list(changes: &[Changed]) -> String {
+    if changes.is_empty() {
+        return "no value of a key".to_owned();
+    }
+    let changes: Vec<String> = changes.iter().map(ToString::to_string).collect();
+    changes.join(", ")
+}

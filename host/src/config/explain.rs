@@ -1,0 +1,120 @@
+//! Every value in effect, with its source: for `casemate config explain`.
+
+use std::fmt::Write as _;
+
+use super::key::Default;
+use super::sources::{Changed, Effective, Source, show};
+use crate::backend::BackendConfig;
+
+/// One value, as text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Row {
+    pub key: String,
+    /// As it would stand in the file; empty where there is none.
+    pub value: String,
+    /// `default`, `/etc/casemate/casemate.toml:12`, `MANAGER_MAX_VMS`, `CASEMATE_MAX_VMS`, `--set`.
+    pub source: String,
+    /// What it means that there is no value; weaker sources; a value that waits for a restart.
+    pub notes: Vec<String>,
+}
+
+/// All declared keys in their order, then those of open tables, then the backends.
+pub fn rows(effective: &Effective, backends: &[BackendConfig], waiting: &[Changed]) -> Vec<Row> {
+    let mut rows = Vec::new();
+    for declared in super::keys() {
+        let mut row = row(effective, declared.name);
+        if let (None, Default::Unset(without)) = (effective.get(declared.name), declared.default) {
+            row.notes.push(format!("not set: {without}"));
+        }
+        rows.push(row);
+    }
+    for (key, _) in effective.entries() {
+        if super::declared(key).is_none() {
+            rows.push(row(effective, key));
+        }
+    }
+    for change in waiting {
+        if let Some(row) = rows.iter_mut().find(|row| row.key == change.key) {
+            row.notes.push(format!("a restart is needed for: {change}"));
+        }
+    }
+    for backend in backends {
+        rows.extend(of_backend(backend));
+    }
+    rows
+}
+
+fn row(effective: &Effective, key: &str) -> Row {
+    let entry = effective.get(key);
+    Row {
+        key: key.to_owned(),
+        value: entry.map(|entry| show(&entry.value)).unwrap_or_default(),
+        source: entry.map_or_else(
+            || Source::Default.to_string(),
+            |entry| entry.source.to_string(),
+        ),
+        notes: entry
+            .map(|entry| {
+                entry
+                    .unused
+                    .iter()
+                    .map(|(source, value)| format!("not used: {} from {source}", show(value)))
+                    .collect()
+            })
+            .unwrap_or_default(),
+    }
+}
+
+fn of_backend(backend: &BackendConfig) -> Vec<Row> {
+    let text = |text: &str| show(&toml::Value::from(text));
+    let mut values = vec![("path".to_owned(), text(&backend.path.to_string_lossy()))];
+    if let Some(digest) = &backend.sha256 {
+        values.push(("sha256".to_owned(), text(digest)));
+    }
+    values.push((
+        "allow_unpinned".to_owned(),
+        backend.allow_unpinned.to_string(),
+    ));
+    for (key, value) in &backend.settings {
+        values.push((format!("settings.{key}"), show(value)));
+    }
+    values
+        .into_iter()
+        .map(|(key, value)| Row {
+            key: format!("backend.{}.{key}", crate::spec::printable(&backend.name)),
+            value,
+            source: "config file".to_owned(),
+            notes: Vec::new(),
+        })
+        .collect()
+}
+
+/// Lines for a terminal or a pipe: key, value, source, and notes below.
+pub fn text(rows: &[Row]) -> String {
+    let width = |of: fn(&Row) -> &String| {
+        rows.iter()
+            .map(|row| of(row).chars().count())
+            .max()
+            .unwrap_or(0)
+            // A long path must not push the rest of all lines away.
+            .min(44)
+    };
+    let (keys, values) = (width(|row| &row.key), width(|row| &row.value));
+    let mut text = String::new();
+    for row in rows {
+        let value = if row.value.is_empty() {
+            "-"
+        } else {
+            &row.value
+        };
+        let _ = writeln!(
+            text,
+            "{:keys$}  {value:values$}  {}",
+            row.key, row.source
+        );
+        for note in &row.notes {
+            let _ = writeln!(text, "    {note}");
+        }
+    }
+    text
+}

@@ -1,0 +1,169 @@
+//! The config file: TOML, each value with its line.
+//!
+//! Values of declared keys are read one by one, so that an error can name line, value and form.
+//! `[[backend]]` tables have a shape of their own, which serde reads.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use serde::Deserialize;
+use toml::de::{DeTable, DeValue};
+
+use super::ConfigError;
+use super::key;
+use super::sources::{Candidate, Source};
+use crate::backend::BackendConfig;
+
+/// Largest file that is read; one with a hundred backends has some 100 KiB.
+const MAX_FILE: u64 = 4 << 20;
+
+/// What a file says.
+#[derive(Debug, Default)]
+pub(super) struct FileContent {
+    pub candidates: Vec<Candidate>,
+    pub backends: Vec<BackendConfig>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+struct Backends {
+    #[serde(default, rename = "backend")]
+    backends: Vec<BackendConfig>,
+}
+
+pub(super) fn read(path: &Path) -> Result<String, ConfigError> {
+    use std::io::Read as _;
+    let unreadable = |source| ConfigError::Unreadable {
+        path: path.to_owned(),
+        source,
+    };
+    let mut text = String::new();
+    let file = std::fs::File::open(path).map_err(unreadable)?;
+    file.take(MAX_FILE + 1)
+        .read_to_string(&mut text)
+        .map_err(unreadable)?;
+    if text.len() as u64 > MAX_FILE {
+        let error = std::io::Error::other("it is larger than 4 MiB");
+        return Err(unreadable(error));
+    }
+    Ok(text)
+}
+
+/// Reads all that `text` says; everything that is wrong goes to `errors`.
+pub(super) fn parse(path: &Path, text: &str, errors: &mut Vec<ConfigError>) -> FileContent {
+    let mut content = FileContent::default();
+    let syntax = |error: toml::de::Error| ConfigError::Syntax {
+        path: path.to_owned(),
+        message: error.to_string().trim_end().to_owned(),
+    };
+    let document = match DeTable::parse(text) {
+        Ok(document) => document,
+        Err(error) => {
+            errors.push(syntax(error));
+            return content;
+        }
+    };
+    let mut walk = Walk {
+        path: Arc::new(path.to_owned()),
+        text,
+        candidates: Vec::new(),
+        errors,
+    };
+    walk.table("", document.get_ref());
+    content.candidates = walk.candidates;
+    match toml::from_str::<Backends>(text) {
+        Ok(backends) => content.backends = backends.backends,
+        Err(error) => errors.push(syntax(error)),
+    }
+    for (index, backend) in content.backends.iter().enumerate() {
+        let mut earlier = content.backends[..index].iter();
+        if earlier.any(|other| other.name == backend.name) {
+            errors.push(ConfigError::DuplicateBackend {
+                path: path.to_owned(),
+                name: backend.name.clone(),
+            });
+        }
+    }
+    content
+}
+
+struct Walk<'a> {
+    path: Arc<PathBuf>,
+    text: &'a str,
+    candidates: Vec<Candidate>,
+    errors: &'a mut Vec<ConfigError>,
+}
+
+impl Walk<'_> {
+    fn table(&mut self, prefix: &str, table: &DeTable<'_>) {
+        for (name, value) in table {
+            let source = Source::File {
+                path: Arc::clone(&self.path),
+                line: line_of(self.text, name.span().start),
+            };
+            let key = format!("{prefix}{}", name.get_ref());
+            if key == "backend" {
+                // An array of tables, or an error that serde tells.
+                continue;
+            }
+            if let DeValue::Table(inner) = value.get_ref()
+                && is_table(&key)
+            {
+                self.table(&format!("{key}."), inner);
+                continue;
+            }
+            let Some(form) = super::form_of(&key) else {
+                let closest = super::closest(&key, super::keys().map(|known| known.name));
+                self.errors.push(ConfigError::UnknownKey {
+                    place: source.to_string(),
+                    key: crate::spec::printable(&key),
+                    closest,
+                });
+                continue;
+            };
+            match scalar(value.get_ref()).and_then(|value| form.read(&value)) {
+                Some(value) => self.candidates.push(Candidate { key, value, source }),
+                None => self.errors.push(ConfigError::Value {
+                    place: format!("{source}: {key}"),
+                    value: shown(self.text, value.span()),
+                    wanted: form.wanted(),
+                }),
+            }
+        }
+    }
+}
+
+/// Whether keys are declared below `name`, or may be there.
+fn is_table(name: &str) -> bool {
+    let table = format!("{name}.");
+    super::keys().any(|known| known.name.starts_with(&table))
+        || [key::NETWORK_PROPERTIES, key::SETTINGS].contains(&table.as_str())
+}
+
+fn scalar(value: &DeValue<'_>) -> Option<toml::Value> {
+    Some(match value {
+        DeValue::String(text) => toml::Value::String(text.clone().into_owned()),
+        DeValue::Integer(number) => {
+            i64::from_str_radix(number.as_str(), number.radix()).ok()?.into()
+        }
+        DeValue::Float(number) => number.as_str().parse::<f64>().ok()?.into(),
+        DeValue::Boolean(flag) => (*flag).into(),
+        DeValue::Datetime(_) | DeValue::Array(_) | DeValue::Table(_) => return None,
+    })
+}
+
+/// From 1 up.
+fn line_of(text: &str, offset: usize) -> usize {
+    let before = text.as_bytes().get(..offset).unwrap_or_default();
+    before.iter().filter(|byte| **byte == b'\n').count() + 1
+}
+
+/// A value as it stands in the file, without more of it than a line has.
+fn shown(text: &str, span: std::ops::Range<usize>) -> String {
+    const MOST: usize = 80;
+    let text = text.get(span).unwrap_or_default();
+    let mut shown: String = text.chars().take(MOST).collect();
+    if text.chars().nth(MOST).is_some() {
+        shown.push('…');
+    }
+    crate::spec::printable(&shown)
+}

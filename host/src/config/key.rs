@@ -1,0 +1,115 @@
+//! Keys of the config: each module declares its own, with form, default and meaning, and everything
+//! else (checks, defaults, the documented file, the reference) is made from the declarations.
+
+use super::form::Form;
+
+/// When a new value takes effect.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    /// At a reload, for what starts after it.
+    Reload,
+    /// At the next start of the daemon.
+    Restart,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Default {
+    /// As it would be written.
+    Value(&'static str),
+    /// None, and what that means.
+    Unset(&'static str),
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    /// Dotted, as in the file.
+    pub name: &'static str,
+    pub form: Form,
+    pub default: Default,
+    pub change: Change,
+    /// One or two sentences for the file and the reference.
+    pub doc: &'static str,
+    /// A value to show where there is no default.
+    pub example: Option<&'static str>,
+}
+
+impl Key {
+    /// A key that takes effect at a reload.
+    pub const fn new(
+        name: &'static str,
+        form: Form,
+        default: &'static str,
+        doc: &'static str,
+    ) -> Self {
+        Self {
+            name,
+            form,
+            default: Default::Value(default),
+            change: Change::Reload,
+            doc,
+            example: None,
+        }
+    }
+
+    /// One without a default.
+    pub const fn unset(
+        name: &'static str,
+        form: Form,
+        without: &'static str,
+        example: &'static str,
+        doc: &'static str,
+    ) -> Self {
+        Self {
+            name,
+            form,
+            default: Default::Unset(without),
+            change: Change::Reload,
+            doc,
+            example: Some(example),
+        }
+    }
+
+    pub const fn at_restart(self) -> Self {
+        Self {
+            change: Change::Restart,
+            ..self
+        }
+    }
+
+    /// The variable that sets it: `qemu.binary` is CASEMATE_QEMU_BINARY.
+    pub fn variable(&self) -> String {
+        if self.name == "default_backend" {
+            return "CASEMATE_BACKEND".to_owned();
+        }
+        let name: String = self
+            .name
+            .chars()
+            .map(|c| match c {
+                '.' | '-' => '_',
+                c => c.to_ascii_uppercase(),
+            })
+            .collect();
+        format!("CASEMATE_{name}")
+    }
+}
+
+/// Keys below this are properties of the network device, by QEMU's names.
+pub const NETWORK_PROPERTIES: &str = "network.properties.";
+/// Keys below this are settings for every backend that announces them.
+pub const SETTINGS: &str = "settings.";
+
+/// Form of a key that is not declared but lies in a table that takes any.
+pub fn open_form(name: &str) -> Option<Form> {
+    let is_word = |rest: &str| {
+        !rest.is_empty()
+            && rest.len() <= 64
+            && rest
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
+    };
+    [NETWORK_PROPERTIES, SETTINGS]
+        .iter()
+        .filter_map(|table| name.strip_prefix(table))
+        .any(is_word)
+        .then_some(Form::Property)
+}

@@ -1,0 +1,93 @@
+//! What a reload replaces as a whole. Each call takes one snapshot and keeps to it, so that no VM is
+//! made from two configs.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use super::config::{DiskConfig, NetworkConfig, QemuConfig, VmDefaults};
+use crate::backend::catalog::{ChooseError, Verdict, chain};
+use crate::backend::{Catalog, LoadedBackend, Protection};
+use crate::config::explain::Row;
+use crate::lease::Ports;
+use crate::qemu::schema::Qemu;
+use crate::spec::plan::Severity;
+
+use super::facts::HostFacts;
+use super::planning;
+
+#[derive(Debug)]
+pub struct Live {
+    pub catalog: Catalog,
+    pub qemu: Arc<Qemu>,
+    pub qemu_config: QemuConfig,
+    pub network: NetworkConfig,
+    pub disk: DiskConfig,
+    pub defaults: VmDefaults,
+    /// `None`: the kernel chooses.
+    pub ports: Option<Ports>,
+    /// Every value in effect, with its source.
+    pub rows: Vec<Row>,
+}
+
+impl Live {
+    /// The backend that a request gets: the one it names, else the default, else the one
+    /// confidential backend whose checks pass on this host.
+    pub async fn choose(&self, named: Option<&str>) -> Result<Arc<LoadedBackend>, ChooseError> {
+        match named.or(self.catalog.default_name()) {
+            Some(name) => self.catalog.get(name),
+            None => self.choose_by_checks().await,
+        }
+    }
+
+    async fn choose_by_checks(&self) -> Result<Arc<LoadedBackend>, ChooseError> {
+        let mut verdicts = Vec::new();
+        let mut fit = Vec::new();
+        for entry in self.catalog.entries() {
+            let name = entry.config.name.clone();
+            let reason = match &entry.state {
+                Err(error) => Some(format!("not in service: {}", chain(error))),
+                Ok(backend) if backend.info().protection == Protection::None => {
+                    Some("protects no guests, and is never chosen by itself".to_owned())
+                }
+                Ok(backend) => {
+                    let reason = self.fails(backend).await;
+                    if reason.is_none() {
+                        fit.push(Arc::clone(backend));
+                    }
+                    reason
+                }
+            };
+            verdicts.push(Verdict { name, reason });
+        }
+        match (fit.pop(), fit.is_empty()) {
+            (Some(backend), true) => Ok(backend),
+            (Some(_), false) => Err(ChooseError::SeveralFit { verdicts }),
+            (None, _) => Err(ChooseError::NoneFits { verdicts }),
+        }
+    }
+
+    /// Why VMs of this backend cannot be started here; none: its checks pass.
+    async fn fails(&self, backend: &LoadedBackend) -> Option<String> {
+        let context = match planning::context(self, backend, &std::collections::BTreeMap::new()) {
+            Ok(context) => context,
+            Err(error) => return Some(chain(&error)),
+        };
+        let facts = Arc::new(HostFacts::new(Arc::clone(&self.qemu)));
+        match backend.check(&context, facts).await {
+            Err(error) => Some(chain(&error)),
+            Ok(findings) => findings
+                .iter()
+                .find(|finding| finding.severity == Severity::Fail)
+                .map(|finding| format!("{} fails: {}", finding.id, finding.detail)),
+        }
+    }
+
+    /// Where a script that a person starts forwards the agent's port.
+    pub fn standalone_forward(&self) -> (SocketAddr, u16) {
+        let first = self.network.ports.as_ref().map_or(0, |range| *range.start());
+        (
+            SocketAddr::new(self.network.host_address.into(), first),
+            self.network.agent_port,
+        )
+    }
+}
