@@ -215,7 +215,9 @@ fn endpoint_of(address: &str) -> Result<Endpoint, CliError> {
     let url = match address.split_once("://") {
         Some(("http", _)) => address.to_owned(),
         Some(("https", _)) => {
-            return Err(refused("the daemon serves plain HTTP/2; use http://"));
+            return Err(refused(
+                "casemate speaks no TLS yet; use http:// and a listener without TLS",
+            ));
         }
         Some(_) => return Err(refused("the scheme is not http")),
         None => format!("http://{address}"),

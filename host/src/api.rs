@@ -2,6 +2,8 @@
 
 pub mod grpc;
 pub mod http;
+pub mod listener;
+pub mod tls;
 
 mod backends;
 mod from_proto;

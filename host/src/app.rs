@@ -6,10 +6,11 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde_json::json;
-use tokio::net::TcpListener;
 use tokio::sync::watch;
 
 use crate::api;
+use crate::api::listener::Listener;
+use crate::api::tls::{Alpn, TlsAcceptor, TlsError};
 use crate::backend::engine::EngineError;
 use crate::backend::{BackendEngine, Catalog, Limits};
 use crate::config::Config;
@@ -35,6 +36,12 @@ pub enum BuildError {
         #[source]
         source: std::io::Error,
     },
+    #[error("TLS of `[{listener}]`")]
+    Tls {
+        listener: &'static str,
+        #[source]
+        source: Box<TlsError>,
+    },
     #[error("metrics cannot be registered")]
     Metrics(#[from] prometheus::Error),
 }
@@ -53,13 +60,21 @@ pub struct App {
     /// First, so that it goes while the state directory is still locked.
     _announcement: Announcement,
     manager: VmManager,
-    grpc: TcpListener,
-    http: TcpListener,
+    grpc: Listener,
+    http: Listener,
     instance_id: Arc<str>,
 }
 
 impl App {
     pub async fn build(config: Config) -> Result<Self, BuildError> {
+        let tls = |listener, tls: Result<_, _>| {
+            tls.map_err(|source| BuildError::Tls {
+                listener,
+                source: Box::new(source),
+            })
+        };
+        let grpc_tls = tls("grpc", config.grpc.tls.acceptor(Alpn::H2))?;
+        let http_tls = tls("http", config.http.tls.acceptor(Alpn::Http11))?;
         let store = StateDir::open(&config.state_dir)?;
         let instance_id = store.instance_id()?;
         let slots = Slots::new(config.max_vms);
@@ -75,8 +90,9 @@ impl App {
             );
         }
         let lost = settle_left_records(&store, &slots, uids.as_ref())?;
-        let (grpc, grpc_address) = listen("grpc", config.grpc.address()).await?;
-        let (http, http_address) = listen("http", config.http.address()).await?;
+        let grpc = listen("grpc", config.grpc.address(), grpc_tls).await?;
+        let http = listen("http", config.http.address(), http_tls).await?;
+        let (grpc_address, http_address) = (grpc.address(), http.address());
         let probing = match &uids {
             Some(_) => Credentials::User {
                 uid: last,
@@ -179,15 +195,15 @@ fn flatten(result: Result<Result<(), RunError>, tokio::task::JoinError>) -> Resu
 async fn listen(
     listener: &'static str,
     address: SocketAddr,
-) -> Result<(TcpListener, SocketAddr), BuildError> {
-    let error = |source| BuildError::Listen {
-        listener,
-        address,
-        source,
-    };
-    let socket = TcpListener::bind(address).await.map_err(error)?;
-    let address = socket.local_addr().map_err(error)?;
-    Ok((socket, address))
+    tls: Option<TlsAcceptor>,
+) -> Result<Listener, BuildError> {
+    Listener::bind(listener, address, tls)
+        .await
+        .map_err(|source| BuildError::Listen {
+            listener,
+            address,
+            source,
+        })
 }
 
 /// What an earlier daemon left: a VM whose process is gone is cleared away; one whose process may

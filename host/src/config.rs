@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde::de::Error as _;
 
+use crate::api::tls::TlsConfig;
 use crate::backend::BackendConfig;
 use crate::vm::config::{NetworkConfig, QemuConfig, VmDefaults};
 
@@ -27,7 +28,7 @@ pub enum ConfigError {
     #[error("config file {path:?}: default_backend is {name:?}, which no `[[backend]]` has as its name", path = .path.display())]
     UnknownDefault { path: PathBuf, name: String },
     #[error(
-        "{listener} would listen on {address}, which is not loopback, without TLS and authentication: anyone who reaches it could run VMs; use a loopback address, or accept the exposure with `insecure = true`"
+        "{listener} would listen on {address}, which is not loopback, without TLS and authentication: anyone who reaches it could run VMs; set its `server_cert`, `server_key` and `client_ca_certs`, use a loopback address, or accept the exposure with `insecure = true`"
     )]
     Exposed {
         listener: &'static str,
@@ -67,16 +68,18 @@ pub struct Config {
 }
 
 /// An address to listen on. Port 0 means a free one.
-#[derive(Clone, Copy, Debug, Deserialize)]
+#[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Listener {
     #[serde(default = "default_host")]
     pub host: IpAddr,
     pub port: u16,
+    #[serde(flatten)]
+    pub tls: TlsConfig,
 }
 
 impl Listener {
-    pub fn address(self) -> SocketAddr {
+    pub fn address(&self) -> SocketAddr {
         SocketAddr::new(self.host, self.port)
     }
 }
@@ -101,6 +104,7 @@ fn default_grpc() -> Listener {
     Listener {
         host: default_host(),
         port: 7001,
+        tls: TlsConfig::default(),
     }
 }
 
@@ -108,6 +112,7 @@ fn default_http() -> Listener {
     Listener {
         host: default_host(),
         port: 7003,
+        tls: TlsConfig::default(),
     }
 }
 
@@ -144,11 +149,11 @@ impl Config {
                 name: name.clone(),
             });
         }
-        for (listener, address) in [
-            ("grpc", config.grpc.address()),
-            ("http", config.http.address()),
+        for (listener, address, tls) in [
+            ("grpc", config.grpc.address(), &config.grpc.tls),
+            ("http", config.http.address(), &config.http.tls),
         ] {
-            if !config.insecure && !is_loopback(address.ip()) {
+            if !config.insecure && !is_loopback(address.ip()) && !tls.is_authenticated() {
                 return Err(ConfigError::Exposed { listener, address });
             }
         }
@@ -220,6 +225,11 @@ mod tests {
             ("[network]\nports = \"1-70000\"", "is not a range"),
             ("[grpc]\nhost = \"0.0.0.0\"\nport = 1", "insecure = true"),
             ("[http]\nhost = \"::\"\nport = 1", "insecure = true"),
+            (
+                "[grpc]\nhost = \"0.0.0.0\"\nport = 1\nserver_cert = \"c\"\nserver_key = \"k\"",
+                "client_ca_certs",
+            ),
+            ("[grpc]\nport = 1\nserver_certs = \"c\"", "server_certs"),
             ("default_backend = \"x\"", "no `[[backend]]`"),
             (
                 "[[backend]]\nname = \"a\"\npath = \"a\"\n[[backend]]\nname = \"a\"\npath = \"b\"",
@@ -235,6 +245,8 @@ mod tests {
         }
         parse("insecure = true\n[grpc]\nhost = \"0.0.0.0\"\nport = 1").unwrap();
         parse("[grpc]\nhost = \"::1\"\nport = 1").unwrap();
+        let config = parse("[grpc]\nhost = \"0.0.0.0\"\nport = 1\nserver_cert = \"c\"\nserver_key = \"k\"\nclient_ca_certs = \"a\"").unwrap();
+        assert!(config.grpc.tls.is_authenticated());
         parse("[grpc]\nhost = \"::ffff:127.0.0.1\"\nport = 1").unwrap();
     }
 }

@@ -5,11 +5,10 @@ use std::future::Future;
 use casemate_proto::manager::manager_service_server::ManagerServiceServer;
 use casemate_proto::v1::backend_service_server::BackendServiceServer;
 use casemate_proto::v1::vm_service_server::VmServiceServer;
-use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
 
 use super::backends::Backends;
+use super::listener::Listener;
 use super::predecessor::Predecessor;
 use super::vms::Vms;
 use crate::vm::manager::VmManager;
@@ -20,13 +19,11 @@ pub enum GrpcError {
     Serve(#[from] tonic::transport::Error),
     #[error("reflection cannot be built")]
     Reflection(#[from] tonic_reflection::server::Error),
-    #[error("the gRPC listener has no address")]
-    Address(#[from] std::io::Error),
 }
 
 /// Serves until `stop` resolves and the calls under way have ended.
 pub async fn serve(
-    listener: TcpListener,
+    listener: Listener,
     manager: VmManager,
     stop: impl Future<Output = ()> + Send,
 ) -> Result<(), GrpcError> {
@@ -37,7 +34,7 @@ pub async fn serve(
     health.set_serving::<VmServiceServer<Vms>>().await;
     health.set_serving::<BackendServiceServer<Backends>>().await;
     // Off loopback it would hand the interface to whoever asks.
-    let reflection = if listener.local_addr()?.ip().is_loopback() {
+    let reflection = if listener.address().ip().is_loopback() {
         Some(
             tonic_reflection::server::Builder::configure()
                 .register_encoded_file_descriptor_set(casemate_proto::DESCRIPTORS)
@@ -57,7 +54,7 @@ pub async fn serve(
         .add_service(BackendServiceServer::new(Backends { manager }))
         .add_service(health_service)
         .add_optional_service(reflection)
-        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop)
+        .serve_with_incoming_shutdown(listener, stop)
         .await?;
     Ok(())
 }

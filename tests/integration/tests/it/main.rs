@@ -17,3 +17,4 @@ mod predecessor_client;
 mod predecessor_command;
 mod swap;
 mod tidy;
+mod tls;
