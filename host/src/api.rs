@@ -1,5 +1,6 @@
 //! The daemon's edge: gRPC and HTTP. It converts, calls the manager, and converts back.
 
+pub mod deadline;
 pub mod grpc;
 pub mod http;
 pub mod listener;

@@ -9,6 +9,7 @@ use serde_json::json;
 use tokio::sync::watch;
 
 use crate::api;
+use crate::api::deadline::DefaultDeadline;
 use crate::api::listener::Listener;
 use crate::api::tls::{Alpn, TlsAcceptor, TlsError};
 use crate::backend::engine::EngineError;
@@ -62,6 +63,7 @@ pub struct App {
     manager: VmManager,
     grpc: Listener,
     http: Listener,
+    default_deadline: DefaultDeadline,
     instance_id: Arc<str>,
 }
 
@@ -140,6 +142,7 @@ impl App {
             manager: VmManager::new(host, lost),
             grpc,
             http,
+            default_deadline: DefaultDeadline::new(config.grpc.timeout),
             instance_id: instance_id.into(),
             _announcement: announcement,
         })
@@ -151,7 +154,12 @@ impl App {
         let wait = |mut stopped: watch::Receiver<bool>| async move {
             let _ = stopped.wait_for(|stopped| *stopped).await;
         };
-        let grpc = api::grpc::serve(self.grpc, self.manager.clone(), wait(stopped.clone()));
+        let grpc = api::grpc::serve(
+            self.grpc,
+            self.manager.clone(),
+            self.default_deadline,
+            wait(stopped.clone()),
+        );
         let http = api::http::serve(
             self.http,
             self.manager.clone(),

@@ -5,6 +5,7 @@
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Deserialize;
 use serde::de::Error as _;
@@ -54,7 +55,7 @@ pub struct Config {
     #[serde(default)]
     pub insecure: bool,
     #[serde(default = "default_grpc")]
-    pub grpc: Listener,
+    pub grpc: GrpcListener,
     #[serde(default = "default_http")]
     pub http: Listener,
     #[serde(default)]
@@ -84,6 +85,26 @@ impl Listener {
     }
 }
 
+/// The listener of calls, which have deadlines.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct GrpcListener {
+    #[serde(default = "default_host")]
+    pub host: IpAddr,
+    pub port: u16,
+    /// Time of a call that brings no deadline.
+    #[serde(default = "default_timeout", deserialize_with = "deserialize_seconds")]
+    pub timeout: Duration,
+    #[serde(flatten)]
+    pub tls: TlsConfig,
+}
+
+impl GrpcListener {
+    pub fn address(&self) -> SocketAddr {
+        SocketAddr::new(self.host, self.port)
+    }
+}
+
 fn default_state_dir() -> PathBuf {
     PathBuf::from("/var/lib/casemate")
 }
@@ -100,10 +121,15 @@ fn default_host() -> IpAddr {
     IpAddr::V4(Ipv4Addr::LOCALHOST)
 }
 
-fn default_grpc() -> Listener {
-    Listener {
+fn default_timeout() -> Duration {
+    Duration::from_secs(60)
+}
+
+fn default_grpc() -> GrpcListener {
+    GrpcListener {
         host: default_host(),
         port: 7001,
+        timeout: default_timeout(),
         tls: TlsConfig::default(),
     }
 }
@@ -204,6 +230,7 @@ mod tests {
         let config = parse("").unwrap();
         assert_eq!(config.grpc.address(), "127.0.0.1:7001".parse().unwrap());
         assert_eq!(config.http.address(), "127.0.0.1:7003".parse().unwrap());
+        assert_eq!(config.grpc.timeout, Duration::from_secs(60));
         assert_eq!(config.max_vms, 10);
         assert_eq!(config.vm.memory, 2048 << 20);
         assert_eq!(config.network.ports, Some(6100..=6200));
@@ -230,6 +257,8 @@ mod tests {
                 "client_ca_certs",
             ),
             ("[grpc]\nport = 1\nserver_certs = \"c\"", "server_certs"),
+            ("[grpc]\nport = 1\ntimeout = \"60\"", "is not a duration"),
+            ("[http]\nport = 1\ntimeout = \"60s\"", "timeout"),
             ("default_backend = \"x\"", "no `[[backend]]`"),
             (
                 "[[backend]]\nname = \"a\"\npath = \"a\"\n[[backend]]\nname = \"a\"\npath = \"b\"",
@@ -245,8 +274,9 @@ mod tests {
         }
         parse("insecure = true\n[grpc]\nhost = \"0.0.0.0\"\nport = 1").unwrap();
         parse("[grpc]\nhost = \"::1\"\nport = 1").unwrap();
-        let config = parse("[grpc]\nhost = \"0.0.0.0\"\nport = 1\nserver_cert = \"c\"\nserver_key = \"k\"\nclient_ca_certs = \"a\"").unwrap();
+        let config = parse("[grpc]\nhost = \"0.0.0.0\"\nport = 1\ntimeout = \"2m\"\nserver_cert = \"c\"\nserver_key = \"k\"\nclient_ca_certs = \"a\"").unwrap();
         assert!(config.grpc.tls.is_authenticated());
+        assert_eq!(config.grpc.timeout, Duration::from_secs(120));
         parse("[grpc]\nhost = \"::ffff:127.0.0.1\"\nport = 1").unwrap();
     }
 }

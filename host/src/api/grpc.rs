@@ -8,6 +8,7 @@ use casemate_proto::v1::vm_service_server::VmServiceServer;
 use tonic::transport::Server;
 
 use super::backends::Backends;
+use super::deadline::{DeadlineLayer, DefaultDeadline};
 use super::listener::Listener;
 use super::predecessor::Predecessor;
 use super::vms::Vms;
@@ -25,6 +26,7 @@ pub enum GrpcError {
 pub async fn serve(
     listener: Listener,
     manager: VmManager,
+    deadline: DefaultDeadline,
     stop: impl Future<Output = ()> + Send,
 ) -> Result<(), GrpcError> {
     let (health, health_service) = tonic_health::server::health_reporter();
@@ -45,6 +47,7 @@ pub async fn serve(
         None
     };
     Server::builder()
+        .layer(DeadlineLayer { default: deadline })
         .add_service(ManagerServiceServer::new(Predecessor {
             manager: manager.clone(),
         }))

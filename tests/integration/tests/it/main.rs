@@ -8,6 +8,7 @@ mod backend_faults;
 mod backend_loading;
 mod boot;
 mod cli;
+mod deadlines;
 mod guard;
 mod http;
 mod launch_failures;
