@@ -9,7 +9,7 @@ use casemate_proto::v1::backend_service_client::BackendServiceClient;
 use casemate_proto::v1::config_service_client::ConfigServiceClient;
 use casemate_proto::v1::vm_service_client::VmServiceClient;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Response, Status, Streaming};
+use tonic::{Request, Response, Status, Streaming, TimeoutExpired};
 
 use crate::error::CliError;
 use crate::waiting;
@@ -21,6 +21,10 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// A plan carries the files that the backend generated, and tonic's 4 MiB are less than those may
 /// be.
 const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
+
+/// Longest deadline that is sent: the protocol has eight digits for it, and a longer one is no
+/// deadline to anybody.
+const MAX_DEADLINE: Duration = Duration::from_secs(366 * 24 * 3600);
 
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
@@ -44,7 +48,7 @@ impl Client {
     pub(crate) async fn create_vm(&mut self, spec: v1::VmSpec) -> Result<v1::Vm, CliError> {
         const DOING: &str = "create the VM";
         let mut service = self.vms().await?;
-        let request = v1::CreateVmRequest { spec: Some(spec) };
+        let request = self.request(v1::CreateVmRequest { spec: Some(spec) });
         let answer = self.call(DOING, service.create_vm(request)).await?;
         answer.vm.ok_or(CliError::Incomplete {
             doing: DOING,
@@ -55,9 +59,8 @@ impl Client {
     pub(crate) async fn get_vm(&mut self, id: String) -> Result<v1::Vm, CliError> {
         const DOING: &str = "show the VM";
         let mut service = self.vms().await?;
-        let answer = self
-            .call(DOING, service.get_vm(v1::GetVmRequest { id }))
-            .await?;
+        let request = self.request(v1::GetVmRequest { id });
+        let answer = self.call(DOING, service.get_vm(request)).await?;
         answer.vm.ok_or(CliError::Incomplete {
             doing: DOING,
             missing: "VM",
@@ -66,16 +69,15 @@ impl Client {
 
     pub(crate) async fn list_vms(&mut self) -> Result<Vec<v1::Vm>, CliError> {
         let mut service = self.vms().await?;
-        let answer = self
-            .call("list VMs", service.list_vms(v1::ListVmsRequest {}))
-            .await?;
+        let request = self.request(v1::ListVmsRequest {});
+        let answer = self.call("list VMs", service.list_vms(request)).await?;
         Ok(answer.vms)
     }
 
     /// Does not show that it waits, because several removals run at once.
     pub(crate) async fn remove_vm(&mut self, id: String) -> Result<(), CliError> {
         let mut service = self.vms().await?;
-        let request = v1::RemoveVmRequest { id };
+        let request = self.request(v1::RemoveVmRequest { id });
         let limited = tokio::time::timeout(self.timeout, service.remove_vm(request)).await;
         answer_of("remove the VM", self.timeout, limited)?;
         Ok(())
@@ -87,7 +89,7 @@ impl Client {
         tail_bytes: u64,
     ) -> Result<Console, CliError> {
         let mut service = self.vms().await?;
-        let request = v1::GetConsoleRequest { id, tail_bytes };
+        let request = self.request(v1::GetConsoleRequest { id, tail_bytes });
         let chunks = self
             .call(READING_THE_CONSOLE, service.get_console(request))
             .await?;
@@ -102,13 +104,13 @@ impl Client {
         spec: v1::VmSpec,
     ) -> Result<v1::PlanVmResponse, CliError> {
         let mut service = self.vms().await?;
-        let request = v1::PlanVmRequest { spec: Some(spec) };
+        let request = self.request(v1::PlanVmRequest { spec: Some(spec) });
         self.call("plan the VM", service.plan_vm(request)).await
     }
 
     pub(crate) async fn list_backends(&mut self) -> Result<Vec<v1::Backend>, CliError> {
         let mut service = self.backends().await?;
-        let request = v1::ListBackendsRequest {};
+        let request = self.request(v1::ListBackendsRequest {});
         let answer = self
             .call("list backends", service.list_backends(request))
             .await?;
@@ -127,9 +129,8 @@ impl Client {
     pub(crate) async fn get_backend(&mut self, name: String) -> Result<v1::Backend, CliError> {
         const DOING: &str = "show the backend";
         let mut service = self.backends().await?;
-        let answer = self
-            .call(DOING, service.get_backend(v1::GetBackendRequest { name }))
-            .await?;
+        let request = self.request(v1::GetBackendRequest { name });
+        let answer = self.call(DOING, service.get_backend(request)).await?;
         answer.backend.ok_or(CliError::Incomplete {
             doing: DOING,
             missing: "backend",
@@ -163,6 +164,14 @@ impl Client {
                 reason: innermost_cause(&error),
             }),
         }
+    }
+
+    /// The daemon ends a call that has no deadline after a time of its own, which may be shorter
+    /// than the one wanted here.
+    fn request<Message>(&self, message: Message) -> Request<Message> {
+        let mut request = Request::new(message);
+        request.set_timeout(self.timeout.min(MAX_DEADLINE));
+        request
     }
 
     async fn call<Answer>(
@@ -201,6 +210,8 @@ fn answer_of<Answer>(
 ) -> Result<Answer, CliError> {
     match outcome {
         Ok(Ok(answer)) => Ok(answer),
+        // The channel counts the same time, and may come to its end first.
+        Ok(Err(status)) if is_from_timer(&status) => Err(CliError::Timeout { doing, timeout }),
         Ok(Err(status)) if is_from_transport(&status) => Err(CliError::Broken { doing }),
         Ok(Err(status)) => Err(CliError::Refused {
             doing,
@@ -216,6 +227,17 @@ fn is_from_transport(status: &Status) -> bool {
     std::error::Error::source(status).is_some()
 }
 
+fn is_from_timer(status: &Status) -> bool {
+    let mut cause = std::error::Error::source(status);
+    while let Some(error) = cause {
+        if error.is::<TimeoutExpired>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}
+
 /// `http://HOST:PORT`, or `HOST:PORT` for short.
 fn endpoint_of(address: &str) -> Result<Endpoint, CliError> {
     let refused = |reason: &str| CliError::Endpoint {
@@ -225,7 +247,9 @@ fn endpoint_of(address: &str) -> Result<Endpoint, CliError> {
     let url = match address.split_once("://") {
         Some(("http", _)) => address.to_owned(),
         Some(("https", _)) => {
-            return Err(refused("the daemon serves plain HTTP/2; use http://"));
+            return Err(refused(
+                "casemate speaks no TLS yet; use http:// and a listener without TLS",
+            ));
         }
         Some(_) => return Err(refused("the scheme is not http")),
         None => format!("http://{address}"),

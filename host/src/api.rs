@@ -1,7 +1,10 @@
 //! The daemon's edge: gRPC and HTTP. It converts, calls the manager, and converts back.
 
+pub mod deadline;
 pub mod grpc;
 pub mod http;
+pub mod listener;
+pub mod tls;
 
 mod backends;
 mod configuration;

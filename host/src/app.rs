@@ -8,10 +8,12 @@ use std::sync::Arc;
 
 use jiff::Timestamp;
 use serde_json::json;
-use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 
 use crate::api;
+use crate::api::deadline::DefaultDeadline;
+use crate::api::listener::Listener;
+use crate::api::tls::{Alpn, TlsAcceptor, TlsError};
 use crate::backend::engine::EngineError;
 use crate::backend::{BackendEngine, Catalog, Limits, Protection};
 use crate::config::{Config, Inputs, Loaded, Warning, explain};
@@ -58,6 +60,12 @@ pub enum BuildError {
         #[source]
         source: std::io::Error,
     },
+    #[error("TLS of `[{listener}]`")]
+    Tls {
+        listener: &'static str,
+        #[source]
+        source: Box<TlsError>,
+    },
     #[error("metrics cannot be registered")]
     Metrics(#[from] prometheus::Error),
 }
@@ -76,8 +84,9 @@ pub struct App {
     /// First, so that it goes while the state directory is still locked.
     _announcement: Announcement,
     manager: VmManager,
-    grpc: TcpListener,
-    http: TcpListener,
+    grpc: Listener,
+    http: Listener,
+    default_deadline: DefaultDeadline,
     instance_id: Arc<str>,
     reloader: Reloader,
 }
@@ -97,6 +106,14 @@ impl App {
         for warning in &warnings {
             tracing::warn!("{warning}");
         }
+        let tls = |listener, tls: Result<_, _>| {
+            tls.map_err(|source| BuildError::Tls {
+                listener,
+                source: Box::new(source),
+            })
+        };
+        let grpc_tls = tls("grpc", config.grpc.listener.tls.acceptor(Alpn::H2))?;
+        let http_tls = tls("http", config.http.tls.acceptor(Alpn::Http11))?;
         let store = StateDir::open(&config.state_dir)?;
         let instance_id = match &config.instance_id {
             Some(id) => id.clone(),
@@ -115,8 +132,9 @@ impl App {
             );
         }
         let lost = settle_left_records(&store, &slots, uids.as_ref())?;
-        let (grpc, grpc_address) = listen("grpc", config.grpc.address()).await?;
-        let (http, http_address) = listen("http", config.http.address()).await?;
+        let grpc = listen("grpc", config.grpc.listener.address(), grpc_tls).await?;
+        let http = listen("http", config.http.address(), http_tls).await?;
+        let (grpc_address, http_address) = (grpc.address(), http.address());
         let probing = match &uids {
             Some(_) => Credentials::User {
                 uid: last,
@@ -153,6 +171,7 @@ impl App {
             "http": http_address.to_string(),
         });
         let announcement = store.announce(endpoints.to_string().as_bytes())?;
+        let default_deadline = DefaultDeadline::new(config.grpc.timeout);
         let live = reload::live(config, catalog, qemu, &ports, rows);
         let host = Host {
             live: arc_swap::ArcSwap::from_pointee(live),
@@ -170,6 +189,7 @@ impl App {
             probing,
             ports,
             log,
+            default_deadline: default_deadline.clone(),
         };
         tracing::info!(grpc = %grpc_address, http = %http_address, instance = instance_id, "listening");
         Ok(Self {
@@ -177,6 +197,7 @@ impl App {
             reloader,
             grpc,
             http,
+            default_deadline,
             instance_id: instance_id.into(),
             _announcement: announcement,
         })
@@ -193,7 +214,12 @@ impl App {
         let wait = |mut stopped: watch::Receiver<bool>| async move {
             let _ = stopped.wait_for(|stopped| *stopped).await;
         };
-        let grpc = api::grpc::serve(self.grpc, self.manager.clone(), wait(stopped.clone()));
+        let grpc = api::grpc::serve(
+            self.grpc,
+            self.manager.clone(),
+            self.default_deadline,
+            wait(stopped.clone()),
+        );
         let http = api::http::serve(
             self.http,
             self.manager.clone(),
@@ -252,6 +278,15 @@ pub async fn check(loaded: &Loaded) -> Result<Vec<String>, EngineError> {
             ));
         }
     }
+    for (listener, tls) in [
+        ("grpc", config.grpc.listener.tls.acceptor(Alpn::H2)),
+        ("http", config.http.tls.acceptor(Alpn::Http11)),
+    ] {
+        if let Err(error) = tls {
+            let error = crate::backend::catalog::chain(&error);
+            problems.push(format!("the {listener} listener would not start: {error}"));
+        }
+    }
     let unused = unused_identity(config, &catalog);
     problems.extend(unused.iter().map(ToString::to_string));
     Ok(problems)
@@ -280,15 +315,15 @@ fn flatten(result: Result<Result<(), RunError>, tokio::task::JoinError>) -> Resu
 async fn listen(
     listener: &'static str,
     address: SocketAddr,
-) -> Result<(TcpListener, SocketAddr), BuildError> {
-    let error = |source| BuildError::Listen {
-        listener,
-        address,
-        source,
-    };
-    let socket = TcpListener::bind(address).await.map_err(error)?;
-    let address = socket.local_addr().map_err(error)?;
-    Ok((socket, address))
+    tls: Option<TlsAcceptor>,
+) -> Result<Listener, BuildError> {
+    Listener::bind(listener, address, tls)
+        .await
+        .map_err(|source| BuildError::Listen {
+            listener,
+            address,
+            source,
+        })
 }
 
 /// What an earlier daemon left: a VM whose process is gone is cleared away; one whose process may

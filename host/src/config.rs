@@ -24,9 +24,11 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::Deserialize;
 
+use crate::api::tls::TlsConfig;
 use crate::backend::BackendConfig;
 use crate::backend::settings::{SharedRank, SharedSetting};
 use crate::spec::Origin;
@@ -85,10 +87,56 @@ pub const KEYS: &[Key] = &[
     Key::new("grpc.host", Form::Host, "127.0.0.1", "Address of the gRPC listener.").at_restart(),
     Key::new("grpc.port", Form::Port, "7001", "Port of the gRPC listener; 0 means a free one.")
         .at_restart(),
+    Key::new(
+        "grpc.timeout",
+        Form::Duration,
+        "60s",
+        "How long a call may take that brings no deadline of its own.",
+    ),
+    tls_key("grpc.server_cert", SERVER_CERT),
+    tls_key("grpc.server_key", SERVER_KEY),
+    tls_key("grpc.server_ca_certs", SERVER_CA_CERTS),
+    tls_key("grpc.client_ca_certs", CLIENT_CA_CERTS),
     Key::new("http.host", Form::Host, "127.0.0.1", "Address of the HTTP listener.").at_restart(),
     Key::new("http.port", Form::Port, "7003", "Port of the HTTP listener; 0 means a free one.")
         .at_restart(),
+    tls_key("http.server_cert", SERVER_CERT),
+    tls_key("http.server_key", SERVER_KEY),
+    tls_key("http.server_ca_certs", SERVER_CA_CERTS),
+    tls_key("http.client_ca_certs", CLIENT_CA_CERTS),
 ];
+
+const SERVER_CERT: TlsFile = TlsFile {
+    without: "no TLS",
+    example: "/etc/casemate/tls/server.pem",
+    doc: "Certificate of the listener (PEM). With its key it turns TLS on.",
+};
+const SERVER_KEY: TlsFile = TlsFile {
+    without: "no TLS",
+    example: "/etc/casemate/tls/server.key",
+    doc: "Private key of the certificate (PEM, without passphrase).",
+};
+const SERVER_CA_CERTS: TlsFile = TlsFile {
+    without: "the certificate is sent alone",
+    example: "/etc/casemate/tls/intermediates.pem",
+    doc: "Certificates that are sent along with the listener's own, for clients that only know the \
+          root (PEM).",
+};
+const CLIENT_CA_CERTS: TlsFile = TlsFile {
+    without: "clients need no certificate",
+    example: "/etc/casemate/tls/clients-ca.pem",
+    doc: "What a client's certificate has to chain to (PEM). Turns client authentication on.",
+};
+
+struct TlsFile {
+    without: &'static str,
+    example: &'static str,
+    doc: &'static str,
+}
+
+const fn tls_key(name: &'static str, file: TlsFile) -> Key {
+    Key::unset(name, Form::Path, file.without, file.example, file.doc).at_restart()
+}
 
 /// Most memory of a VM, far above any machine.
 const MAX_MEMORY: u64 = 1 << 46;
@@ -332,7 +380,7 @@ pub struct Config {
     #[serde(default)]
     pub default_backend: Option<String>,
     pub insecure: bool,
-    pub grpc: Listener,
+    pub grpc: GrpcListener,
     pub http: Listener,
     pub qemu: QemuConfig,
     pub network: NetworkConfig,
@@ -345,17 +393,28 @@ pub struct Config {
     pub backends: Vec<BackendConfig>,
 }
 
-/// An address to listen on.
-#[derive(Clone, Copy, Debug, Deserialize)]
+/// Where to listen, and with which certificates.
+#[derive(Clone, Debug, Deserialize)]
 pub struct Listener {
     pub host: IpAddr,
     pub port: u16,
+    #[serde(flatten)]
+    pub tls: TlsConfig,
 }
 
 impl Listener {
-    pub fn address(self) -> SocketAddr {
+    pub fn address(&self) -> SocketAddr {
         SocketAddr::new(self.host, self.port)
     }
+}
+
+/// The listener of calls, which have deadlines.
+#[derive(Clone, Debug, Deserialize)]
+pub struct GrpcListener {
+    #[serde(flatten)]
+    pub listener: Listener,
+    #[serde(deserialize_with = "crate::vm::config::duration")]
+    pub timeout: Duration,
 }
 
 impl Inputs {
@@ -578,11 +637,12 @@ impl Config {
             }
             ids.push(id);
         }
-        for (listener, key, address) in [
-            ("gRPC", "grpc.host", self.grpc.address()),
-            ("HTTP", "http.host", self.http.address()),
+        for (listener, key, config) in [
+            ("gRPC", "grpc.host", &self.grpc.listener),
+            ("HTTP", "http.host", &self.http),
         ] {
-            if !self.insecure && !is_loopback(address.ip()) {
+            let address = config.address();
+            if !self.insecure && !is_loopback(address.ip()) && !config.tls.is_authenticated() {
                 errors.push(ConfigError::Exposed {
                     listener,
                     address,

@@ -6,12 +6,12 @@ use casemate_proto::manager::manager_service_server::ManagerServiceServer;
 use casemate_proto::v1::backend_service_server::BackendServiceServer;
 use casemate_proto::v1::config_service_server::ConfigServiceServer;
 use casemate_proto::v1::vm_service_server::VmServiceServer;
-use tokio::net::TcpListener;
-use tokio_stream::wrappers::TcpListenerStream;
 use tonic::transport::Server;
 
 use super::backends::Backends;
 use super::configuration::Configuration;
+use super::deadline::{DeadlineLayer, DefaultDeadline};
+use super::listener::Listener;
 use super::predecessor::Predecessor;
 use super::vms::Vms;
 use crate::vm::manager::VmManager;
@@ -22,14 +22,13 @@ pub enum GrpcError {
     Serve(#[from] tonic::transport::Error),
     #[error("reflection cannot be built")]
     Reflection(#[from] tonic_reflection::server::Error),
-    #[error("the gRPC listener has no address")]
-    Address(#[from] std::io::Error),
 }
 
 /// Serves until `stop` resolves and the calls under way have ended.
 pub async fn serve(
-    listener: TcpListener,
+    listener: Listener,
     manager: VmManager,
+    deadline: DefaultDeadline,
     stop: impl Future<Output = ()> + Send,
 ) -> Result<(), GrpcError> {
     let (health, health_service) = tonic_health::server::health_reporter();
@@ -42,7 +41,7 @@ pub async fn serve(
         .set_serving::<ConfigServiceServer<Configuration>>()
         .await;
     // Off loopback it would hand the interface to whoever asks.
-    let reflection = if listener.local_addr()?.ip().is_loopback() {
+    let reflection = if listener.address().ip().is_loopback() {
         Some(
             tonic_reflection::server::Builder::configure()
                 .register_encoded_file_descriptor_set(casemate_proto::DESCRIPTORS)
@@ -53,6 +52,7 @@ pub async fn serve(
         None
     };
     Server::builder()
+        .layer(DeadlineLayer { default: deadline })
         .add_service(ManagerServiceServer::new(Predecessor {
             manager: manager.clone(),
         }))
@@ -65,7 +65,7 @@ pub async fn serve(
         .add_service(ConfigServiceServer::new(Configuration { manager }))
         .add_service(health_service)
         .add_optional_service(reflection)
-        .serve_with_incoming_shutdown(TcpListenerStream::new(listener), stop)
+        .serve_with_incoming_shutdown(listener, stop)
         .await?;
     Ok(())
 }

@@ -15,8 +15,8 @@ use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use serde_json::json;
-use tokio::net::TcpListener;
 
+use super::listener::Listener;
 use crate::backend::catalog::chain;
 use crate::vm::manager::VmManager;
 
@@ -27,7 +27,7 @@ struct Site {
 }
 
 pub async fn serve(
-    listener: TcpListener,
+    listener: Listener,
     manager: VmManager,
     instance_id: Arc<str>,
     stop: impl Future<Output = ()> + Send + 'static,

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::sync::mpsc;
 
 use super::LogFilter;
+use crate::api::deadline::DefaultDeadline;
 use crate::backend::catalog::chain;
 use crate::backend::{BackendEngine, Catalog};
 use crate::config::sources::{Changed, Effective, Reloaded};
@@ -40,6 +41,7 @@ pub(super) struct Reloader {
     pub(super) probing: Credentials,
     pub(super) ports: Ports,
     pub(super) log: LogFilter,
+    pub(super) default_deadline: DefaultDeadline,
 }
 
 impl std::fmt::Debug for Reloader {
@@ -102,6 +104,7 @@ impl Reloader {
         }
         let host = self.manager.host();
         host.slots.set_limit(config.max_vms);
+        self.default_deadline.set(config.grpc.timeout);
         host.metrics.set_vm_limit(config.max_vms);
         let rows = explain::rows(&reloaded.effective, &config.backends, &reloaded.waiting);
         host.live

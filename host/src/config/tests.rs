@@ -68,7 +68,7 @@ fn nothing_at_all_is_all_defaults() {
         environment: Vec::new(),
     };
     let config = inputs.load().unwrap().config;
-    assert_eq!(config.grpc.address(), "127.0.0.1:7001".parse().unwrap());
+    assert_eq!(config.grpc.listener.address(), "127.0.0.1:7001".parse().unwrap());
     assert_eq!(config.http.address(), "127.0.0.1:7003".parse().unwrap());
     assert_eq!(config.max_vms, 10);
     assert_eq!(config.vm.memory, 2048 << 20);
@@ -153,6 +153,13 @@ fn what_is_wrong_is_told_with_place_value_and_form() {
         ("[qemu]\nbinary = 1", &["qemu.binary", "path"]),
         ("qemu = 1", &["there is no key \"qemu\""]),
         ("[vm.memory]\nsize = 1", &["vm.memory", "a size"]),
+        (
+            "[grpc]\nhost = \"0.0.0.0\"\nserver_cert = \"c\"\nserver_key = \"k\"",
+            &["without TLS and client authentication"],
+        ),
+        ("[grpc]\ntimeout = \"60\"", &["grpc.timeout", "90s"]),
+        ("[http]\ntimeout = \"60s\"", &["there is no key \"http.timeout\""]),
+        ("[grpc]\nserver_certs = \"c\"", &["\"grpc.server_cert\""]),
         ("log = \"infoo\"", &["log is", "debug, info"]),
         ("[grpc]\nhost = \"0.0.0.0\"", &["gRPC listener", "0.0.0.0:7001", "c.toml:2"]),
         ("[http]\nhost = \"::\"", &["HTTP listener"]),
@@ -241,6 +248,7 @@ fn exposure_is_accepted_or_not_by_one_word() {
         "[grpc]\nhost = \"::1\"",
         "[grpc]\nhost = \"::ffff:127.0.0.1\"",
         "[grpc]\nhost = \"localhost\"",
+        "[grpc]\nhost = \"0.0.0.0\"\nserver_cert = \"c\"\nserver_key = \"k\"\nclient_ca_certs = \"a\"",
     ] {
         case(file, &[], &[]).load();
     }
@@ -357,7 +365,7 @@ fn a_reload_applies_what_it_can_and_names_what_it_cannot() {
     assert_eq!(keys(&reloaded.applied), ["max_vms", "vm.vcpus"]);
     assert_eq!(keys(&reloaded.waiting), ["grpc.port"]);
     let config = Config::from_effective(&reloaded.effective, Vec::new()).unwrap();
-    assert_eq!((config.max_vms, config.grpc.port), (2, 1));
+    assert_eq!((config.max_vms, config.grpc.listener.port), (2, 1));
     // A second reload of the same file names it again.
     let again = reloaded.effective.reloaded(&new.effective);
     assert_eq!(keys(&again.waiting), ["grpc.port"]);

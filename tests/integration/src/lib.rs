@@ -8,6 +8,7 @@
 )]
 
 pub mod artifacts;
+pub mod certificates;
 pub mod daemon;
 pub mod leftovers;
 

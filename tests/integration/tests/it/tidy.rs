@@ -44,7 +44,10 @@ fn module(path: &Path, root: &Path) -> String {
 #[test]
 fn only_the_owner_of_a_thing_names_it() {
     let rules: &[(&[&str], &[&str])] = &[
-        (&["tonic::", "axum::", "casemate_proto"], &["api"]),
+        (
+            &["tonic::", "axum::", "rustls::", "casemate_proto"],
+            &["api"],
+        ),
         (&["wasmtime::"], &["backend"]),
         (&["process::Command", "Command::new"], &["qemu"]),
         (
