@@ -6,6 +6,7 @@ pub mod http;
 mod backends;
 mod from_proto;
 mod predecessor;
+mod refusal;
 mod status;
 mod to_proto;
 mod vms;

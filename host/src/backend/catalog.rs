@@ -48,7 +48,11 @@ pub enum ChooseError {
     #[error("there is no backend {name:?}; configured are {known}")]
     Unknown { name: String, known: String },
     #[error("backend {name:?} is not in service: {reason}")]
-    NotInService { name: String, reason: String },
+    NotInService {
+        name: String,
+        reason: String,
+        remedy: &'static str,
+    },
     #[error(
         "no backend is chosen: set `default_backend` in the config file, or name one in the request; configured are {known}"
     )]
@@ -116,6 +120,7 @@ impl Catalog {
             }) => Err(ChooseError::NotInService {
                 name: name.to_owned(),
                 reason: chain(error),
+                remedy: error.remedy(),
             }),
             Some(CatalogEntry {
                 state: Ok(backend), ..
