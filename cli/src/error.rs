@@ -91,8 +91,7 @@ impl CliError {
 
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            // The codes of all errors of one class are the same, whatever their ids.
-            Self::Refused { status, .. } => Refusal::of(status).code.exit_code(),
+            Self::Refused { status, .. } => Refusal::of(status).exit_code(),
             Self::NotAllRemoved { worst, .. } => *worst,
             _ => self.id().entry().exit_code().unwrap_or(OTHER),
         }

@@ -61,6 +61,11 @@ impl Refusal {
         }
     }
 
+    pub(crate) fn exit_code(&self) -> u8 {
+        let code = self.id.entry().exit_code();
+        code.unwrap_or_else(|| self.code.exit_code())
+    }
+
     pub(crate) fn first_line(&self) -> String {
         if self.first.trim().is_empty() {
             return "the daemon gave no reason".to_owned();
@@ -155,7 +160,7 @@ mod tests {
         let refusal = Refusal::of(&status("SOMETHING_NEW"));
         assert_eq!(refusal.id, ErrorId::AnswerUnexplained);
         assert_eq!(refusal.to_json()["id"], "something-new");
-        assert_eq!(refusal.code.exit_code(), 6);
+        assert_eq!(refusal.exit_code(), 6);
     }
 
     #[test]

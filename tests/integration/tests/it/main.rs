@@ -8,6 +8,8 @@ mod backend_faults;
 mod backend_loading;
 mod boot;
 mod cli;
+mod docs;
+mod errors;
 mod guard;
 mod http;
 mod launch_failures;
