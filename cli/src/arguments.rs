@@ -23,6 +23,7 @@ Exit codes:
   7  the daemon cannot be reached or did not answer in time (UNAVAILABLE, DEADLINE_EXCEEDED)
   8  the daemon or a backend is at fault (INTERNAL)
 With several IDs, the highest code of all.
+docs/errors.md lists the errors by the ID that each shows on its last line.
 
 Environment:
   CASEMATE_ENDPOINT  where the daemon is, as --endpoint

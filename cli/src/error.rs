@@ -3,19 +3,15 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use tonic::{Code, Status};
+use casemate_catalogue::ErrorId;
+use serde_json::{Value, json};
+use tonic::Status;
 
 use crate::plain_text;
+use crate::refusal::Refusal;
 
-/// Exit codes; the help text documents them. 2 is also clap's.
+/// Exit code where nothing better is known; the help text documents all of them.
 const OTHER: u8 = 1;
-const USAGE: u8 = 2;
-const NOT_FOUND: u8 = 3;
-const INVALID: u8 = 4;
-const EXHAUSTED: u8 = 5;
-const PRECONDITION: u8 = 6;
-const UNAVAILABLE: u8 = 7;
-const INTERNAL: u8 = 8;
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CliError {
@@ -30,7 +26,7 @@ pub(crate) enum CliError {
         doing: &'static str,
         timeout: Duration,
     },
-    #[error("cannot {doing}: {} ({})", first_line(.status), code_name(.status.code()))]
+    #[error("cannot {doing}: {} ({})", Refusal::of(.status).first_line(), Refusal::of(.status).code.name())]
     Refused {
         doing: &'static str,
         status: Box<Status>,
@@ -74,116 +70,92 @@ pub(crate) enum CliError {
 }
 
 impl CliError {
+    /// Its entry in the catalogue, which has the exit code and the remedy.
+    pub(crate) fn id(&self) -> ErrorId {
+        match self {
+            Self::Endpoint { .. } => ErrorId::EndpointForm,
+            Self::Unreachable { .. } => ErrorId::DaemonUnreachable,
+            Self::Broken { .. } => ErrorId::ConnectionBroken,
+            Self::Timeout { .. } => ErrorId::ClientTimeout,
+            Self::Refused { status, .. } => Refusal::of(status).id,
+            Self::Incomplete { .. } => ErrorId::AnswerIncomplete,
+            Self::NoSuchVm { .. } => ErrorId::VmNameUnknown,
+            Self::AmbiguousVm { .. } => ErrorId::VmNameAmbiguous,
+            Self::NotAllRemoved { .. } => ErrorId::VmsNotRemoved,
+            Self::Input { .. } => ErrorId::InputUnreadable,
+            Self::EnvironmentFile { .. } => ErrorId::EnvironmentFile,
+            Self::Runtime(_) => ErrorId::ClientStart,
+            Self::Output(_) => ErrorId::OutputUnwritable,
+        }
+    }
+
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Self::Endpoint { .. } => USAGE,
-            Self::EnvironmentFile { .. } | Self::AmbiguousVm { .. } => INVALID,
-            Self::Unreachable { .. } | Self::Broken { .. } | Self::Timeout { .. } => UNAVAILABLE,
-            Self::Refused { status, .. } => exit_code_of(status.code()),
-            Self::Incomplete { .. } => INTERNAL,
-            Self::NoSuchVm { .. } => NOT_FOUND,
+            Self::Refused { status, .. } => Refusal::of(status).exit_code(),
             Self::NotAllRemoved { worst, .. } => *worst,
-            Self::Input { .. } | Self::Runtime(_) | Self::Output(_) => OTHER,
+            _ => self.id().entry().exit_code().unwrap_or(OTHER),
         }
     }
 
-    /// The lines after the first: what the daemon said beyond it, and what to do.
-    pub(crate) fn details(&self) -> Vec<String> {
-        match self {
-            Self::Refused { status, .. } => {
-                let lines = status.message().lines().skip(1);
-                let mut details: Vec<String> = lines.map(plain_text::escaped).collect();
-                if status.code() == Code::Unimplemented {
-                    details
-                        .push("remedy: use a client and a daemon of the same version".to_owned());
-                }
-                details
+    /// What the error is about.
+    fn subject(&self) -> Option<String> {
+        let subject = match self {
+            Self::Endpoint { endpoint, .. } | Self::Unreachable { endpoint, .. } => {
+                endpoint.clone()
             }
-            Self::Unreachable { .. } => vec![
-                "remedy: is casemated running (systemctl status casemated)? Name its gRPC address \
-                 with --endpoint or CASEMATE_ENDPOINT if it is another one"
-                    .to_owned(),
-            ],
-            Self::Endpoint { .. } => {
-                vec!["remedy: give a URL such as http://127.0.0.1:7001".to_owned()]
+            Self::Refused { status, .. } => return Refusal::of(status).subject,
+            Self::NoSuchVm { wanted } | Self::AmbiguousVm { wanted, .. } => wanted.clone(),
+            Self::Input { path, .. } | Self::EnvironmentFile { path, .. } => {
+                path.display().to_string()
             }
-            Self::Broken { .. } => vec![
-                "remedy: see the daemon's log, and look with `casemate vm list` what came of it"
-                    .to_owned(),
-            ],
-            Self::Timeout { .. } => vec![
-                "remedy: the daemon may still be at it: look with `casemate vm list`, or wait \
-                 longer with --timeout"
-                    .to_owned(),
-            ],
-            Self::NoSuchVm { .. } => vec!["remedy: `casemate vm list` shows all".to_owned()],
-            Self::AmbiguousVm { .. } => {
-                vec!["remedy: give more of the ID".to_owned()]
-            }
-            Self::Incomplete { .. } => {
-                vec!["remedy: use a client and a daemon of the same version".to_owned()]
-            }
-            Self::EnvironmentFile { .. } => {
-                vec!["remedy: a line is NAME=VALUE, empty, or begins with #".to_owned()]
-            }
-            Self::NotAllRemoved { .. }
-            | Self::Input { .. }
+            Self::Broken { .. }
+            | Self::Timeout { .. }
+            | Self::Incomplete { .. }
+            | Self::NotAllRemoved { .. }
             | Self::Runtime(_)
-            | Self::Output(_) => Vec::new(),
+            | Self::Output(_) => return None,
+        };
+        let subject: String = plain_text::stripped(&subject).chars().take(64).collect();
+        (!subject.is_empty()).then_some(subject)
+    }
+
+    /// The lines after the first: what the daemon said beyond it, what to do, and which error it
+    /// is.
+    pub(crate) fn details(&self) -> Vec<String> {
+        if let Self::Refused { status, .. } = self {
+            return Refusal::of(status).details();
         }
+        let id = self.id();
+        vec![
+            format!("remedy: {}", id.entry().remedy),
+            id.label(self.subject().as_deref()),
+        ]
     }
-}
 
-fn first_line(status: &Status) -> String {
-    match status.message().lines().next() {
-        Some(line) if !line.trim().is_empty() => plain_text::escaped(line),
-        _ => "the daemon gave no reason".to_owned(),
-    }
-}
-
-fn exit_code_of(code: Code) -> u8 {
-    match code {
-        Code::NotFound => NOT_FOUND,
-        Code::InvalidArgument | Code::OutOfRange => INVALID,
-        Code::ResourceExhausted => EXHAUSTED,
-        Code::FailedPrecondition | Code::Aborted => PRECONDITION,
-        Code::Unavailable | Code::DeadlineExceeded => UNAVAILABLE,
-        Code::Internal | Code::DataLoss => INTERNAL,
-        Code::Ok
-        | Code::Cancelled
-        | Code::Unknown
-        | Code::AlreadyExists
-        | Code::PermissionDenied
-        | Code::Unimplemented
-        | Code::Unauthenticated => OTHER,
-    }
-}
-
-/// As gRPC's own documents write it.
-fn code_name(code: Code) -> &'static str {
-    match code {
-        Code::Ok => "OK",
-        Code::Cancelled => "CANCELLED",
-        Code::Unknown => "UNKNOWN",
-        Code::InvalidArgument => "INVALID_ARGUMENT",
-        Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
-        Code::NotFound => "NOT_FOUND",
-        Code::AlreadyExists => "ALREADY_EXISTS",
-        Code::PermissionDenied => "PERMISSION_DENIED",
-        Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
-        Code::FailedPrecondition => "FAILED_PRECONDITION",
-        Code::Aborted => "ABORTED",
-        Code::OutOfRange => "OUT_OF_RANGE",
-        Code::Unimplemented => "UNIMPLEMENTED",
-        Code::Internal => "INTERNAL",
-        Code::Unavailable => "UNAVAILABLE",
-        Code::DataLoss => "DATA_LOSS",
-        Code::Unauthenticated => "UNAUTHENTICATED",
+    /// For programs; `docs/errors.md` says what is in it.
+    pub(crate) fn to_json(&self) -> Value {
+        let mut error = match self {
+            Self::Refused { status, .. } => Refusal::of(status).to_json(),
+            _ => {
+                let entry = self.id().entry();
+                json!({
+                    "id": entry.id,
+                    "code": null,
+                    "stage": entry.stage.as_str(),
+                    "subject": self.subject(),
+                    "remedy": entry.remedy,
+                })
+            }
+        };
+        error["message"] = Value::String(self.to_string());
+        error
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use tonic::Code;
+
     use super::*;
 
     #[test]
@@ -209,6 +181,45 @@ mod tests {
                 format!("cannot create the VM: why ({name})")
             );
             assert_eq!(error.details()[0], "more\\x1b[0m");
+        }
+    }
+
+    #[test]
+    fn an_error_of_its_own_says_which_it_is() {
+        let error = CliError::NoSuchVm {
+            wanted: "web\u{1b}".to_owned(),
+        };
+        assert_eq!(
+            error.details(),
+            [
+                "remedy: `casemate vm list` shows all",
+                "error: vm-name-unknown (stage client, subject web)"
+            ]
+        );
+        assert_eq!(
+            error.to_json(),
+            json!({
+                "id": "vm-name-unknown",
+                "code": null,
+                "stage": "client",
+                "subject": "web",
+                "remedy": "`casemate vm list` shows all",
+                "message": "no VM has \"web\\u{1b}\" as its name, its ID or the beginning of its ID",
+            })
+        );
+        for (error, exit) in [
+            (error, 3),
+            (CliError::Broken { doing: "x" }, 7),
+            (CliError::Output(std::io::Error::other("x")), 1),
+            (
+                CliError::Endpoint {
+                    endpoint: String::new(),
+                    reason: String::new(),
+                },
+                2,
+            ),
+        ] {
+            assert_eq!(error.exit_code(), exit, "{error}");
         }
     }
 

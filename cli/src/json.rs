@@ -10,6 +10,10 @@
 //! | `config explain` | an array of `{key, value, source, notes}`, all texts |
 //! | `plan` | `{backend, tee, confidential, command, standalone_script, findings, plan}` |
 //!
+//! An error goes to standard error as `{"error": {id, message, code, stage, subject, remedy}}`, with
+//! `qemu_stderr` where QEMU said anything; `docs/errors.md` has the ids. `error` of a removal is
+//! null, or such an object.
+//!
 //! A VM: `id`, `name`, `state` (`creating`, `starting`, `running`, `stopping`, `exited`, `failed`,
 //! `removing`, `lost`, `unspecified`), `detail`, `backend`, `tee`, `confidential`, `vcpus`,
 //! `memory_bytes`, `machine`, `cpu`, `kernel_cmdline`, `agent_address`, `created_at`, `expires_at`,

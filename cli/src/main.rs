@@ -28,6 +28,7 @@ mod findings;
 mod json;
 mod plain_text;
 mod plan;
+mod refusal;
 mod resolve;
 mod screen;
 mod spec;

@@ -280,7 +280,12 @@ impl Screen {
         tinted(text, tone, self.errors)
     }
 
+    /// As the answer would have been: for people, or one line of JSON.
     pub(crate) fn error_report(&self, error: &CliError) -> String {
+        if self.format == Format::Json {
+            let report = serde_json::json!({"error": error.to_json()});
+            return plain_text::escaped_json(&format!("{report}\n"));
+        }
         let label = self.tint_remark("error:", Tone::Bad);
         let mut report = format!("{label} {error}\n");
         for line in error.details() {
@@ -403,7 +408,7 @@ mod tests {
         assert_eq!(
             piped(Format::Table).error_report(&error),
             "error: no VM has \"x\" as its name, its ID or the beginning of its ID\n  remedy: \
-             `casemate vm list` shows all\n"
+             `casemate vm list` shows all\n  error: vm-name-unknown (stage client, subject x)\n"
         );
     }
 }

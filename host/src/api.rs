@@ -10,6 +10,7 @@ mod backends;
 mod configuration;
 mod from_proto;
 mod predecessor;
+mod refusal;
 mod status;
 mod to_proto;
 mod vms;

@@ -13,6 +13,7 @@
 //! `launch` is the recipe from plan to running QEMU; `task` owns the VM from then on; `stop` is the
 //! ladder down. Everyone else reads the status that the task publishes.
 
+pub mod catalogued;
 pub mod config;
 pub mod error;
 pub mod facts;

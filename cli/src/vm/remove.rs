@@ -41,7 +41,10 @@ pub(crate) async fn run(
     let mut values = Vec::new();
     for outcome in &outcomes {
         if let Some(error) = &outcome.error {
-            screen.write_remark(&screen.error_report(error));
+            // A program has them in the answer.
+            if screen.format == Format::Table {
+                screen.write_remark(&screen.error_report(error));
+            }
         } else if let Some(id) = &outcome.id {
             lines.push_str(&format!("removed {}\n", plain_text::stripped(id)));
         }
@@ -94,7 +97,7 @@ fn value(outcome: &Outcome) -> Value {
         "wanted": outcome.wanted,
         "id": outcome.id,
         "removed": outcome.error.is_none(),
-        "error": outcome.error.as_ref().map(ToString::to_string),
+        "error": outcome.error.as_ref().map(CliError::to_json),
     })
 }
 

@@ -7,6 +7,7 @@ use casemate_proto::v1;
 use casemate_proto::v1::backend_service_server::BackendService;
 use tonic::{Request, Response, Status};
 
+use super::refusal::Refusal;
 use super::{status, to_proto};
 use crate::vm::facts::HostFacts;
 use crate::vm::manager::VmManager;
@@ -45,19 +46,14 @@ impl BackendService for Backends {
             .entries()
             .iter()
             .find(|entry| entry.config.name == name);
-        let entry = entry.ok_or_else(|| {
-            let name: String = crate::spec::printable(&name).chars().take(64).collect();
-            Status::not_found(format!(
-                "there is no backend {name:?}\nremedy: `casemate backend list` shows what there is"
-            ))
-        })?;
+        let entry = entry.ok_or_else(|| status::of(&Refusal::no_such_backend(&name)))?;
         let mut backend = to_proto::backend(entry, live.catalog.default_name());
         if let Ok(loaded) = &entry.state {
             let context = planning::context(&live, loaded, &BTreeMap::new())
-                .map_err(|error| status::of_create_error(&error))?;
+                .map_err(|error| status::of(&error))?;
             let facts = Arc::new(HostFacts::new(Arc::clone(&live.qemu)));
             let findings = loaded.check(&context, facts).await;
-            let findings = findings.map_err(|error| status::of_call_error(&error))?;
+            let findings = findings.map_err(|error| status::of(&error))?;
             let findings = files::with_missing(findings, &context.files);
             backend.findings = to_proto::findings(&findings);
         }

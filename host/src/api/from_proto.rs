@@ -1,9 +1,11 @@
 //! From messages to domain values, and the only place that judges a request's form.
 
+use casemate_catalogue::ErrorId;
 use casemate_proto::{manager, v1};
 
 use crate::spec::go_duration;
 use crate::spec::request::{Boot, Certificates, Secret, VmSpec};
+use crate::vm::catalogued::Catalogued;
 use crate::vm::shares::{self, VariableError};
 
 /// Longest name of a VM, as of a host name's label.
@@ -22,16 +24,50 @@ pub(super) enum SpecError {
         what: String,
         remedy: &'static str,
     },
+    #[error("ttl: {what}")]
+    Ttl { what: String, remedy: &'static str },
     #[error("environment: {0}")]
     Variable(#[from] VariableError),
 }
 
-impl SpecError {
-    pub(super) fn remedy(&self) -> &'static str {
+impl Catalogued for SpecError {
+    fn id(&self) -> ErrorId {
         match self {
-            Self::Field { remedy, .. } => remedy,
-            Self::Variable(_) => "give each variable a plain name and a value on one line",
+            Self::Field { .. } => ErrorId::RequestField,
+            Self::Ttl { .. } => ErrorId::RequestTtl,
+            Self::Variable(_) => ErrorId::RequestEnvironment,
         }
+    }
+
+    fn subject(&self) -> Option<String> {
+        Some(match self {
+            Self::Field { field, .. } => (*field).to_owned(),
+            Self::Ttl { .. } => "ttl".to_owned(),
+            Self::Variable(
+                VariableError::Name { name }
+                | VariableError::Value { name, .. }
+                | VariableError::TooLong { name }
+                | VariableError::Twice { name },
+            ) => name.clone(),
+            Self::Variable(VariableError::Reserved) => "AGENT_CVM_ID".to_owned(),
+            Self::Variable(VariableError::TooMany) => "environment".to_owned(),
+        })
+    }
+
+    fn remedy(&self) -> String {
+        match self {
+            Self::Field { remedy, .. } | Self::Ttl { remedy, .. } => *remedy,
+            Self::Variable(VariableError::Name { .. } | VariableError::Value { .. }) => {
+                self.id().entry().remedy
+            }
+            Self::Variable(VariableError::TooLong { .. } | VariableError::TooMany) => {
+                "pass less, and let the guest fetch the rest"
+            }
+            Self::Variable(VariableError::Reserved | VariableError::Twice { .. }) => {
+                "leave the variable out"
+            }
+        }
+        .to_owned()
     }
 }
 
@@ -39,6 +75,13 @@ fn field(field: &'static str, what: impl Into<String>, remedy: &'static str) -> 
     SpecError::Field {
         field,
         what: crate::spec::printable(&what.into()),
+        remedy,
+    }
+}
+
+fn ttl_error(what: &str, remedy: &'static str) -> SpecError {
+    SpecError::Ttl {
+        what: crate::spec::printable(what),
         remedy,
     }
 }
@@ -71,8 +114,7 @@ pub(super) fn vm_spec(spec: v1::VmSpec) -> Result<VmSpec, SpecError> {
                 .ok()
                 .and_then(go_duration::check);
             if duration.is_none() {
-                return Err(field(
-                    "ttl",
+                return Err(ttl_error(
                     "it is not between one second and ten years",
                     "give a positive duration, or leave it out",
                 ));
@@ -117,11 +159,7 @@ pub(super) fn predecessor_spec(request: manager::CreateReq) -> Result<VmSpec, Sp
     let ttl = match request.ttl.as_str() {
         "" => None,
         text => Some(go_duration::parse(text).map_err(|error| {
-            field(
-                "ttl",
-                error.to_string(),
-                "write it as Go does, such as `1h30m`",
-            )
+            ttl_error(&error.to_string(), "write it as Go does, such as `1h30m`")
         })?),
     };
     let kernel_cmdline_suffix = match request.aa_kbs_params.as_str() {

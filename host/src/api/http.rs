@@ -11,9 +11,10 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::State;
-use axum::http::{StatusCode, header};
+use axum::http::{Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
+use casemate_catalogue::ErrorId;
 use serde_json::json;
 
 use super::listener::Listener;
@@ -36,7 +37,8 @@ pub async fn serve(
         .route("/health", get(health))
         .route("/ready", get(ready))
         .route("/metrics", get(metrics))
-        .fallback(not_found)
+        .fallback(route_unknown)
+        .method_not_allowed_fallback(method_unknown)
         .with_state(Site {
             manager,
             instance_id,
@@ -116,13 +118,34 @@ async fn metrics(State(site): State<Site>) -> Response {
         .into_response()
 }
 
+async fn route_unknown() -> Response {
+    problem(
+        ErrorId::RouteUnknown,
+        "routes are /health, /ready and /metrics",
+    )
+}
+
+/// The router adds the header `Allow`.
+async fn method_unknown(method: Method) -> Response {
+    problem(
+        ErrorId::HttpMethod,
+        &format!("this route does not have the method {method}"),
+    )
+}
+
 /// RFC 9457.
-async fn not_found() -> Response {
+fn problem(id: ErrorId, detail: &str) -> Response {
+    let entry = id.entry();
+    let status = entry
+        .http_status()
+        .and_then(|status| StatusCode::from_u16(status).ok())
+        .unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
     let body = json!({
-        "type": "about:blank",
-        "title": "Not Found",
-        "status": 404,
-        "detail": "routes are /health, /ready and /metrics",
+        "type": id.urn(),
+        "title": entry.cause,
+        "status": status.as_u16(),
+        "detail": detail,
+        "remedy": entry.remedy,
     });
-    json_response(StatusCode::NOT_FOUND, "application/problem+json", &body)
+    json_response(status, "application/problem+json", &body)
 }

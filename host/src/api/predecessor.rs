@@ -4,6 +4,7 @@ use casemate_proto::manager;
 use casemate_proto::manager::manager_service_server::ManagerService;
 use tonic::{Request, Response, Status};
 
+use super::refusal::Refusal;
 use super::{from_proto, status};
 use crate::spec::VmId;
 use crate::vm::manager::VmManager;
@@ -17,7 +18,7 @@ pub(super) struct Predecessor {
 impl Predecessor {
     fn find(&self, id: &str) -> Result<std::sync::Arc<VmStatus>, Status> {
         let vm = VmId::parse(id).and_then(|id| self.manager.get(id));
-        vm.ok_or_else(|| status::no_such_vm(id))
+        vm.ok_or_else(|| status::of(&Refusal::no_such_vm(id)))
     }
 }
 
@@ -28,12 +29,12 @@ impl ManagerService for Predecessor {
         request: Request<manager::CreateReq>,
     ) -> Result<Response<manager::CreateRes>, Status> {
         let spec = from_proto::predecessor_spec(request.into_inner())
-            .map_err(|error| status::of_spec_error(&error))?;
+            .map_err(|error| status::of(&error))?;
         let vm = self
             .manager
             .create(spec)
             .await
-            .map_err(|error| status::of_create_error(&error))?;
+            .map_err(|error| status::of(&error))?;
         let port = vm.agent_address.map(|address| address.port().to_string());
         Ok(Response::new(manager::CreateRes {
             forwarded_port: port.unwrap_or_default(),
@@ -46,11 +47,11 @@ impl ManagerService for Predecessor {
         request: Request<manager::RemoveReq>,
     ) -> Result<Response<()>, Status> {
         let text = request.into_inner().cvm_id;
-        let id = VmId::parse(&text).ok_or_else(|| status::no_such_vm(&text))?;
+        let id = VmId::parse(&text).ok_or_else(|| status::of(&Refusal::no_such_vm(&text)))?;
         self.manager
             .remove(id)
             .await
-            .map_err(|error| status::of_remove_error(&error))?;
+            .map_err(|error| status::of(&error))?;
         Ok(Response::new(()))
     }
 
@@ -87,8 +88,8 @@ impl ManagerService for Predecessor {
             .planned
             .as_ref()
             .map_or("", |planned| planned.backend.as_str());
-        Err(Status::failed_precondition(format!(
-            "nothing is measured for this VM: backend {backend:?} computes no launch measurement, so there is no policy\nremedy: start the VM with a backend that measures"
-        )))
+        Err(status::of(&Refusal::NoMeasurement {
+            backend: backend.to_owned(),
+        }))
     }
 }

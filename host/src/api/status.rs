@@ -1,112 +1,167 @@
-//! Domain errors as gRPC statuses, in one match each. The message has up to three parts on lines of
-//! their own: what happened, QEMU's last lines, and what to do.
+//! Domain errors as gRPC statuses. What a status says is the error's and the catalogue's; this is
+//! its form: a message of up to four parts on lines of their own (what happened, QEMU's last lines,
+//! what to do, which error it is), and the same for programs as `google.rpc.ErrorInfo`.
 
+use casemate_catalogue::DOMAIN;
 use tonic::{Code, Status};
+use tonic_types::{ErrorDetails, StatusExt as _};
 
-use super::from_proto::SpecError;
-use crate::backend::catalog::{ChooseError, chain};
-use crate::backend::{BackendErrorKind, CallError};
-use crate::qemu::schema::ProbeError;
-use crate::vm::error::CreateError;
-use crate::vm::manager::{ConsoleError, RemoveError};
+use crate::backend::catalog::chain;
+use crate::spec::printable;
+use crate::vm::catalogued::Catalogued;
 
-pub(super) fn of_spec_error(error: &SpecError) -> Status {
-    Status::invalid_argument(message(&error.to_string(), None, error.remedy()))
-}
+/// Bytes that the parts of a message may take in the trailers, all together below the 8 KiB from
+/// which on clients may refuse trailers. An English text of `MAX_WHAT` has some 900 characters.
+const MAX_WHAT: usize = 2_500;
+const MAX_QEMU: usize = 2_500;
+const MAX_REMEDY: usize = 1_000;
+/// Longest subject.
+const MAX_SUBJECT: usize = 64;
 
-pub(super) fn of_create_error(error: &CreateError) -> Status {
-    let code = match error {
-        CreateError::Closing => Code::Unavailable,
-        CreateError::Exhausted(_) => Code::ResourceExhausted,
-        CreateError::Choose(ChooseError::Unknown { .. }) => Code::InvalidArgument,
-        CreateError::Choose(_) => Code::FailedPrecondition,
-        CreateError::Setting(_) | CreateError::Request { .. } => Code::InvalidArgument,
-        CreateError::Backend(CallError::Backend(answer)) => match answer.kind {
-            BackendErrorKind::InvalidRequest => Code::InvalidArgument,
-            BackendErrorKind::Unavailable => Code::Unavailable,
-            BackendErrorKind::UnsupportedHost
-            | BackendErrorKind::UnsuitableFile
-            | BackendErrorKind::Other => Code::FailedPrecondition,
-        },
-        CreateError::Backend(CallError::Fault { .. }) => Code::Internal,
-        CreateError::File { .. }
-        | CreateError::Unsupported { .. }
-        | CreateError::NotConfidential { .. }
-        | CreateError::Device { .. }
-        | CreateError::Spawn(_)
-        | CreateError::Disk(_)
-        | CreateError::Tool(_)
-        | CreateError::Probe(ProbeError::NotFound { .. } | ProbeError::Spawn { .. }) => {
-            Code::FailedPrecondition
-        }
-        CreateError::Probe(ProbeError::Qmp { .. })
-        | CreateError::QemuEnded { .. }
-        | CreateError::Qmp { .. }
-        | CreateError::NotRunning { .. }
-        | CreateError::Guard { .. }
-        | CreateError::Removed => Code::Aborted,
-        CreateError::Render(_) | CreateError::Store(_) | CreateError::Internal => Code::Internal,
-    };
-    Status::new(
-        code,
-        message(&chain(error), error.qemu_stderr(), &error.remedy()),
-    )
-}
-
-pub(super) fn of_call_error(error: &CallError) -> Status {
-    match error {
-        CallError::Backend(answer) => {
-            Status::failed_precondition(message(&answer.to_string(), None, &answer.remedy))
-        }
-        CallError::Fault { .. } => Status::internal(message(
-            &chain(error),
-            None,
-            "report it to the backend's vendor",
-        )),
-    }
-}
-
-pub(super) fn of_remove_error(error: &RemoveError) -> Status {
-    match error {
-        RemoveError::NotFound(_) => Status::not_found(message(&error.to_string(), None, LIST)),
-        RemoveError::Lost { .. } => Status::failed_precondition(message(
-            &error.to_string(),
-            None,
-            "see whether that process is a VM of this host, and end it by hand",
-        )),
-    }
-}
-
-pub(super) fn of_console_error(error: &ConsoleError) -> Status {
-    match error {
-        ConsoleError::NotFound(_) => Status::not_found(message(&error.to_string(), None, LIST)),
-        ConsoleError::Read(_) => Status::internal(chain(error)),
-    }
-}
-
-const LIST: &str = "`casemate vm list` shows what there is";
-
-/// For an id that is no id: there can be no such VM.
-pub(super) fn no_such_vm(id: &str) -> Status {
-    let id: String = crate::spec::printable(id).chars().take(64).collect();
-    Status::not_found(message(&format!("there is no VM {id:?}"), None, LIST))
-}
-
-/// Longest part of a message: clients refuse trailers of more than 8 to 16 KiB.
-const MAX_PART: usize = 2 << 10;
-
-fn message(what: &str, qemu: Option<&str>, remedy: &str) -> String {
-    let shortened = |text: &str| text.chars().take(MAX_PART).collect::<String>();
-    let mut text = shortened(what);
-    if let Some(lines) = qemu {
-        text.push_str("\nQEMU said:\n");
+pub(super) fn of(error: &impl Catalogued) -> Status {
+    let id = error.id();
+    let entry = id.entry();
+    let subject = error.subject().map(|subject| subject_of(&subject));
+    let subject = subject.filter(|subject| !subject.is_empty());
+    let remedy = beginning(&printable(&error.remedy()), MAX_REMEDY);
+    let mut message = beginning(&printable(&chain(error)), MAX_WHAT);
+    if let Some(lines) = error.qemu_stderr() {
+        message.push_str("\nQEMU said:\n");
         // The end tells why.
-        let surplus = lines.chars().count().saturating_sub(MAX_PART);
-        text.extend(lines.chars().skip(surplus));
+        message.push_str(end(lines, MAX_QEMU));
     }
-    if !remedy.is_empty() {
-        text.push_str("\nremedy: ");
-        text.push_str(&shortened(remedy));
+    message.push_str("\nremedy: ");
+    message.push_str(&remedy);
+    message.push('\n');
+    message.push_str(&id.label(subject.as_deref()));
+    let mut metadata = vec![
+        ("stage".to_owned(), entry.stage.to_string()),
+        ("remedy".to_owned(), remedy),
+    ];
+    if let Some(subject) = subject {
+        metadata.push(("subject".to_owned(), subject));
     }
-    text
+    let details = ErrorDetails::with_error_info(
+        id.reason(),
+        DOMAIN,
+        metadata
+            .into_iter()
+            .collect::<std::collections::HashMap<_, _>>(),
+    );
+    // An entry without a code is for programs that end; none of those is answered over gRPC.
+    let code = entry
+        .grpc()
+        .map_or(Code::Internal, |code| Code::from_i32(code.number()));
+    Status::with_error_details(code, message, details)
+}
+
+/// On one line, and closed by the parenthesis after it only.
+fn subject_of(text: &str) -> String {
+    printable(text).trim().chars().take(MAX_SUBJECT).collect()
+}
+
+/// What a character takes in the trailers, in thirds of a byte: percent-encoded in the message, and
+/// in base64 in the details, which repeat the message because some clients read only those.
+fn wire_thirds(character: char) -> usize {
+    let bytes = character.len_utf8();
+    let encoded = if character.is_ascii_alphanumeric() {
+        bytes
+    } else {
+        3 * bytes
+    };
+    3 * encoded + 4 * bytes
+}
+
+fn beginning(text: &str, limit: usize) -> String {
+    let mut thirds = 0;
+    text.chars()
+        .take_while(|character| {
+            thirds += wire_thirds(*character);
+            thirds <= 3 * limit
+        })
+        .collect()
+}
+
+fn end(text: &str, limit: usize) -> &str {
+    let mut thirds = 0;
+    let kept = text.char_indices().rev().take_while(|(_, character)| {
+        thirds += wire_thirds(*character);
+        thirds <= 3 * limit
+    });
+    let start = kept.last().map_or(text.len(), |(index, _)| index);
+    &text[start..]
+}
+
+#[cfg(test)]
+mod tests {
+    use casemate_catalogue::ErrorId;
+
+    use super::*;
+
+    #[derive(Debug, thiserror::Error)]
+    #[error("{0}")]
+    struct Endless(String);
+
+    impl Catalogued for Endless {
+        fn id(&self) -> ErrorId {
+            ErrorId::QemuEnded
+        }
+        fn subject(&self) -> Option<String> {
+            Some(self.0.clone())
+        }
+        fn remedy(&self) -> String {
+            self.0.clone()
+        }
+        fn qemu_stderr(&self) -> Option<&str> {
+            Some(&self.0)
+        }
+    }
+
+    #[test]
+    fn the_longest_status_fits_into_trailers() {
+        for text in [
+            "a",
+            " ",
+            "%",
+            "\n",
+            "ü",
+            "\u{1f980}",
+            "one word, and another; ",
+        ] {
+            let status = of(&Endless(text.repeat(20_000)));
+            let encoded: usize = status
+                .message()
+                .chars()
+                .map(|c| {
+                    if c.is_ascii_alphanumeric() {
+                        1
+                    } else {
+                        3 * c.len_utf8()
+                    }
+                })
+                .sum();
+            let size = encoded + status.details().len().div_ceil(3) * 4;
+            assert!(size < 8 << 10, "{text:?}: {size}");
+            let last = status.message().lines().last().unwrap_or_default();
+            assert!(
+                last.starts_with("error: qemu-ended (stage launch"),
+                "{last}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_status_says_the_same_to_people_and_to_programs() {
+        let status = of(&Endless("a\nb".to_owned()));
+        assert_eq!(status.code(), Code::Aborted);
+        assert_eq!(
+            status.message(),
+            "a b\nQEMU said:\na\nb\nremedy: a b\nerror: qemu-ended (stage launch, subject a b)"
+        );
+        let info = status.get_details_error_info().unwrap();
+        assert_eq!((&*info.reason, &*info.domain), ("QEMU_ENDED", "casemate"));
+        assert_eq!(info.metadata["stage"], "launch");
+        assert_eq!(info.metadata["subject"], "a b");
+        assert_eq!(info.metadata["remedy"], "a b");
+    }
 }

@@ -5,8 +5,10 @@ use casemate_proto::v1::vm_service_server::VmService;
 use tokio_stream::Iter;
 use tonic::{Request, Response, Status};
 
+use super::refusal::Refusal;
 use super::{from_proto, status, to_proto};
 use crate::spec::VmId;
+use crate::vm::error::CreateError;
 use crate::vm::manager::VmManager;
 use crate::vm::standalone;
 
@@ -19,7 +21,7 @@ pub(super) struct Vms {
 }
 
 fn parse_id(text: &str) -> Result<VmId, Status> {
-    VmId::parse(text).ok_or_else(|| status::no_such_vm(text))
+    VmId::parse(text).ok_or_else(|| status::of(&Refusal::no_such_vm(text)))
 }
 
 #[tonic::async_trait]
@@ -29,12 +31,12 @@ impl VmService for Vms {
         request: Request<v1::CreateVmRequest>,
     ) -> Result<Response<v1::CreateVmResponse>, Status> {
         let spec = request.into_inner().spec.unwrap_or_default();
-        let spec = from_proto::vm_spec(spec).map_err(|error| status::of_spec_error(&error))?;
+        let spec = from_proto::vm_spec(spec).map_err(|error| status::of(&error))?;
         let vm = self
             .manager
             .create(spec)
             .await
-            .map_err(|error| status::of_create_error(&error))?;
+            .map_err(|error| status::of(&error))?;
         Ok(Response::new(v1::CreateVmResponse {
             vm: Some(to_proto::vm(&vm)),
         }))
@@ -48,7 +50,7 @@ impl VmService for Vms {
         let vm = self
             .manager
             .get(parse_id(&id)?)
-            .ok_or_else(|| status::no_such_vm(&id))?;
+            .ok_or_else(|| status::of(&Refusal::no_such_vm(&id)))?;
         Ok(Response::new(v1::GetVmResponse {
             vm: Some(to_proto::vm(&vm)),
         }))
@@ -75,7 +77,7 @@ impl VmService for Vms {
         self.manager
             .remove(id)
             .await
-            .map_err(|error| status::of_remove_error(&error))?;
+            .map_err(|error| status::of(&error))?;
         Ok(Response::new(v1::RemoveVmResponse {}))
     }
 
@@ -88,7 +90,7 @@ impl VmService for Vms {
         let request = request.into_inner();
         let id = parse_id(&request.id)?;
         let console = self.manager.console(id, request.tail_bytes).await;
-        let console = console.map_err(|error| status::of_console_error(&error))?;
+        let console = console.map_err(|error| status::of(&error))?;
         let chunks: Vec<_> = console
             .chunks(CHUNK)
             .map(|chunk| {
@@ -105,12 +107,12 @@ impl VmService for Vms {
         request: Request<v1::PlanVmRequest>,
     ) -> Result<Response<v1::PlanVmResponse>, Status> {
         let spec = request.into_inner().spec.unwrap_or_default();
-        let spec = from_proto::vm_spec(spec).map_err(|error| status::of_spec_error(&error))?;
-        let of_error = |error| status::of_create_error(&error);
+        let spec = from_proto::vm_spec(spec).map_err(|error| status::of(&error))?;
+        let of_error = |error: CreateError| status::of(&error);
         let planned = self.manager.plan(&spec).await.map_err(of_error)?;
         let plan = planned.checked.plan();
         let plan_json = serde_json::to_string_pretty(plan)
-            .map_err(|error| Status::internal(format!("the plan is no JSON: {error}")))?;
+            .map_err(|error| status::of(&Refusal::PlanJson(error)))?;
         Ok(Response::new(v1::PlanVmResponse {
             backend: planned.backend.name().to_owned(),
             tee: planned.backend.info().tee.clone(),

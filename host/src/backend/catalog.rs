@@ -49,7 +49,11 @@ pub enum ChooseError {
     #[error("there is no backend {name:?}; configured are {known}")]
     Unknown { name: String, known: String },
     #[error("backend {name:?} is not in service: {reason}")]
-    NotInService { name: String, reason: String },
+    NotInService {
+        name: String,
+        reason: String,
+        remedy: &'static str,
+    },
     #[error("no backend is named, and none can be chosen by itself: {}", listed(.verdicts))]
     NoneFits { verdicts: Vec<Verdict> },
     #[error("no backend is named, and several could be chosen: {}", listed(.verdicts))]
@@ -136,6 +140,7 @@ impl Catalog {
             }) => Err(ChooseError::NotInService {
                 name: name.to_owned(),
                 reason: chain(error),
+                remedy: error.remedy(),
             }),
             Some(CatalogEntry {
                 state: Ok(backend), ..

@@ -72,6 +72,34 @@ pub enum LoadError {
     Setting(#[source] PlacedError),
 }
 
+impl LoadError {
+    /// Who acts, and how: the message says with what.
+    pub fn remedy(&self) -> &'static str {
+        match self {
+            Self::Unreadable { .. } => {
+                "put the component there, readable for casemated, and restart casemated"
+            }
+            Self::Unpinned { .. } | Self::DigestMismatch { .. } => {
+                "compare the file with what its vendor published, and restart casemated when file and `sha256` agree"
+            }
+            Self::TooLarge { .. } | Self::NotAComponent { .. } | Self::Invalid { .. } => {
+                "put the vendor's component there, and restart casemated"
+            }
+            Self::ApiVersion { .. } => {
+                "install versions of casemated and of the backend that fit each other"
+            }
+            Self::UndeclaredImports { .. }
+            | Self::NoBackendExport
+            | Self::Link { .. }
+            | Self::Probe(_)
+            | Self::Describe(_) => "report it to the backend's vendor, and use another version",
+            Self::Setting(_) => {
+                "mend `[backend.settings]` in the config file, and restart casemated"
+            }
+        }
+    }
+}
+
 /// A backend in service.
 pub struct LoadedBackend {
     name: Arc<str>,

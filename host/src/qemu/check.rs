@@ -24,9 +24,28 @@ pub enum CheckError {
     Rule { argument: String, rule: String },
     /// The plan is sound, but this host, QEMU or request does not allow it.
     #[error("{what}")]
-    Unsupported { what: String, remedy: String },
+    Unsupported {
+        lack: Lack,
+        what: String,
+        remedy: String,
+    },
     #[error(transparent)]
     Probe(#[from] ProbeError),
+}
+
+/// What a sound plan does not find here.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Lack {
+    /// The installed QEMU has no such type or property.
+    Qemu,
+    /// The accelerator is another one.
+    Kvm,
+    /// A property that config sets for the network device.
+    NetworkProperty,
+    /// The backend refuses this device of the host's.
+    Device(String),
+    /// The host counts no such resource.
+    Resource(String),
 }
 
 fn rule(argument: impl Into<String>, rule: impl Into<String>) -> CheckError {
@@ -189,6 +208,7 @@ struct Checker<'a> {
 impl Checker<'_> {
     fn unsupported(&self, what: String) -> CheckError {
         CheckError::Unsupported {
+            lack: Lack::Qemu,
             what: format!("QEMU {} {what}", self.knowledge.info.version),
             remedy: "install a QEMU that has it, or choose another backend, machine or CPU"
                 .to_owned(),
@@ -253,6 +273,7 @@ impl Checker<'_> {
         };
         if cpu.kind == "host" && self.request.host.accelerator != Accelerator::Kvm {
             return Err(CheckError::Unsupported {
+                lack: Lack::Kvm,
                 what: "CPU model \"host\" needs the accelerator kvm".to_owned(),
                 remedy: "set `qemu.accelerator = \"kvm\"`, or choose another CPU model".to_owned(),
             });
@@ -481,6 +502,7 @@ impl Checker<'_> {
             for property in &device.properties {
                 if !self.knowledge.device_has(kind, &property.path) {
                     return Err(CheckError::Unsupported {
+                        lack: Lack::NetworkProperty,
                         what: format!(
                             "{kind} of QEMU {} has no property {:?}, which config sets for device {:?}",
                             self.knowledge.info.version, property.path, device.id
@@ -534,6 +556,7 @@ impl Checker<'_> {
             .find(|device| plan.devices.refused.contains(&device.kind))
         {
             return Err(CheckError::Unsupported {
+                lack: Lack::Device(device.id.clone()),
                 what: format!(
                     "the backend cannot have the device {:?} ({})",
                     device.id, device.kind
@@ -552,6 +575,7 @@ impl Checker<'_> {
         self.named_choices(plan)?;
         if plan.guard.is_some() && self.request.host.accelerator != Accelerator::Kvm {
             return Err(CheckError::Unsupported {
+                lack: Lack::Kvm,
                 what: "the plan guards the guest, and a guard without KVM protects nothing"
                     .to_owned(),
                 remedy: "set `qemu.accelerator = \"kvm\"`, or name a backend without protection"
@@ -560,6 +584,7 @@ impl Checker<'_> {
         }
         if let Some(lease) = plan.leases.first() {
             return Err(CheckError::Unsupported {
+                lack: Lack::Resource(lease.name.clone()),
                 what: format!(
                     "the plan needs {} of the host resource {:?}, and this host keeps no such account yet",
                     lease.amount, lease.name

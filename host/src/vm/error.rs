@@ -2,11 +2,14 @@
 
 use std::path::PathBuf;
 
+use casemate_catalogue::ErrorId;
+
+use super::catalogued::Catalogued;
 use crate::backend::catalog::ChooseError;
 use crate::backend::settings::SettingError;
 use crate::backend::{CallError, Fault, Violation};
 use crate::lease::LeaseError;
-use crate::qemu::check::CheckError;
+use crate::qemu::check::{CheckError, Lack};
 use crate::qemu::command::RenderError;
 use crate::qemu::process::{Exit, SpawnError, ToolError};
 use crate::qemu::qmp::QmpError;
@@ -23,12 +26,14 @@ pub enum CreateError {
     Choose(#[from] ChooseError),
     #[error("settings: {0}")]
     Setting(#[from] SettingError),
-    #[error("{field}: {what}")]
-    Request {
-        field: &'static str,
-        what: String,
-        remedy: String,
-    },
+    #[error("kernel_cmdline: it is longer than {limit} bytes or holds a control character")]
+    KernelCmdline { limit: usize },
+    #[error("network.properties: {name} is neither a string, a number nor a boolean")]
+    NetworkProperty { name: String },
+    #[error("state_dir: {path:?} is not UTF-8, which QEMU's monitor needs", path = .path.display())]
+    StateDirNotUtf8 { path: PathBuf },
+    #[error("boot: the boot is from a disk, and there is no disk image")]
+    DiskMissing,
     #[error("the {role} file {path:?} cannot be used: {source}", path = .path.display())]
     File {
         role: String,
@@ -37,8 +42,20 @@ pub enum CreateError {
     },
     #[error(transparent)]
     Backend(CallError),
+    #[error("backend {backend:?} serves {served}, and this host is {host}")]
+    Architecture {
+        backend: String,
+        served: String,
+        host: &'static str,
+    },
     #[error("{what}")]
-    Unsupported { what: String, remedy: String },
+    Unsupported {
+        lack: Lack,
+        what: String,
+        remedy: String,
+    },
+    #[error("host path {path:?} {what}")]
+    HostPath { path: String, what: String },
     #[error(transparent)]
     Probe(#[from] ProbeError),
     #[error(
@@ -110,69 +127,10 @@ impl CreateError {
                 backend: backend.to_owned(),
                 fault: Fault::Contract(Violation::new(argument, rule)),
             }),
-            CheckError::Unsupported { what, remedy } => Self::Unsupported { what, remedy },
+            CheckError::Unsupported { lack, what, remedy } => {
+                Self::Unsupported { lack, what, remedy }
+            }
             CheckError::Probe(error) => Self::Probe(error),
-        }
-    }
-
-    /// QEMU's last lines, where it ended.
-    pub fn qemu_stderr(&self) -> Option<&str> {
-        match self {
-            Self::QemuEnded { stderr, .. }
-            | Self::Qmp { stderr, .. }
-            | Self::NotRunning { stderr, .. } => {
-                Some(stderr.as_str()).filter(|text| !text.is_empty())
-            }
-            _ => None,
-        }
-    }
-
-    /// What the reader can do.
-    pub fn remedy(&self) -> String {
-        match self {
-            Self::Closing => "try again when the daemon is back".to_owned(),
-            Self::Exhausted(LeaseError::Slots { .. }) => {
-                "remove a VM, or raise `max_vms` in the config file".to_owned()
-            }
-            Self::Exhausted(LeaseError::Uids { .. }) => {
-                "remove VMs that have exited, or widen `qemu.uids` in the config file".to_owned()
-            }
-            Self::Exhausted(LeaseError::Ports { .. }) => {
-                "remove a VM, free the ports, or widen `network.ports` in the config file".to_owned()
-            }
-            Self::Choose(ChooseError::NoneFits { .. } | ChooseError::SeveralFit { .. }) => {
-                "name a backend in the request, or set `default_backend` in the config file \
-                 (`plain-kvm` by name, too)"
-                    .to_owned()
-            }
-            Self::Choose(_) => "`casemate backend list` shows what there is".to_owned(),
-            Self::Setting(_) => "`casemate backend show NAME` lists its settings".to_owned(),
-            Self::Request { remedy, .. } | Self::Unsupported { remedy, .. } => remedy.clone(),
-            Self::File { role, .. } => {
-                format!("put the file there, or set `vm.{}` in the config file", role.replace('-', "_"))
-            }
-            Self::Backend(CallError::Backend(error)) => error.remedy.clone(),
-            Self::Backend(CallError::Fault { .. }) => {
-                "report it to the backend's vendor; nothing was started".to_owned()
-            }
-            Self::Probe(ProbeError::NotFound { .. }) => {
-                "install QEMU, or set `qemu.binary` in the config file".to_owned()
-            }
-            Self::Probe(_) | Self::Spawn(_) => "start that QEMU by hand to see what it lacks".to_owned(),
-            Self::NotConfidential { .. } => "name a backend that guards its guests".to_owned(),
-            Self::Store(_) => "see that the state directory has room and is the daemon's own".to_owned(),
-            Self::Device { .. } => {
-                "load the kernel module and give the daemon access, or set `qemu.accelerator = \"tcg\"`"
-                    .to_owned()
-            }
-            Self::Disk(_) | Self::Tool(_) => "check `vm.disk` with `qemu-img info`, and set `disk.format` to its format".to_owned(),
-            Self::QemuEnded { .. } | Self::Qmp { .. } | Self::NotRunning { .. } => {
-                "read QEMU's lines above; `casemate plan --standalone` prints a command to try by hand"
-                    .to_owned()
-            }
-            Self::Guard { .. } => "do not use this QEMU for confidential VMs".to_owned(),
-            Self::Removed => String::new(),
-            Self::Render(_) | Self::Internal => "report it as a bug of Casemate".to_owned(),
         }
     }
 
@@ -182,13 +140,150 @@ impl CreateError {
             Self::Exhausted(_) => "exhausted",
             Self::Backend(CallError::Fault { .. }) => "backend-fault",
             Self::Backend(CallError::Backend(_)) => "backend-error",
-            Self::Request { .. } | Self::Choose(_) | Self::Setting(_) => "invalid",
+            Self::KernelCmdline { .. } | Self::Choose(_) | Self::Setting(_) => "invalid",
             Self::QemuEnded { .. }
             | Self::Qmp { .. }
             | Self::NotRunning { .. }
             | Self::Guard { .. } => "qemu",
             Self::Removed => "removed",
             _ => "host",
+        }
+    }
+}
+
+impl Catalogued for CreateError {
+    fn id(&self) -> ErrorId {
+        match self {
+            Self::Closing => ErrorId::ShuttingDown,
+            Self::Exhausted(LeaseError::Slots { .. }) => ErrorId::VmLimit,
+            Self::Exhausted(LeaseError::Uids { .. }) => ErrorId::UserRangeExhausted,
+            Self::Exhausted(LeaseError::Ports { .. }) => ErrorId::PortRangeExhausted,
+            Self::Choose(ChooseError::Unknown { .. }) => ErrorId::BackendUnknown,
+            Self::Choose(ChooseError::NotInService { .. }) => ErrorId::BackendNotInService,
+            Self::Choose(ChooseError::NoneFits { .. } | ChooseError::SeveralFit { .. }) => {
+                ErrorId::BackendNotChosen
+            }
+            Self::Setting(SettingError::Unknown { .. }) => ErrorId::SettingUnknown,
+            Self::Setting(SettingError::Form { .. }) => ErrorId::SettingForm,
+            Self::Setting(SettingError::NotPerRequest { .. }) => ErrorId::SettingNotPerRequest,
+            Self::Setting(SettingError::PathInRequest { .. }) => ErrorId::SettingPath,
+            Self::KernelCmdline { .. } => ErrorId::KernelCmdline,
+            Self::NetworkProperty { .. } => ErrorId::NetworkProperties,
+            Self::StateDirNotUtf8 { .. } => ErrorId::StateDirNotUtf8,
+            Self::DiskMissing => ErrorId::DiskMissing,
+            Self::File { .. } => ErrorId::FileUnusable,
+            Self::Backend(error) => error.id(),
+            Self::Architecture { .. } => ErrorId::BackendArchitecture,
+            Self::Unsupported { lack, .. } => match lack {
+                Lack::Qemu => ErrorId::QemuLacks,
+                Lack::Kvm => ErrorId::NeedsKvm,
+                Lack::NetworkProperty => ErrorId::NetworkProperties,
+                Lack::Device(_) => ErrorId::DeviceRefused,
+                Lack::Resource(_) => ErrorId::HostResource,
+            },
+            Self::HostPath { .. } => ErrorId::HostPath,
+            Self::Probe(ProbeError::NotFound { .. }) => ErrorId::QemuNotFound,
+            Self::Probe(ProbeError::Spawn { .. }) => ErrorId::QemuNotStartable,
+            Self::Probe(ProbeError::Qmp { .. }) => ErrorId::QemuNoMonitor,
+            Self::NotConfidential { .. } => ErrorId::NotConfidential,
+            Self::Render(_) => ErrorId::CommandUnrenderable,
+            Self::Store(_) => ErrorId::Store,
+            Self::Device { .. } => ErrorId::Device,
+            Self::Spawn(_) => ErrorId::QemuSpawn,
+            Self::Disk(_) => ErrorId::DiskUnusable,
+            Self::Tool(_) => ErrorId::DiskTool,
+            Self::QemuEnded { .. } => ErrorId::QemuEnded,
+            Self::Qmp { source, .. } => match source {
+                QmpError::Closed { .. } | QmpError::Timeout { .. } => ErrorId::QemuUnresponsive,
+                QmpError::Refused { .. } => ErrorId::QemuRefused,
+                QmpError::Protocol { .. } => ErrorId::QemuProtocol,
+            },
+            Self::NotRunning { .. } => ErrorId::QemuNotRunning,
+            Self::Guard { .. } => ErrorId::GuardMismatch,
+            Self::Removed => ErrorId::Removed,
+            Self::Internal => ErrorId::Internal,
+        }
+    }
+
+    fn subject(&self) -> Option<String> {
+        Some(match self {
+            Self::Closing | Self::Render(_) | Self::Removed | Self::Internal => return None,
+            Self::Exhausted(LeaseError::Slots { .. }) => "max_vms".to_owned(),
+            Self::Exhausted(LeaseError::Uids { .. }) => "qemu.uids".to_owned(),
+            Self::Exhausted(LeaseError::Ports { .. }) => "network.ports".to_owned(),
+            Self::Choose(
+                ChooseError::Unknown { name, .. } | ChooseError::NotInService { name, .. },
+            ) => name.clone(),
+            Self::Choose(ChooseError::NoneFits { .. } | ChooseError::SeveralFit { .. }) => {
+                "default_backend".to_owned()
+            }
+            Self::Setting(
+                SettingError::Unknown { key, .. }
+                | SettingError::Form { key, .. }
+                | SettingError::NotPerRequest { key }
+                | SettingError::PathInRequest { key },
+            ) => key.clone(),
+            Self::KernelCmdline { .. } => "kernel_cmdline".to_owned(),
+            Self::NetworkProperty { .. } => "network.properties".to_owned(),
+            Self::StateDirNotUtf8 { .. } => "state_dir".to_owned(),
+            Self::DiskMissing | Self::Disk(_) => "disk".to_owned(),
+            Self::File { role, .. } => role.clone(),
+            Self::Backend(error) => return error.subject(),
+            Self::Architecture { backend, .. } | Self::NotConfidential { backend } => {
+                backend.clone()
+            }
+            Self::Unsupported { lack, .. } => match lack {
+                Lack::Qemu => "qemu".to_owned(),
+                Lack::Kvm => "qemu.accelerator".to_owned(),
+                Lack::NetworkProperty => "network.properties".to_owned(),
+                Lack::Device(id) => id.clone(),
+                Lack::Resource(name) => name.clone(),
+            },
+            Self::HostPath { path, .. } => path.clone(),
+            Self::Store(
+                StoreError::Io { path, .. }
+                | StoreError::Owner { path, .. }
+                | StoreError::Mode { path, .. }
+                | StoreError::Locked { path, .. }
+                | StoreError::NotADirectory { path },
+            ) => path.display().to_string(),
+            Self::Device { device, .. } => (*device).to_owned(),
+            Self::Tool(_) => "qemu-img".to_owned(),
+            Self::Probe(_)
+            | Self::Spawn(_)
+            | Self::QemuEnded { .. }
+            | Self::Qmp { .. }
+            | Self::NotRunning { .. }
+            | Self::Guard { .. } => "qemu".to_owned(),
+        })
+    }
+
+    fn remedy(&self) -> String {
+        match self {
+            Self::Choose(ChooseError::NotInService { remedy, .. }) => (*remedy).to_owned(),
+            Self::Unsupported { remedy, .. } => remedy.clone(),
+            Self::Backend(error) => error.remedy(),
+            Self::File { role, .. } => match role.strip_prefix("setting:") {
+                Some(key) => format!(
+                    "put the file there, or set `{key}` under `[backend.settings]` in the config file"
+                ),
+                None => format!(
+                    "put the file there, or set `vm.{}` in the config file",
+                    role.replace('-', "_")
+                ),
+            },
+            _ => self.id().entry().remedy.to_owned(),
+        }
+    }
+
+    fn qemu_stderr(&self) -> Option<&str> {
+        match self {
+            Self::QemuEnded { stderr, .. }
+            | Self::Qmp { stderr, .. }
+            | Self::NotRunning { stderr, .. } => {
+                Some(stderr.as_str()).filter(|text| !text.is_empty())
+            }
+            _ => None,
         }
     }
 }

@@ -112,21 +112,18 @@ fn check_host_paths(planned: &Planned, credentials: Credentials) -> Result<(), C
     if credentials == Credentials::Daemon {
         return Ok(());
     }
-    let unsupported = |path: &str, what: &str| {
-        CreateError::Unsupported {
-        what: format!("host path {path:?} {what}"),
-        remedy: "make it readable and writable for others (a udev rule, a mode), or take it out of the backend's settings"
-            .to_owned(),
-    }
-    };
     for path in planned.checked.plan().host_paths() {
-        match std::fs::metadata(path) {
-            Err(error) => return Err(unsupported(path, &format!("cannot be used: {error}"))),
+        let what = match std::fs::metadata(path) {
+            Err(error) => format!("cannot be used: {error}"),
             Ok(metadata) if metadata.mode() & 0o006 != 0o006 => {
-                return Err(unsupported(path, "is closed to the user that QEMU runs as"));
+                "is closed to the user that QEMU runs as".to_owned()
             }
-            Ok(_) => {}
-        }
+            Ok(_) => continue,
+        };
+        return Err(CreateError::HostPath {
+            path: path.to_owned(),
+            what,
+        });
     }
     Ok(())
 }
@@ -508,13 +505,8 @@ fn listed_forward(listing: &str, guest_port: u16) -> Option<SocketAddr> {
 fn text(path: &Path) -> Result<String, CreateError> {
     path.to_str()
         .map(str::to_owned)
-        .ok_or_else(|| CreateError::Request {
-            field: "state_dir",
-            what: format!(
-                "{:?} is not UTF-8, which QEMU's monitor needs",
-                path.display()
-            ),
-            remedy: "set another `state_dir` in the config file".to_owned(),
+        .ok_or_else(|| CreateError::StateDirNotUtf8 {
+            path: path.to_owned(),
         })
 }
 
@@ -558,11 +550,7 @@ async fn make_overlay(planned: &Planned, folder: &VmFolder) -> Result<String, Cr
     let disk = planned
         .request
         .file_with_role("disk")
-        .ok_or_else(|| CreateError::Request {
-            field: "boot",
-            what: "the boot is from a disk, and there is no disk image".to_owned(),
-            remedy: "set `vm.disk` in the config file".to_owned(),
-        })?;
+        .ok_or(CreateError::DiskMissing)?;
     if let Some(error) = files::missing(disk) {
         return Err(error);
     }

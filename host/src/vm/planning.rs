@@ -44,13 +44,10 @@ pub async fn plan(host: &Host, live: &Arc<Live>, spec: &VmSpec) -> Result<Planne
         .iter()
         .any(|name| name == architecture)
     {
-        return Err(CreateError::Unsupported {
-            what: format!(
-                "backend {:?} serves {}, and this host is {architecture}",
-                backend.name(),
-                backend.info().architectures.join(", ")
-            ),
-            remedy: "choose another backend".to_owned(),
+        return Err(CreateError::Architecture {
+            backend: backend.name().to_owned(),
+            served: backend.info().architectures.join(", "),
+            host: architecture,
         });
     }
     // A backend would report a missing QEMU in its own words, and worse.
@@ -134,11 +131,7 @@ fn request(live: &Live, spec: &VmSpec, host: HostContext) -> Result<LaunchReques
         kernel_cmdline.push_str(suffix);
     }
     if kernel_cmdline.len() > MAX_CMDLINE || kernel_cmdline.contains(char::is_control) {
-        return Err(CreateError::Request {
-            field: "kernel_cmdline",
-            what: "it is longer than 4096 bytes or holds a control character".to_owned(),
-            remedy: "shorten it, and keep it on one line".to_owned(),
-        });
+        return Err(CreateError::KernelCmdline { limit: MAX_CMDLINE });
     }
     let mut devices = vec![HostDevice {
         kind: "net".to_owned(),
@@ -203,11 +196,7 @@ fn network_properties(network: &NetworkConfig) -> Result<Vec<Property>, CreateEr
                 toml::Value::Integer(number) => Value::Integer(*number),
                 toml::Value::Boolean(flag) => Value::Boolean(*flag),
                 _ => {
-                    return Err(CreateError::Request {
-                        field: "network.properties",
-                        what: format!("{name} is neither a string, a number nor a boolean"),
-                        remedy: "mend the config file".to_owned(),
-                    });
+                    return Err(CreateError::NetworkProperty { name: name.clone() });
                 }
             };
             Ok(Property {

@@ -323,6 +323,12 @@ impl Daemon {
         get_http(self.http, path).await.expect("the daemon answers")
     }
 
+    /// An HTTP request without a body: the whole answer.
+    pub async fn ask_http(&self, method: &str, path: &str) -> String {
+        let answer = ask_http(self.http, method, path).await;
+        answer.expect("the daemon answers")
+    }
+
     /// Ends the daemon as systemd does, and returns its exit code.
     pub fn stop(&mut self) -> Option<i32> {
         self.signal(Signal::TERM);
@@ -359,12 +365,7 @@ impl Drop for Daemon {
 
 /// A plain HTTP/1.0 GET.
 pub async fn get_http(address: SocketAddr, path: &str) -> std::io::Result<(u16, String)> {
-    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-    let mut stream = tokio::net::TcpStream::connect(address).await?;
-    let request = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n");
-    stream.write_all(request.as_bytes()).await?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer).await?;
+    let answer = ask_http(address, "GET", path).await?;
     let (head, body) = answer
         .split_once("\r\n\r\n")
         .or_else(|| answer.split_once("\n\n"))
@@ -375,6 +376,16 @@ pub async fn get_http(address: SocketAddr, path: &str) -> std::io::Result<(u16, 
         .and_then(|code| code.parse().ok())
         .unwrap_or(0);
     Ok((status, body.to_owned()))
+}
+
+async fn ask_http(address: SocketAddr, method: &str, path: &str) -> std::io::Result<String> {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let mut stream = tokio::net::TcpStream::connect(address).await?;
+    let request = format!("{method} {path} HTTP/1.0\r\nHost: {address}\r\n\r\n");
+    stream.write_all(request.as_bytes()).await?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await?;
+    Ok(answer)
 }
 
 /// Waits until `probe` gives something.

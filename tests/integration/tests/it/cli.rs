@@ -179,6 +179,12 @@ fn errors_have_an_exit_code_of_their_class() {
             text(&output.stderr)
         );
     }
+    let output = casemate(&daemon, &["vm", "create"]);
+    assert!(
+        text(&output.stderr).ends_with("\n  error: vm-limit (stage admission, subject max_vms)\n"),
+        "{}",
+        text(&output.stderr)
+    );
     daemon.stop();
     let output = casemate(&daemon, &["vm", "list"]);
     assert_eq!(output.status.code(), Some(7));
@@ -187,4 +193,50 @@ fn errors_have_an_exit_code_of_their_class() {
         "{}",
         text(&output.stderr)
     );
+}
+
+#[test]
+fn errors_are_json_for_programs() {
+    let error_of = |daemon: &Daemon, arguments: &[&str]| -> Value {
+        let output = casemate(daemon, &[arguments, &["--format", "json"]].concat());
+        assert!(!output.status.success(), "{arguments:?}");
+        let mut value: Value = serde_json::from_slice(&output.stderr).expect("one JSON value");
+        value["error"].take()
+    };
+    let mut setup = Setup::new();
+    setup.use_fake_qemu(&json!({"die_at": "cont", "exit_code": 3, "stderr": "one\ntwo\n"}));
+    let mut daemon = setup.start();
+    let error = error_of(&daemon, &["vm", "create"]);
+    assert_eq!(error["id"], "qemu-ended");
+    assert_eq!(error["code"], "ABORTED");
+    assert_eq!(error["stage"], "launch");
+    assert_eq!(error["subject"], "qemu");
+    assert_eq!(error["qemu_stderr"], "one\ntwo");
+    for part in ["QEMU ended while", "exit code 3"] {
+        let message = error["message"].as_str().unwrap_or_default();
+        assert!(message.contains(part), "{error}");
+    }
+    assert!(
+        error["remedy"]
+            .as_str()
+            .is_some_and(|remedy| !remedy.is_empty()),
+        "{error}"
+    );
+
+    let error = error_of(&daemon, &["vm", "show", "nothing"]);
+    assert_eq!(error["id"], "vm-name-unknown");
+    assert_eq!(error["code"], Value::Null);
+    assert!(error.get("qemu_stderr").is_none(), "{error}");
+
+    let output = casemate(&daemon, &["vm", "remove", "nothing", "--format", "json"]);
+    assert_eq!(output.status.code(), Some(3));
+    let removals: Value = serde_json::from_slice(&output.stdout).expect("JSON");
+    assert_eq!(removals[0]["error"]["id"], "vm-name-unknown", "{removals}");
+    let error: Value = serde_json::from_slice(&output.stderr).expect("one JSON value");
+    assert_eq!(error["error"]["id"], "vms-not-removed", "{error}");
+
+    daemon.stop();
+    let error = error_of(&daemon, &["vm", "list"]);
+    assert_eq!(error["id"], "daemon-unreachable");
+    assert_eq!(error["stage"], "client");
 }

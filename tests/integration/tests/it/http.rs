@@ -29,9 +29,41 @@ async fn health_names_this_instance_for_as_long_as_its_state_lives() {
     assert!(health["description"].is_string());
     let kept = std::fs::read_to_string(daemon.state_dir.join("instance-id")).expect("it is kept");
     assert_eq!(health["instance_id"], kept.as_str());
-    let (status, body) = daemon.get_http("/no-such-route").await;
-    let problem: serde_json::Value = serde_json::from_str(&body).expect("a problem is JSON");
-    assert_eq!((status, &problem["status"]), (404, &json!(404)));
+}
+
+/// Problems (RFC 9457), with the ids of the catalogue.
+#[tokio::test]
+async fn what_is_no_route_is_a_problem() {
+    let mut setup = Setup::new();
+    setup.use_fake_qemu(&json!({}));
+    let daemon = setup.start();
+    for (method, path, status, id) in [
+        ("GET", "/no-such-route", 404, "route-unknown"),
+        ("POST", "/no-such-route", 404, "route-unknown"),
+        ("POST", "/health", 405, "http-method"),
+        ("DELETE", "/metrics", 405, "http-method"),
+    ] {
+        let answer = daemon.ask_http(method, path).await;
+        let (head, body) = answer.split_once("\r\n\r\n").expect("a head and a body");
+        let head = head.to_lowercase();
+        assert!(
+            head.contains("content-type: application/problem+json"),
+            "{head}"
+        );
+        assert_eq!(head.contains("allow: get"), status == 405, "{head}");
+        let problem: serde_json::Value = serde_json::from_str(body).expect("a problem is JSON");
+        assert!(head.starts_with(&format!("http/1.0 {status}")), "{head}");
+        assert_eq!(problem["status"], status);
+        assert_eq!(problem["type"], format!("urn:casemate:error:{id}"));
+        for member in ["title", "detail", "remedy"] {
+            assert!(
+                problem[member]
+                    .as_str()
+                    .is_some_and(|text| !text.is_empty()),
+                "{member} in {problem}"
+            );
+        }
+    }
 }
 
 #[tokio::test]

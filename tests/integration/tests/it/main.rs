@@ -9,6 +9,8 @@ mod backend_loading;
 mod boot;
 mod cli;
 mod deadlines;
+mod docs;
+mod errors;
 mod guard;
 mod http;
 mod launch_failures;

@@ -1,0 +1,86 @@
+//! What every error says of itself to a client, beside its words: which entry of the catalogue it
+//! is, what it is about, and what to do.
+
+use casemate_catalogue::ErrorId;
+
+use super::manager::{ConsoleError, RemoveError};
+use crate::backend::{BackendErrorKind, CallError};
+
+pub trait Catalogued: std::error::Error {
+    fn id(&self) -> ErrorId;
+
+    /// A field, a file's role, a path, a setting's key, a backend's name, `qemu`.
+    fn subject(&self) -> Option<String> {
+        None
+    }
+
+    /// The entry's, unless this case is known better.
+    fn remedy(&self) -> String {
+        self.id().entry().remedy.to_owned()
+    }
+
+    /// QEMU's last lines, where it ended.
+    fn qemu_stderr(&self) -> Option<&str> {
+        None
+    }
+}
+
+impl Catalogued for CallError {
+    fn id(&self) -> ErrorId {
+        match self {
+            Self::Backend(error) => match error.kind {
+                BackendErrorKind::InvalidRequest => ErrorId::BackendRefusedRequest,
+                BackendErrorKind::UnsupportedHost => ErrorId::BackendRefusedHost,
+                BackendErrorKind::UnsuitableFile => ErrorId::BackendRefusedFile,
+                BackendErrorKind::Unavailable => ErrorId::BackendRefusedForNow,
+                BackendErrorKind::Other => ErrorId::BackendRefusedOther,
+            },
+            Self::Fault { .. } => ErrorId::BackendFault,
+        }
+    }
+
+    fn subject(&self) -> Option<String> {
+        let subject = match self {
+            Self::Backend(error) => &error.subject,
+            Self::Fault { backend, .. } => backend,
+        };
+        Some(subject.clone())
+    }
+
+    fn remedy(&self) -> String {
+        match self {
+            Self::Backend(error) if !error.remedy.trim().is_empty() => error.remedy.clone(),
+            Self::Backend(_) | Self::Fault { .. } => self.id().entry().remedy.to_owned(),
+        }
+    }
+}
+
+impl Catalogued for RemoveError {
+    fn id(&self) -> ErrorId {
+        match self {
+            Self::NotFound(_) => ErrorId::NoSuchVm,
+            Self::Lost { .. } => ErrorId::VmLost,
+        }
+    }
+
+    fn subject(&self) -> Option<String> {
+        let (Self::NotFound(id) | Self::Lost { id, .. }) = self;
+        Some(id.to_string())
+    }
+}
+
+impl Catalogued for ConsoleError {
+    fn id(&self) -> ErrorId {
+        match self {
+            Self::NotFound(_) => ErrorId::NoSuchVm,
+            Self::Read(_) => ErrorId::ConsoleUnreadable,
+        }
+    }
+
+    fn subject(&self) -> Option<String> {
+        match self {
+            Self::NotFound(id) => Some(id.to_string()),
+            Self::Read(_) => None,
+        }
+    }
+}
