@@ -46,25 +46,25 @@ table! {
     StartUp {
         ConfigUnreadable "config-unreadable" Exit(EX_CONFIG),
             "The config file cannot be read.",
-            "put it there, readable for casemated, or name another with `--config`";
+            "name another file with `--config`; `casemate config default` prints one to start from";
         ConfigForm "config-form" Exit(EX_CONFIG),
-            "The config file is not TOML.",
+            "The config file is not TOML, or a `[[backend]]` of it is not of its form.",
             "mend the line that is named";
         ConfigValue "config-value" Exit(EX_CONFIG),
             "A value in the config is not of the form that its key wants.",
             "give a value of the form that is named";
         ConfigUnknownKey "config-unknown-key" Exit(EX_CONFIG),
             "The config file has a key that casemated does not know.",
-            "correct the key, or take it out";
+            "correct the name, or take it out; `casemate config default` prints all keys";
         ConfigUnknownVariable "config-unknown-variable" Exit(EX_CONFIG),
             "The environment has a variable of casemated's that it does not know.",
             "correct the variable's name, or unset it";
         ConfigConflict "config-conflict" Exit(EX_CONFIG),
-            "Two settings of the config exclude each other.",
-            "take one of them out";
+            "Two sources of the same rank differ on one key.",
+            "leave one of the two out";
         ConfigBackendConflict "config-backend-conflict" Exit(EX_CONFIG),
-            "Two sources of the config say different things about one backend.",
-            "keep one of them";
+            "Two sources name different default backends.",
+            "leave one of the two out, or let both name the same";
         ConfigBackendUnknown "config-backend-unknown" Exit(EX_CONFIG),
             "The config names a backend that it does not declare.",
             "add a `[[backend]]` of that name, or name another";
@@ -76,13 +76,10 @@ table! {
             "take the setting out, or use a version that has it";
         ListenerExposed "listener-exposed" Exit(EX_CONFIG),
             "A listener without protection would be reachable from other machines.",
-            "listen on loopback, set up TLS, or say `insecure = true`";
+            "listen on loopback, set up mTLS (`server_cert`, `server_key`, `client_ca_certs`), or accept the exposure with `insecure = true` or CASEMATE_INSECURE=true";
         TlsFiles "tls-files" Exit(EX_CONFIG),
             "The files for TLS are incomplete or cannot be used.",
             "give certificate and key as PEM files that casemated may read";
-        LogFilter "log-filter" Exit(EX_CONFIG),
-            "The log filter cannot be read.",
-            "give a level such as `info`, or directives such as `info,casemate_host=debug`";
         StateDirMode "state-dir-mode" Exit(1),
             "Others may change the state directory.",
             "set mode 0711, or set another `state_dir`";
@@ -104,12 +101,39 @@ table! {
         Engine "engine" Exit(1),
             "The engine that runs backends cannot be set up.",
             "see that the processor and the memory limits of the service allow it";
+        ConfigFlag "config-flag" Exit(EX_CONFIG),
+            "A value of `--set` is not of the form KEY=VALUE.",
+            "write it as `--set vm.memory=4G`";
+        ConfigShape "config-shape" Exit(EX_CONFIG),
+            "The values of the config do not fit together, which is a mistake of casemated.",
+            "report it as a bug of Casemate";
+        StartFailed "start-failed" Exit(1),
+            "The daemon cannot have what every program needs: threads, signals, a log.",
+            "see that the limits of the service allow it";
+        ServerFailed "server-failed" Exit(1),
+            "A listener of the running daemon failed, and the daemon ended.",
+            "see the log for the cause, and start casemated again";
+    }
+
+    Reload {
+        ReloadBackend "reload-backend" Exit(1),
+            "A backend would not be in service after a reload, so nothing was changed.",
+            "mend what is named, and send SIGHUP again; the old backend serves";
+        ReloadQemu "reload-qemu" Exit(1),
+            "The QEMU that a reload names cannot be used, so nothing was changed.",
+            "set `qemu.binary` to one that starts, and send SIGHUP again";
+        ReloadLog "reload-log" Exit(1),
+            "The log filter of a reload cannot be set, so nothing was changed.",
+            "set `log` to a level such as `info`, and send SIGHUP again";
     }
 
     Call {
         DeadlineExceeded "deadline-exceeded" Grpc(DeadlineExceeded),
             "The call's deadline passed before the work was done.",
             "look with `casemate vm list` what came of it, or give the call more time";
+        DeadlineForm "deadline-form" Grpc(InvalidArgument),
+            "The call's `grpc-timeout` is no time.",
+            "send up to eight digits and a unit of H, M, S, m, u, n, such as `30S`";
         MethodUnknown "method-unknown" Grpc(Unimplemented),
             "The daemon does not know the called method.",
             "use a client and a daemon of the same version";
@@ -160,7 +184,7 @@ table! {
             "do what the reason asks for, and restart casemated; `casemate backend list` shows the others";
         BackendNotChosen "backend-not-chosen" Grpc(FailedPrecondition),
             "The request names no backend, and there is no default.",
-            "name a backend, or set `default_backend` in the config file";
+            "name a backend, or set `default_backend` in the config file (`plain-kvm` by name, too)";
         BackendArchitecture "backend-architecture" Grpc(FailedPrecondition),
             "The backend does not serve this host's architecture.",
             "choose another backend";
@@ -244,7 +268,7 @@ table! {
             "set `vm.disk` in the config file";
         DiskUnusable "disk-unusable" Grpc(FailedPrecondition),
             "The disk image cannot be used, or names further files.",
-            "check `vm.disk` with `qemu-img info`";
+            "check `vm.disk` with `qemu-img info`, and set `disk.format` to its format";
         DiskTool "disk-tool" Grpc(FailedPrecondition),
             "`qemu-img`, which makes the VM's disk, is missing or fails.",
             "install QEMU's tools, and check `vm.disk` with `qemu-img info`";

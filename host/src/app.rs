@@ -1,5 +1,6 @@
 //! Wires every module; the only file that knows them all.
 
+pub mod problem;
 mod reload;
 
 use std::future::Future;
@@ -13,7 +14,7 @@ use tokio::sync::{mpsc, watch};
 use crate::api;
 use crate::api::deadline::DefaultDeadline;
 use crate::api::listener::Listener;
-use crate::api::tls::{Alpn, TlsAcceptor, TlsError};
+use crate::api::tls::{Alpn, TlsAcceptor};
 use crate::backend::engine::EngineError;
 use crate::backend::{BackendEngine, Catalog, Limits, Protection};
 use crate::config::{Config, Inputs, Loaded, Warning, explain};
@@ -26,6 +27,7 @@ use crate::store::{Announcement, LeftContent, LeftRecord, StateDir, StoreError};
 use crate::vm::manager::{Host, LostVm, VmManager};
 use crate::vm::status::{PlannedStatus, VmState, VmStatus};
 
+pub use problem::{BuildError, RunError};
 use reload::Reloader;
 
 /// Changes what is logged while the daemon runs.
@@ -45,37 +47,6 @@ impl LogFilter {
     fn set(&self, filter: &str) -> Result<(), String> {
         (self.0)(filter)
     }
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum BuildError {
-    #[error(transparent)]
-    Store(#[from] StoreError),
-    #[error(transparent)]
-    Engine(#[from] EngineError),
-    #[error("{listener} cannot listen on {address}: another program may have the port")]
-    Listen {
-        listener: &'static str,
-        address: SocketAddr,
-        #[source]
-        source: std::io::Error,
-    },
-    #[error("TLS of `[{listener}]`")]
-    Tls {
-        listener: &'static str,
-        #[source]
-        source: Box<TlsError>,
-    },
-    #[error("metrics cannot be registered")]
-    Metrics(#[from] prometheus::Error),
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum RunError {
-    #[error(transparent)]
-    Grpc(#[from] api::grpc::GrpcError),
-    #[error("the HTTP server failed")]
-    Http(#[source] std::io::Error),
 }
 
 /// A daemon that is ready to serve.

@@ -18,10 +18,10 @@ pub mod explain;
 mod file;
 pub mod form;
 pub mod key;
+pub mod problem;
 pub mod sources;
 
 use std::collections::BTreeMap;
-use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -37,6 +37,7 @@ use environment::Given;
 use environment::predecessor::BackendChoice;
 use form::Form;
 use key::Key;
+pub use problem::{ConfigError, ConfigErrors, Warning};
 use sources::{Candidate, Effective, Source};
 
 /// Keys of the daemon as a whole.
@@ -165,183 +166,6 @@ fn closest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String {
         .min_by_key(|known| strsim::damerau_levenshtein(known, &name))
         .unwrap_or_default()
         .to_owned()
-}
-
-#[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
-    #[error("config file {path:?} cannot be read: {source}", path = .path.display())]
-    Unreadable {
-        path: PathBuf,
-        source: std::io::Error,
-    },
-    #[error("config file {path:?}: {message}", path = .path.display())]
-    Syntax { path: PathBuf, message: String },
-    #[error("{place} is {value:?}; wanted is {wanted}")]
-    Value {
-        /// Variable, or file, line and key.
-        place: String,
-        value: String,
-        wanted: String,
-    },
-    #[error("{place}: there is no key {key:?}; the closest one is {closest:?}")]
-    UnknownKey {
-        place: String,
-        key: String,
-        closest: String,
-    },
-    #[error("there is no variable {name}; the closest one is {closest}")]
-    UnknownVariable { name: String, closest: String },
-    #[error("`--set {text}` is not of the form KEY=VALUE")]
-    Flag { text: String },
-    #[error("two sources of the same rank differ on {key}: {first}, and {second}")]
-    Conflict {
-        key: String,
-        first: String,
-        second: String,
-    },
-    #[error(
-        "two sources name different default backends: {first} means {first_backend:?}, and {second} means {second_backend:?}"
-    )]
-    BackendConflict {
-        first: String,
-        first_backend: String,
-        second: String,
-        second_backend: String,
-    },
-    #[error("{place} makes {name:?} the default backend, which no `[[backend]]` has as its name; configured are {known}")]
-    UnknownBackend {
-        place: String,
-        name: String,
-        known: String,
-    },
-    #[error("config file {path:?}: two backends are named {name:?}", path = .path.display())]
-    DuplicateBackend { path: PathBuf, name: String },
-    #[error("{variable} asks for {feature}, which this version does not have")]
-    NotSupportedYet {
-        variable: String,
-        feature: &'static str,
-        remedy: &'static str,
-    },
-    #[error(
-        "the {listener} listener would be on {address} ({place}), which is not loopback, without TLS and client authentication: anyone who reaches it could run VMs"
-    )]
-    Exposed {
-        listener: &'static str,
-        address: SocketAddr,
-        place: String,
-    },
-    /// Every value has been checked, so this is a mistake of ours.
-    #[error("the config does not fit together: {0}")]
-    Shape(#[from] toml::de::Error),
-}
-
-impl ConfigError {
-    /// What to do.
-    pub fn remedy(&self) -> String {
-        match self {
-            Self::Unreadable { .. } => {
-                "name another file with --config; `casemate config default` prints one to start from"
-                    .to_owned()
-            }
-            Self::Syntax { .. } => "mend the file there; docs/configuration.md lists all keys".to_owned(),
-            Self::Value { place, .. } => format!("change {place}, or leave it out"),
-            Self::UnknownKey { .. } => {
-                "correct the name, or take the line out; `casemate config default` prints all keys"
-                    .to_owned()
-            }
-            Self::UnknownVariable { name, .. } => {
-                format!("correct the name, or unset {name}; docs/configuration.md lists all")
-            }
-            Self::Flag { .. } => "write it as `--set vm.memory=4G`".to_owned(),
-            Self::Conflict { .. } => "leave one of the two out".to_owned(),
-            Self::BackendConflict { .. } => {
-                "leave one of the two out, or let both name the same".to_owned()
-            }
-            Self::UnknownBackend { .. } => {
-                "add a `[[backend]]` with that name to the config file, or name another one".to_owned()
-            }
-            Self::DuplicateBackend { .. } => "rename one of the two".to_owned(),
-            Self::NotSupportedYet { remedy, .. } => (*remedy).to_owned(),
-            Self::Exposed { .. } => {
-                "listen on loopback, set up mTLS (`server_cert`, `server_key`, `client_ca_certs`), or \
-                 accept the exposure with `insecure = true` or CASEMATE_INSECURE=true"
-                    .to_owned()
-            }
-            Self::Shape(_) => "report it as a bug of Casemate".to_owned(),
-        }
-    }
-}
-
-/// All that is wrong with a config.
-#[derive(Debug)]
-pub struct ConfigErrors(pub Vec<ConfigError>);
-
-impl std::error::Error for ConfigErrors {}
-
-impl fmt::Display for ConfigErrors {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        for (index, error) in self.0.iter().enumerate() {
-            if index > 0 {
-                f.write_str("; ")?;
-            }
-            write!(f, "{error}")?;
-        }
-        Ok(())
-    }
-}
-
-/// What an operator should know, and what stops nothing.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Warning {
-    UnknownVariable {
-        name: String,
-        closest: String,
-    },
-    Ignored {
-        variable: String,
-        why: &'static str,
-    },
-    Later {
-        variable: String,
-        feature: &'static str,
-    },
-    /// A file that somebody named.
-    UnusableFile {
-        key: String,
-        path: PathBuf,
-        source: String,
-        reason: String,
-    },
-    /// The identity is for guests that are protected.
-    IdentityUnused { backend: String },
-}
-
-impl fmt::Display for Warning {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Self::UnknownVariable { name, closest } => {
-                write!(f, "{name} is no variable of this daemon (the closest one is {closest}); ignored")
-            }
-            Self::Ignored { variable, why } => write!(f, "{variable} has no effect: {why}"),
-            Self::Later { variable, feature } => {
-                write!(f, "{variable} has no effect yet: this version does not have {feature}")
-            }
-            Self::UnusableFile {
-                key,
-                path,
-                source,
-                reason,
-            } => write!(
-                f,
-                "{key} is {:?} ({source}), which cannot be used: {reason}; VMs that need it are refused",
-                path.display()
-            ),
-            Self::IdentityUnused { backend } => write!(
-                f,
-                "vm.identity has no effect on VMs of backend {backend:?}, which protects no guests and carries no identity"
-            ),
-        }
-    }
 }
 
 /// From where a config is read, again and again.

@@ -3,9 +3,9 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use casemate_host::app::{self, App, LogFilter};
-use casemate_host::backend::catalog::chain;
+use casemate_host::app::{self, App, BuildError, LogFilter, RunError};
 use casemate_host::config::{ConfigErrors, ConfigFile, Inputs, Loaded, environment, explain};
+use casemate_host::vm::catalogued::Catalogued;
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
@@ -67,14 +67,24 @@ fn main() -> ExitCode {
     }
     let runtime = match tokio::runtime::Runtime::new() {
         Ok(runtime) => runtime,
-        Err(error) => return fail(&format!("no runtime: {error}")),
+        Err(source) => {
+            return fail(&BuildError::Process {
+                what: "a runtime",
+                source,
+            });
+        }
     };
     if check {
         return runtime.block_on(check_config(&loaded));
     }
     let log = match init_log(&loaded.config.log) {
         Ok(log) => log,
-        Err(error) => return fail(&format!("no log: {error}")),
+        Err(error) => {
+            return fail(&BuildError::Process {
+                what: "a log",
+                source: std::io::Error::other(error),
+            });
+        }
     };
     forbid_core_dumps();
     let served = runtime.block_on(serve(inputs, loaded, log));
@@ -82,23 +92,22 @@ fn main() -> ExitCode {
     runtime.shutdown_timeout(std::time::Duration::from_secs(5));
     match served {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            tracing::error!("{error}");
-            ExitCode::FAILURE
-        }
+        Err(ServeError::Build(error)) => fail(&error),
+        Err(ServeError::Run(error)) => fail(&error),
     }
 }
 
-#[expect(clippy::print_stderr, reason = "before there is a log")]
-fn fail(what: &str) -> ExitCode {
-    eprintln!("casemated: {what}");
-    ExitCode::FAILURE
+/// The last words of a daemon that does not serve, for whoever started it.
+#[expect(clippy::print_stderr, reason = "where the log goes too")]
+fn fail(error: &impl Catalogued) -> ExitCode {
+    eprintln!("casemated: {}", error.report());
+    ExitCode::from(error.id().entry().exit_code().unwrap_or(1))
 }
 
 #[expect(clippy::print_stderr, reason = "before there is a log")]
 fn refuse_config(errors: &ConfigErrors) -> ExitCode {
     for error in &errors.0 {
-        eprintln!("casemated: {error}\n  remedy: {}", error.remedy());
+        eprintln!("casemated: {}", error.report());
     }
     ExitCode::from(EX_CONFIG)
 }
@@ -120,14 +129,27 @@ async fn check_config(loaded: &Loaded) -> ExitCode {
             }
             ExitCode::SUCCESS
         }
-        Err(error) => fail(&chain(&error)),
+        Err(error) => fail(&BuildError::Engine(error)),
     }
 }
 
-async fn serve(inputs: Inputs, loaded: Loaded, log: LogFilter) -> Result<(), String> {
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(|error| error.to_string())?;
-    let mut terminate = signal(SignalKind::terminate()).map_err(|error| error.to_string())?;
-    let mut hangup = signal(SignalKind::hangup()).map_err(|error| error.to_string())?;
+enum ServeError {
+    Build(BuildError),
+    Run(RunError),
+}
+
+async fn serve(inputs: Inputs, loaded: Loaded, log: LogFilter) -> Result<(), ServeError> {
+    let listen = |kind| {
+        signal(kind).map_err(|source| {
+            ServeError::Build(BuildError::Process {
+                what: "a signal handler",
+                source,
+            })
+        })
+    };
+    let mut interrupt = listen(SignalKind::interrupt())?;
+    let mut terminate = listen(SignalKind::terminate())?;
+    let mut hangup = listen(SignalKind::hangup())?;
     // One that waits is enough: it will read the newest config.
     let (reload, reloads) = mpsc::channel(1);
     let stop = async move {
@@ -141,8 +163,8 @@ async fn serve(inputs: Inputs, loaded: Loaded, log: LogFilter) -> Result<(), Str
     };
     let app = App::build(inputs, loaded, log)
         .await
-        .map_err(|error| chain(&error))?;
-    app.run(stop, reloads).await.map_err(|error| chain(&error))
+        .map_err(ServeError::Build)?;
+    app.run(stop, reloads).await.map_err(ServeError::Run)
 }
 
 fn init_log(filter: &str) -> Result<LogFilter, String> {

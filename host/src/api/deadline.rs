@@ -13,10 +13,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use casemate_catalogue::ErrorId;
 use tokio::time::Instant;
 use tonic::Status;
 use tonic::codegen::http::{HeaderValue, Request, Response};
 use tower::{Layer, Service};
+
+use super::status;
+use crate::vm::catalogued::Catalogued;
 
 /// Most digits that a client may send, by the gRPC protocol.
 const MAX_DIGITS: usize = 8;
@@ -152,20 +156,49 @@ fn malformed(value: &HeaderValue) -> Status {
         .chars()
         .take(64)
         .collect();
-    Status::invalid_argument(format!(
-        "grpc-timeout is {value:?}, which is no time\nremedy: send up to eight digits and a unit of H, M, S, m, u, n, such as `30S`"
-    ))
+    status::of(&DeadlineError::Malformed { value })
 }
 
 fn exceeded(limit: Limit) -> Status {
-    Status::deadline_exceeded(match limit {
-        Limit::Caller(time) => format!(
-            "the call was not done within {time:?}, the deadline that its caller set\nremedy: call again with a later deadline (`casemate --timeout`)"
-        ),
-        Limit::Default(time) => format!(
-            "the call was not done within {time:?}, the time of calls that bring no deadline\nremedy: call again with a deadline of your own, or raise `timeout` of `[grpc]` in the config file"
-        ),
+    status::of(&match limit {
+        Limit::Caller(time) => DeadlineError::OfCaller { time },
+        Limit::Default(time) => DeadlineError::OfConfig { time },
     })
+}
+
+#[derive(Debug, thiserror::Error)]
+enum DeadlineError {
+    #[error("grpc-timeout is {value:?}, which is no time")]
+    Malformed { value: String },
+    #[error("the call was not done within {time:?}, the deadline that its caller set")]
+    OfCaller { time: Duration },
+    #[error("the call was not done within {time:?}, the time of calls that bring no deadline")]
+    OfConfig { time: Duration },
+}
+
+impl Catalogued for DeadlineError {
+    fn id(&self) -> ErrorId {
+        match self {
+            Self::Malformed { .. } => ErrorId::DeadlineForm,
+            Self::OfCaller { .. } | Self::OfConfig { .. } => ErrorId::DeadlineExceeded,
+        }
+    }
+
+    fn subject(&self) -> Option<String> {
+        Some("grpc-timeout".to_owned())
+    }
+
+    fn remedy(&self) -> String {
+        match self {
+            Self::Malformed { .. } => self.id().entry().remedy.to_owned(),
+            Self::OfCaller { .. } => {
+                "call again with a later deadline (`casemate --timeout`)".to_owned()
+            }
+            Self::OfConfig { .. } => "call again with a deadline of your own, or raise `timeout` of \
+                                      `[grpc]` in the config file"
+                .to_owned(),
+        }
+    }
 }
 
 #[cfg(test)]

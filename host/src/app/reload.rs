@@ -3,6 +3,7 @@
 
 use std::sync::Arc;
 
+use casemate_catalogue::ErrorId;
 use tokio::sync::mpsc;
 
 use super::LogFilter;
@@ -14,6 +15,7 @@ use crate::config::{Config, ConfigError, ConfigErrors, Inputs, explain};
 use crate::lease::Ports;
 use crate::qemu::process::Credentials;
 use crate::qemu::schema::{ProbeError, Qemu};
+use crate::vm::catalogued::Catalogued;
 use crate::vm::live::Live;
 use crate::vm::manager::VmManager;
 
@@ -30,6 +32,32 @@ pub(super) enum ReloadError {
     Qemu(#[source] ProbeError),
     #[error("the log filter cannot be set: {0}")]
     Log(String),
+}
+
+impl Catalogued for ReloadError {
+    fn id(&self) -> ErrorId {
+        match self {
+            // Each of them was said by itself.
+            Self::Config(errors) => match errors.0.first() {
+                Some(error) => error.id(),
+                None => ErrorId::ConfigShape,
+            },
+            Self::Shape(error) => error.id(),
+            Self::Backend { .. } => ErrorId::ReloadBackend,
+            Self::Qemu(_) => ErrorId::ReloadQemu,
+            Self::Log(_) => ErrorId::ReloadLog,
+        }
+    }
+
+    fn subject(&self) -> Option<String> {
+        match self {
+            Self::Config(errors) => errors.0.first().and_then(Catalogued::subject),
+            Self::Shape(error) => error.subject(),
+            Self::Backend { name, .. } => Some(name.clone()),
+            Self::Qemu(_) => Some("qemu.binary".to_owned()),
+            Self::Log(_) => Some("log".to_owned()),
+        }
+    }
 }
 
 /// What the daemon was built from, for building parts of it anew.
@@ -70,6 +98,8 @@ impl Reloader {
                 }
                 Err(error) => tracing::error!(
                     error = %chain(&error),
+                    remedy = error.remedy(),
+                    id = error.id().as_str(),
                     "config not reloaded: nothing was changed"
                 ),
             }

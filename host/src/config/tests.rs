@@ -3,6 +3,7 @@
 
 use super::environment::predecessor::{Meaning, VARIABLES};
 use super::*;
+use crate::vm::catalogued::Catalogued;
 
 /// A config of a file, variables and flags.
 struct Case {

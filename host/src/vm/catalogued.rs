@@ -5,6 +5,7 @@ use casemate_catalogue::ErrorId;
 
 use super::manager::{ConsoleError, RemoveError};
 use crate::backend::{BackendErrorKind, CallError};
+use crate::store::StoreError;
 
 pub trait Catalogued: std::error::Error {
     fn id(&self) -> ErrorId;
@@ -22,6 +23,41 @@ pub trait Catalogued: std::error::Error {
     /// QEMU's last lines, where it ended.
     fn qemu_stderr(&self) -> Option<&str> {
         None
+    }
+
+    /// For a person at a terminal: what happened, what to do, which error it is.
+    fn report(&self) -> String
+    where
+        Self: Sized,
+    {
+        let subject = self.subject().map(|subject| crate::spec::printable(&subject));
+        format!(
+            "{}\nremedy: {}\n{}",
+            crate::backend::catalog::chain(self),
+            self.remedy(),
+            self.id().label(subject.as_deref())
+        )
+    }
+}
+
+impl Catalogued for StoreError {
+    fn id(&self) -> ErrorId {
+        match self {
+            Self::Io { .. } => ErrorId::StateDirIo,
+            Self::Owner { .. } => ErrorId::StateDirOwner,
+            Self::Mode { .. } => ErrorId::StateDirMode,
+            Self::Locked { .. } => ErrorId::StateDirLocked,
+            Self::NotADirectory { .. } => ErrorId::StateDirNotADirectory,
+        }
+    }
+
+    fn subject(&self) -> Option<String> {
+        let (Self::Io { path, .. }
+        | Self::Owner { path, .. }
+        | Self::Mode { path, .. }
+        | Self::Locked { path, .. }
+        | Self::NotADirectory { path }) = self;
+        Some(path.display().to_string())
     }
 }
 

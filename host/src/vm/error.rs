@@ -240,13 +240,7 @@ impl Catalogued for CreateError {
                 Lack::Resource(name) => name.clone(),
             },
             Self::HostPath { path, .. } => path.clone(),
-            Self::Store(
-                StoreError::Io { path, .. }
-                | StoreError::Owner { path, .. }
-                | StoreError::Mode { path, .. }
-                | StoreError::Locked { path, .. }
-                | StoreError::NotADirectory { path },
-            ) => path.display().to_string(),
+            Self::Store(error) => return error.subject(),
             Self::Device { device, .. } => (*device).to_owned(),
             Self::Tool(_) => "qemu-img".to_owned(),
             Self::Probe(_)
