@@ -64,11 +64,7 @@ pub struct App {
 
 impl App {
     /// `inputs` is where `loaded` came from, for reloads.
-    pub async fn build(
-        inputs: Inputs,
-        loaded: Loaded,
-        log: LogFilter,
-    ) -> Result<Self, BuildError> {
+    pub async fn build(inputs: Inputs, loaded: Loaded, log: LogFilter) -> Result<Self, BuildError> {
         let Loaded {
             config,
             effective,

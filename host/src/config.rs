@@ -85,9 +85,20 @@ pub const KEYS: &[Key] = &[
          them can run VMs.",
     )
     .at_restart(),
-    Key::new("grpc.host", Form::Host, "127.0.0.1", "Address of the gRPC listener.").at_restart(),
-    Key::new("grpc.port", Form::Port, "7001", "Port of the gRPC listener; 0 means a free one.")
-        .at_restart(),
+    Key::new(
+        "grpc.host",
+        Form::Host,
+        "127.0.0.1",
+        "Address of the gRPC listener.",
+    )
+    .at_restart(),
+    Key::new(
+        "grpc.port",
+        Form::Port,
+        "7001",
+        "Port of the gRPC listener; 0 means a free one.",
+    )
+    .at_restart(),
     Key::new(
         "grpc.timeout",
         Form::Duration,
@@ -98,9 +109,20 @@ pub const KEYS: &[Key] = &[
     tls_key("grpc.server_key", SERVER_KEY),
     tls_key("grpc.server_ca_certs", SERVER_CA_CERTS),
     tls_key("grpc.client_ca_certs", CLIENT_CA_CERTS),
-    Key::new("http.host", Form::Host, "127.0.0.1", "Address of the HTTP listener.").at_restart(),
-    Key::new("http.port", Form::Port, "7003", "Port of the HTTP listener; 0 means a free one.")
-        .at_restart(),
+    Key::new(
+        "http.host",
+        Form::Host,
+        "127.0.0.1",
+        "Address of the HTTP listener.",
+    )
+    .at_restart(),
+    Key::new(
+        "http.port",
+        Form::Port,
+        "7003",
+        "Port of the HTTP listener; 0 means a free one.",
+    )
+    .at_restart(),
     tls_key("http.server_cert", SERVER_CERT),
     tls_key("http.server_key", SERVER_KEY),
     tls_key("http.server_ca_certs", SERVER_CA_CERTS),
@@ -374,8 +396,14 @@ fn choose_backend(
             return None;
         }
     }
-    if !backends.iter().any(|backend| backend.name == *first_backend) {
-        let names: Vec<&str> = backends.iter().map(|backend| backend.name.as_str()).collect();
+    if !backends
+        .iter()
+        .any(|backend| backend.name == *first_backend)
+    {
+        let names: Vec<&str> = backends
+            .iter()
+            .map(|backend| backend.name.as_str())
+            .collect();
         errors.push(ConfigError::UnknownBackend {
             place: first.clone(),
             name: first_backend.clone(),
@@ -456,7 +484,10 @@ impl Config {
                 errors.push(ConfigError::Value {
                     place: source(key),
                     value: id.clone(),
-                    wanted: format!("an id that no other device has (taken are {})", ids.join(", ")),
+                    wanted: format!(
+                        "an id that no other device has (taken are {})",
+                        ids.join(", ")
+                    ),
                 });
             }
             ids.push(id);

@@ -68,7 +68,166 @@ fn a_port_in_use_is_said_in_one_sentence() {
     assert_eq!(output.status.code(), Some(1));
     let error = String::from_utf8_lossy(&output.stderr);
     assert!(
-        error.contains(&format!("grpc cannot listen on 127.0.0.1:{port}")),
+        error.contains(&format!("grpc cannot listen on 127.0.0.1:{port}"))
+            && error.contains("remedy: end the program that listens there")
+            && error.contains("error: port-in-use (stage start-up, subject grpc)"),
+        "{error}"
+    );
+}
+
+/// Each has its exit code, what is wrong, what to do, and its id.
+#[test]
+fn a_start_that_fails_says_why_and_what_to_do() {
+    use std::os::unix::fs::PermissionsExt as _;
+    type Prepare = fn(&std::path::Path);
+    let root = rustix_is_root();
+    let cases: &[(&str, Prepare, &str, i32, &[&str])] = &[
+        (
+            "state directory that others can change",
+            |state| {
+                std::fs::create_dir(state).unwrap();
+                let open = std::fs::Permissions::from_mode(0o777);
+                std::fs::set_permissions(state, open).unwrap();
+            },
+            "",
+            1,
+            &[
+                "mode 0777",
+                "set mode 0711",
+                "error: state-dir-mode (stage start-up",
+            ],
+        ),
+        (
+            "state directory of another user",
+            |state| {
+                std::fs::create_dir(state).unwrap();
+                std::os::unix::fs::chown(state, Some(65_534), None).unwrap();
+            },
+            "",
+            1,
+            &[
+                "belongs to user 65534",
+                "change its owner",
+                "error: state-dir-owner",
+            ],
+        ),
+        (
+            "a file in its place",
+            |state| std::fs::write(state, "").unwrap(),
+            "",
+            1,
+            &["is not a directory", "error: state-dir-not-a-directory"],
+        ),
+        (
+            "TLS files that are missing",
+            |_| {},
+            "[grpc]\nserver_cert = \"/no/cert\"\nserver_key = \"/no/key\"\n",
+            1,
+            &[
+                "/no/cert",
+                "error: tls-files (stage start-up, subject grpc)",
+            ],
+        ),
+        (
+            "two sources that name different backends",
+            |_| {},
+            "default_backend = \"a\"\n[[backend]]\nname = \"a\"\npath = \"a\"\n",
+            78,
+            &[
+                "CASEMATE_BACKEND",
+                "\"a\"",
+                "\"b\"",
+                "leave one of the two out",
+                "error: config-backend-conflict",
+            ],
+        ),
+        (
+            "an unknown variable",
+            |_| {},
+            "",
+            78,
+            &[
+                "MANAGER_QEMU_CPUU",
+                "write MANAGER_QEMU_CPU",
+                "error: config-unknown-variable",
+            ],
+        ),
+        (
+            "a value of the wrong form",
+            |_| {},
+            "max_vms = \"x\"\n",
+            78,
+            &[
+                "casemate.toml:2: max_vms is",
+                "wanted is a whole number",
+                "remedy: set ",
+                "error: config-value",
+            ],
+        ),
+    ];
+    for (case, prepare, text, code, parts) in cases {
+        if case.contains("another user") && !root {
+            println!("skipped: {case}: only root can give a directory away");
+            continue;
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let state = folder.path().join("state");
+        prepare(&state);
+        let path = folder.path().join("casemate.toml");
+        let config = format!("state_dir = \"{}\"\n{text}", state.display());
+        std::fs::write(&path, config).unwrap();
+        #[expect(clippy::disallowed_methods, reason = "the subject of the tests")]
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_casemated"));
+        command.arg("--config").arg(&path).env_clear();
+        match *case {
+            "an unknown variable" => drop(command.env("MANAGER_QEMU_CPUU", "x")),
+            "two sources that name different backends" => {
+                command.env("CASEMATE_BACKEND", "b");
+            }
+            _ => {}
+        }
+        // Ports that nobody has.
+        command.args(["--set", "http.port=0", "--set", "grpc.port=0"]);
+        let output = command.output().expect("casemated runs");
+        let error = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(*code), "{case}: {error}");
+        for part in *parts {
+            assert!(error.contains(part), "{case}: {part}: {error}");
+        }
+        assert!(error.contains("remedy: "), "{case}: {error}");
+    }
+}
+
+fn rustix_is_root() -> bool {
+    use std::os::unix::fs::MetadataExt as _;
+    std::fs::metadata("/proc/self").unwrap().uid() == 0
+}
+
+/// `--explain-config` and `--check-config` tell without starting anything.
+#[test]
+fn a_config_can_be_explained_and_checked_without_a_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("casemate.toml");
+    std::fs::write(&path, "max_vms = 3\n[vm]\nkernel = \"/no/such/kernel\"\n").unwrap();
+    let path = path.to_str().unwrap();
+    let output = casemated(&["--config", path, "--set", "vm.vcpus=2", "--explain-config"]);
+    assert!(output.status.success());
+    let text = String::from_utf8_lossy(&output.stdout);
+    let line = |key: &str| text.lines().find(|line| line.starts_with(key)).unwrap();
+    for (key, parts) in [
+        ("max_vms", ["3", "casemate.toml:1"]),
+        ("vm.vcpus", ["2", "--set"]),
+        ("vm.memory", ["2048M", "default"]),
+    ] {
+        for part in parts {
+            assert!(line(key).contains(part), "{}", line(key));
+        }
+    }
+    let output = casemated(&["--config", path, "--check-config"]);
+    assert!(output.status.success());
+    let error = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        error.contains("warning: vm.kernel is \"/no/such/kernel\""),
         "{error}"
     );
 }

@@ -24,10 +24,14 @@ struct Source {
 }
 
 /// The shipped backend, and those that exist for tests.
-const SOURCES: [Source; 4] = [
+const SOURCES: [Source; 5] = [
     Source {
         backend: "plain-kvm",
         package: "casemate-plain-kvm",
+    },
+    Source {
+        backend: "mirror",
+        package: "casemate-fixture-mirror",
     },
     Source {
         backend: "misbehaving",

@@ -194,9 +194,11 @@ impl Catalogued for DeadlineError {
             Self::OfCaller { .. } => {
                 "call again with a later deadline (`casemate --timeout`)".to_owned()
             }
-            Self::OfConfig { .. } => "call again with a deadline of your own, or raise `timeout` of \
+            Self::OfConfig { .. } => {
+                "call again with a deadline of your own, or raise `timeout` of \
                                       `[grpc]` in the config file"
-                .to_owned(),
+                    .to_owned()
+            }
         }
     }
 }

@@ -86,7 +86,11 @@ impl Reloader {
         while asked.recv().await.is_some() {
             let outcome = self.reload().await;
             let metrics = &self.manager.host().metrics;
-            metrics.config_reloaded(if outcome.is_ok() { "applied" } else { "refused" });
+            metrics.config_reloaded(if outcome.is_ok() {
+                "applied"
+            } else {
+                "refused"
+            });
             match outcome {
                 Ok(Reloaded {
                     applied, waiting, ..

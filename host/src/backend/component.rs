@@ -163,9 +163,8 @@ impl LoadedBackend {
             fault => LoadError::Probe(fault),
         })?;
         let info = describe::from_wit(wit).map_err(LoadError::Describe)?;
-        let operator_settings =
-            settings::from_config(&info.settings, &config.settings, shared)
-                .map_err(LoadError::Setting)?;
+        let operator_settings = settings::from_config(&info.settings, &config.settings, shared)
+            .map_err(LoadError::Setting)?;
         let permissions = Arc::new(describe::effective(&info, &config.grants));
         Ok(Self {
             name,

@@ -342,9 +342,7 @@ fn read_at(file: &RequestFile, buffer: &mut [u8], offset: u64) -> Result<usize, 
         .map_err(|error| format!("{} cannot be opened: {error}", file.label()))?;
     let mut filled = 0;
     while filled < buffer.len() {
-        match handle
-            .read_at(&mut buffer[filled..], offset + filled as u64)
-        {
+        match handle.read_at(&mut buffer[filled..], offset + filled as u64) {
             Ok(0) => break,
             Ok(count) => filled += count,
             Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}

@@ -422,7 +422,12 @@ mod tests {
             value: "many".into(),
             ..shared(SharedRank::AboveOwn)
         };
-        let error = from_config(&specs, &none, &[wrong]).unwrap_err().to_string();
-        assert!(error.contains("MANAGER_K") && error.contains("many"), "{error}");
+        let error = from_config(&specs, &none, &[wrong])
+            .unwrap_err()
+            .to_string();
+        assert!(
+            error.contains("MANAGER_K") && error.contains("many"),
+            "{error}"
+        );
     }
 }

@@ -135,8 +135,9 @@ pub fn key_table() -> String {
 
 /// Table of the predecessor's variables, in Markdown.
 pub fn predecessor_table() -> String {
-    let mut text =
-        String::from("| variable | predecessor's default | form | meaning here |\n|---|---|---|---|\n");
+    let mut text = String::from(
+        "| variable | predecessor's default | form | meaning here |\n|---|---|---|---|\n",
+    );
     for variable in predecessor::VARIABLES {
         let names: Vec<String> = variable
             .names
@@ -162,7 +163,8 @@ pub fn predecessor_table() -> String {
 fn meaning(variable: &Variable) -> String {
     match variable.meaning {
         Meaning::Key("vm.cpu") => {
-            "`vm.cpu`, as a wish: a backend that cannot have it replaces it, with a finding".to_owned()
+            "`vm.cpu`, as a wish: a backend that cannot have it replaces it, with a finding"
+                .to_owned()
         }
         Meaning::Key(key) => format!("`{key}`"),
         Meaning::Setting(key) => format!("setting `{key}` of every backend that announces it"),
@@ -175,10 +177,7 @@ fn meaning(variable: &Variable) -> String {
             None => format!("`default_backend`: `{on}`; off says nothing"),
         },
         Meaning::Fixed => "accepted; it can have this one value only".to_owned(),
-        Meaning::Identity => format!(
-            "`vm.identity`, if `{}` is on",
-            predecessor::IDENTITY_SWITCH
-        ),
+        Meaning::Identity => format!("`vm.identity`, if `{}` is on", predecessor::IDENTITY_SWITCH),
         Meaning::IdentitySwitch => format!("uses `{}`", predecessor::IDENTITY),
         Meaning::Ignored { when, why } => match when {
             predecessor::When::Given => format!("no effect, with a warning: {why}"),

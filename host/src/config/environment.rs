@@ -36,8 +36,8 @@ pub fn of_this_process() -> Vec<Given> {
     let mut given: Vec<Given> = std::env::vars_os()
         .filter_map(|(name, value)| {
             let name = name.into_string().ok()?;
-            let concerns = name.starts_with(OWN)
-                || PREDECESSOR.iter().any(|prefix| name.starts_with(prefix));
+            let concerns =
+                name.starts_with(OWN) || PREDECESSOR.iter().any(|prefix| name.starts_with(prefix));
             concerns.then(|| Given {
                 name,
                 value: value.into_string().ok(),
@@ -105,7 +105,15 @@ pub fn read(given: &[Given], errors: &mut Vec<ConfigError>) -> Reading {
                 source: Source::Variable(name.clone()),
             }),
             (None, Some(variable)) => {
-                apply(variable, name, text, canonical, &mut reading, &mut switches, errors);
+                apply(
+                    variable,
+                    name,
+                    text,
+                    canonical,
+                    &mut reading,
+                    &mut switches,
+                    errors,
+                );
             }
             (None, None) => {}
         }

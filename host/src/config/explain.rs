@@ -107,11 +107,7 @@ pub fn text(rows: &[Row]) -> String {
         } else {
             &row.value
         };
-        let _ = writeln!(
-            text,
-            "{:keys$}  {value:values$}  {}",
-            row.key, row.source
-        );
+        let _ = writeln!(text, "{:keys$}  {value:values$}  {}", row.key, row.source);
         for note in &row.notes {
             let _ = writeln!(text, "    {note}");
         }

@@ -142,9 +142,9 @@ fn is_table(name: &str) -> bool {
 fn scalar(value: &DeValue<'_>) -> Option<toml::Value> {
     Some(match value {
         DeValue::String(text) => toml::Value::String(text.clone().into_owned()),
-        DeValue::Integer(number) => {
-            i64::from_str_radix(number.as_str(), number.radix()).ok()?.into()
-        }
+        DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
+            .ok()?
+            .into(),
         DeValue::Float(number) => number.as_str().parse::<f64>().ok()?.into(),
         DeValue::Boolean(flag) => (*flag).into(),
         DeValue::Datetime(_) | DeValue::Array(_) | DeValue::Table(_) => return None,

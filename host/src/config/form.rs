@@ -67,12 +67,8 @@ impl Form {
                 "a range of two users at least, from 1000 up, such as 1900000000-1900000999"
                     .to_owned()
             }
-            Self::Size => {
-                "a size: bytes, or a number with K, M, G or T, such as 2048M".to_owned()
-            }
-            Self::Duration => {
-                "a duration with units from 1s up, such as 90s or 1h30m".to_owned()
-            }
+            Self::Size => "a size: bytes, or a number with K, M, G or T, such as 2048M".to_owned(),
+            Self::Duration => "a duration with units from 1s up, such as 90s or 1h30m".to_owned(),
             Self::Text => "text on one line, without control characters".to_owned(),
             Self::Id => {
                 "an id: a letter, then letters, digits, `-`, `.` and `_`, and not `casemate-…`"
@@ -109,12 +105,14 @@ impl Form {
             },
             Self::Address => {
                 let (name, port) = text.rsplit_once(':')?;
-                let name = name.strip_prefix('[').map_or(Some(name), |name| {
-                    name.strip_suffix(']')
-                })?;
+                let name = name
+                    .strip_prefix('[')
+                    .map_or(Some(name), |name| name.strip_suffix(']'))?;
                 keep(host(name).is_some() && port.parse::<u16>().is_ok())
             }
-            Self::Ports => keep(text == "any" || range::<u16>(text).is_some_and(|(first, _)| first > 0)),
+            Self::Ports => {
+                keep(text == "any" || range::<u16>(text).is_some_and(|(first, _)| first > 0))
+            }
             Self::Uids => keep(range::<u32>(text).is_some_and(|(first, last)| {
                 // System users lie below 1000, and user ids end at 2^31 for many tools. The last of
                 // the range is for the QEMU that is only asked questions.
@@ -133,7 +131,9 @@ impl Form {
             }
             Self::Url => keep(is_url(text)),
             Self::Base64(wanted) => {
-                let bytes = base64::engine::general_purpose::STANDARD.decode(text).ok()?;
+                let bytes = base64::engine::general_purpose::STANDARD
+                    .decode(text)
+                    .ok()?;
                 keep(bytes.len() == wanted)
             }
             Self::PciFunction => keep(is_pci_function(text)),
@@ -308,21 +308,37 @@ mod tests {
             (Form::OneOf(&["a", "b"]), "b", Some("b".into())),
             (Form::OneOf(&["a", "b"]), "c", None),
             (Form::LogFilter, "info", Some("info".into())),
-            (Form::LogFilter, "info,casemate_host::vm=debug", Some("info,casemate_host::vm=debug".into())),
+            (
+                Form::LogFilter,
+                "info,casemate_host::vm=debug",
+                Some("info,casemate_host::vm=debug".into()),
+            ),
             (Form::LogFilter, "infoo", None),
             (Form::LogFilter, "a=loud", None),
             (Form::Ratio, "0.5", Some(0.5.into())),
             (Form::Ratio, "1.5", None),
             (Form::Ratio, "nan", None),
-            (Form::Url, "http://localhost:4318", Some("http://localhost:4318".into())),
+            (
+                Form::Url,
+                "http://localhost:4318",
+                Some("http://localhost:4318".into()),
+            ),
             (Form::Url, "ftp://localhost", None),
             (Form::Url, "localhost", None),
             (Form::Url, "http://", None),
             (Form::Url, "http://a:b", None),
-            (Form::Url, "http://[::1]:4318/v1", Some("http://[::1]:4318/v1".into())),
+            (
+                Form::Url,
+                "http://[::1]:4318/v1",
+                Some("http://[::1]:4318/v1".into()),
+            ),
             (Form::Base64(2), "AAE=", Some("AAE=".into())),
             (Form::Base64(3), "AAE=", None),
-            (Form::PciFunction, "0000:01:00.0", Some("0000:01:00.0".into())),
+            (
+                Form::PciFunction,
+                "0000:01:00.0",
+                Some("0000:01:00.0".into()),
+            ),
             (Form::PciFunction, "01:00.0", Some("01:00.0".into())),
             (Form::PciFunction, "01:20.0", None),
             (Form::PciFunction, "01:00.8", None),

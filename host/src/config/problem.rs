@@ -49,7 +49,9 @@ pub enum ConfigError {
         second: String,
         second_backend: String,
     },
-    #[error("{place} makes {name:?} the default backend, which no `[[backend]]` has as its name; configured are {known}")]
+    #[error(
+        "{place} makes {name:?} the default backend, which no `[[backend]]` has as its name; configured are {known}"
+    )]
     UnknownBackend {
         place: String,
         name: String,
@@ -112,7 +114,9 @@ impl Catalogued for ConfigError {
 
     fn remedy(&self) -> String {
         match self {
-            Self::Value { place, wanted, .. } => format!("set {place} to {wanted}, or leave it out"),
+            Self::Value { place, wanted, .. } => {
+                format!("set {place} to {wanted}, or leave it out")
+            }
             Self::UnknownVariable { name, closest } => {
                 format!("write {closest} if that is meant, or unset {name}")
             }
@@ -163,18 +167,26 @@ pub enum Warning {
         reason: String,
     },
     /// The identity is for guests that are protected.
-    IdentityUnused { backend: String },
+    IdentityUnused {
+        backend: String,
+    },
 }
 
 impl fmt::Display for Warning {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::UnknownVariable { name, closest } => {
-                write!(f, "{name} is no variable of this daemon (the closest one is {closest}); ignored")
+                write!(
+                    f,
+                    "{name} is no variable of this daemon (the closest one is {closest}); ignored"
+                )
             }
             Self::Ignored { variable, why } => write!(f, "{variable} has no effect: {why}"),
             Self::Later { variable, feature } => {
-                write!(f, "{variable} has no effect yet: this version does not have {feature}")
+                write!(
+                    f,
+                    "{variable} has no effect yet: this version does not have {feature}"
+                )
             }
             Self::UnusableFile {
                 key,

@@ -220,12 +220,15 @@ pub struct Changed {
 
 impl fmt::Display for Changed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown = |value: &Option<toml::Value>| {
-            value
-                .as_ref()
-                .map_or_else(|| "unset".to_owned(), show)
-        };
-        write!(f, "{} {} -> {}", self.key, shown(&self.old), shown(&self.new))?;
+        let shown =
+            |value: &Option<toml::Value>| value.as_ref().map_or_else(|| "unset".to_owned(), show);
+        write!(
+            f,
+            "{} {} -> {}",
+            self.key,
+            shown(&self.old),
+            shown(&self.new)
+        )?;
         match &self.source {
             Some(source) => write!(f, " ({source})"),
             None => Ok(()),

@@ -69,7 +69,10 @@ fn nothing_at_all_is_all_defaults() {
         environment: Vec::new(),
     };
     let config = inputs.load().unwrap().config;
-    assert_eq!(config.grpc.listener.address(), "127.0.0.1:7001".parse().unwrap());
+    assert_eq!(
+        config.grpc.listener.address(),
+        "127.0.0.1:7001".parse().unwrap()
+    );
     assert_eq!(config.http.address(), "127.0.0.1:7003".parse().unwrap());
     assert_eq!(config.max_vms, 10);
     assert_eq!(config.vm.memory, 2048 << 20);
@@ -124,13 +127,21 @@ fn the_strongest_source_wins_and_the_others_are_told() {
         (&[manager, own][..], &[][..], 3, "CASEMATE_MAX_VMS"),
         (&[manager, own][..], &["max_vms=4"][..], 4, "--set"),
         // An empty value was not given.
-        (&[manager, ("CASEMATE_MAX_VMS", "")][..], &[][..], 2, "MANAGER_MAX_VMS"),
+        (
+            &[manager, ("CASEMATE_MAX_VMS", "")][..],
+            &[][..],
+            2,
+            "MANAGER_MAX_VMS",
+        ),
     ] {
         let loaded = case(file, variables, flags).load();
         assert_eq!(loaded.config.max_vms, wins, "{source}");
         let entry = loaded.effective.get("max_vms").unwrap();
         assert!(entry.source.to_string().ends_with(source), "{source}");
-        let given = variables.iter().filter(|(_, value)| !value.is_empty()).count();
+        let given = variables
+            .iter()
+            .filter(|(_, value)| !value.is_empty())
+            .count();
         assert_eq!(entry.unused.len(), given + flags.len(), "{source}");
     }
 }
@@ -139,17 +150,41 @@ fn the_strongest_source_wins_and_the_others_are_told() {
 fn what_is_wrong_is_told_with_place_value_and_form() {
     let file_cases: &[(&str, &[&str])] = &[
         ("max_vmss = 1", &["c.toml:1", "\"max_vmss\"", "\"max_vms\""]),
-        ("\n\nmax_vms = \"x\"", &["c.toml:3: max_vms is \"\\\"x\\\"\"", "a whole number"]),
-        ("[vm]\nmemory = \"2 G\"", &["c.toml:2: vm.memory", "a size", "2048M"]),
+        (
+            "\n\nmax_vms = \"x\"",
+            &["c.toml:3: max_vms is \"\\\"x\\\"\"", "a whole number"],
+        ),
+        (
+            "[vm]\nmemory = \"2 G\"",
+            &["c.toml:2: vm.memory", "a size", "2048M"],
+        ),
         ("[vm]\nmemory = 5", &["vm.memory", "a multiple of 1 MiB"]),
         ("[vm]\nvcpus = 0", &["vm.vcpus", "a whole number from 1"]),
         ("[vm]\nkernel = \"\"", &["vm.kernel", "the path"]),
-        ("[vm]\nkernel_cmdline = \"a\\nb\"", &["vm.kernel_cmdline", "on one line"]),
-        ("[vm]\nidentity = \"AAAA\"", &["vm.identity", "base64 of 32 bytes"]),
-        ("[network]\nports = \"9-1\"", &["network.ports", "6100-6200"]),
-        ("[network]\nhost_address = \"::1\"", &["network.host_address", "IPv4"]),
-        ("[network]\nid = \"disk0\"", &["an id that no other device has"]),
-        ("[network.properties]\nmq = [1]", &["network.properties.mq", "a text"]),
+        (
+            "[vm]\nkernel_cmdline = \"a\\nb\"",
+            &["vm.kernel_cmdline", "on one line"],
+        ),
+        (
+            "[vm]\nidentity = \"AAAA\"",
+            &["vm.identity", "base64 of 32 bytes"],
+        ),
+        (
+            "[network]\nports = \"9-1\"",
+            &["network.ports", "6100-6200"],
+        ),
+        (
+            "[network]\nhost_address = \"::1\"",
+            &["network.host_address", "IPv4"],
+        ),
+        (
+            "[network]\nid = \"disk0\"",
+            &["an id that no other device has"],
+        ),
+        (
+            "[network.properties]\nmq = [1]",
+            &["network.properties.mq", "a text"],
+        ),
         ("[qemu]\nuids = \"0-999\"", &["qemu.uids", "from 1000 up"]),
         ("[qemu]\nbinary = 1", &["qemu.binary", "path"]),
         ("qemu = 1", &["there is no key \"qemu\""]),
@@ -159,12 +194,21 @@ fn what_is_wrong_is_told_with_place_value_and_form() {
             &["without TLS and client authentication"],
         ),
         ("[grpc]\ntimeout = \"60\"", &["grpc.timeout", "90s"]),
-        ("[http]\ntimeout = \"60s\"", &["there is no key \"http.timeout\""]),
+        (
+            "[http]\ntimeout = \"60s\"",
+            &["there is no key \"http.timeout\""],
+        ),
         ("[grpc]\nserver_certs = \"c\"", &["\"grpc.server_cert\""]),
         ("log = \"infoo\"", &["log is", "debug, info"]),
-        ("[grpc]\nhost = \"0.0.0.0\"", &["gRPC listener", "0.0.0.0:7001", "c.toml:2"]),
+        (
+            "[grpc]\nhost = \"0.0.0.0\"",
+            &["gRPC listener", "0.0.0.0:7001", "c.toml:2"],
+        ),
         ("[http]\nhost = \"::\"", &["HTTP listener"]),
-        ("default_backend = \"x\"", &["c.toml:1", "\"x\"", "configured are none"]),
+        (
+            "default_backend = \"x\"",
+            &["c.toml:1", "\"x\"", "configured are none"],
+        ),
         (
             "[[backend]]\nname = \"a\"\npath = \"a\"\n[[backend]]\nname = \"a\"\npath = \"b\"",
             &["two backends", "\"a\""],
@@ -183,8 +227,14 @@ fn what_is_wrong_is_told_with_place_value_and_form() {
     }
     type Variables = &'static [(&'static str, &'static str)];
     let variable_cases: &[(Variables, &[&str])] = &[
-        (&[("MANAGER_QEMU_CPUU", "x")], &["MANAGER_QEMU_CPUU", "closest one is MANAGER_QEMU_CPU"]),
-        (&[("CASEMATE_MAX_VM", "1")], &["closest one is CASEMATE_MAX_VMS"]),
+        (
+            &[("MANAGER_QEMU_CPUU", "x")],
+            &["MANAGER_QEMU_CPUU", "closest one is MANAGER_QEMU_CPU"],
+        ),
+        (
+            &[("CASEMATE_MAX_VM", "1")],
+            &["closest one is CASEMATE_MAX_VMS"],
+        ),
         (&[("CASEMATE_", "1")], &["there is no variable CASEMATE_"]),
         (
             &[("MANAGER_QEMU_MEMORY_SIZE", "much")],
@@ -192,11 +242,20 @@ fn what_is_wrong_is_told_with_place_value_and_form() {
         ),
         (
             &[("MANAGER_QEMU_ENABLE_KVM", "yes")],
-            &["MANAGER_QEMU_ENABLE_KVM is \"yes\"", "on, off, true, false, 1 or 0"],
+            &[
+                "MANAGER_QEMU_ENABLE_KVM is \"yes\"",
+                "on, off, true, false, 1 or 0",
+            ],
         ),
-        (&[("MANAGER_GRPC_URL", "here")], &["MANAGER_GRPC_URL", "host:port"]),
         (
-            &[("MANAGER_GRPC_URL", "127.0.0.1:1"), ("MANAGER_GRPC_PORT", "2")],
+            &[("MANAGER_GRPC_URL", "here")],
+            &["MANAGER_GRPC_URL", "host:port"],
+        ),
+        (
+            &[
+                ("MANAGER_GRPC_URL", "127.0.0.1:1"),
+                ("MANAGER_GRPC_PORT", "2"),
+            ],
             &["MANAGER_GRPC_URL says 1", "MANAGER_GRPC_PORT says 2"],
         ),
         (
@@ -206,15 +265,27 @@ fn what_is_wrong_is_told_with_place_value_and_form() {
             ],
             &["CBITPOS says 51", "CBIT_POS says 47"],
         ),
-        (&[("MANAGER_QEMU_HOST_DATA", "x")], &["MANAGER_QEMU_HOST_DATA", "base64 of 32 bytes"]),
-        (&[("MANAGER_QEMU_OVMF_CODE_IF", "ide")], &["MANAGER_QEMU_OVMF_CODE_IF", "one of pflash"]),
+        (
+            &[("MANAGER_QEMU_HOST_DATA", "x")],
+            &["MANAGER_QEMU_HOST_DATA", "base64 of 32 bytes"],
+        ),
+        (
+            &[("MANAGER_QEMU_OVMF_CODE_IF", "ide")],
+            &["MANAGER_QEMU_OVMF_CODE_IF", "one of pflash"],
+        ),
         (&[("MANAGER_QEMU_GPU_BDF", "gpu")], &["0000:01:00.0"]),
         (
             &[("MANAGER_QEMU_GPU_BDF", "0000:01:00.0")],
             &["MANAGER_QEMU_GPU_BDF=0000:01:00.0", "does not have"],
         ),
-        (&[("COCOS_JAEGER_TRACE_RATIO", "2")], &["COCOS_JAEGER_TRACE_RATIO", "from 0.0 to 1.0"]),
-        (&[("MANAGER_HTTP_HOST", "0.0.0.0")], &["HTTP listener", "http.host from MANAGER_HTTP_HOST"]),
+        (
+            &[("COCOS_JAEGER_TRACE_RATIO", "2")],
+            &["COCOS_JAEGER_TRACE_RATIO", "from 0.0 to 1.0"],
+        ),
+        (
+            &[("MANAGER_HTTP_HOST", "0.0.0.0")],
+            &["HTTP listener", "http.host from MANAGER_HTTP_HOST"],
+        ),
     ];
     for (variables, parts) in variable_cases {
         let error = case("", variables, &[]).error();
@@ -255,7 +326,10 @@ fn exposure_is_accepted_or_not_by_one_word() {
     }
     case(
         "",
-        &[("MANAGER_GRPC_HOST", "0.0.0.0"), ("CASEMATE_INSECURE", "true")],
+        &[
+            ("MANAGER_GRPC_HOST", "0.0.0.0"),
+            ("CASEMATE_INSECURE", "true"),
+        ],
         &[],
     )
     .load();
@@ -277,12 +351,23 @@ fn all_sources_of_the_default_backend_have_to_agree() {
         ("", &[(SNP, "false"), (TDX, "true")], Ok(Some("tdx"))),
         ("", &[(SNP, "false"), (TDX, "false")], Ok(Some("plain-kvm"))),
         ("", &[(SNP, "0")], Ok(Some("plain-kvm"))),
-        ("default_backend = \"tdx\"\n", &[(TDX, "1")], Ok(Some("tdx"))),
-        ("default_backend = \"tdx\"\n", &[(OWN, "tdx")], Ok(Some("tdx"))),
+        (
+            "default_backend = \"tdx\"\n",
+            &[(TDX, "1")],
+            Ok(Some("tdx")),
+        ),
+        (
+            "default_backend = \"tdx\"\n",
+            &[(OWN, "tdx")],
+            Ok(Some("tdx")),
+        ),
         (
             "",
             &[(SNP, "true"), (TDX, "true")],
-            Err(&["MANAGER_QEMU_ENABLE_SEV_SNP=true", "MANAGER_QEMU_ENABLE_TDX=true"]),
+            Err(&[
+                "MANAGER_QEMU_ENABLE_SEV_SNP=true",
+                "MANAGER_QEMU_ENABLE_TDX=true",
+            ]),
         ),
         (
             "default_backend = \"plain-kvm\"\n",
@@ -299,7 +384,11 @@ fn all_sources_of_the_default_backend_have_to_agree() {
             &[(OWN, "sev-snp"), (SNP, "false")],
             Err(&["MANAGER_QEMU_ENABLE_SEV_SNP=false", "\"plain-kvm\""]),
         ),
-        ("", &[(OWN, "other")], Err(&["CASEMATE_BACKEND", "sev-snp, tdx"])),
+        (
+            "",
+            &[(OWN, "other")],
+            Err(&["CASEMATE_BACKEND", "sev-snp, tdx"]),
+        ),
     ];
     for (file, variables, wanted) in cases {
         let case = case(&format!("{file}{BACKENDS}"), variables, &[]);
@@ -335,7 +424,12 @@ fn warnings_are_for_what_has_no_effect() {
     .load();
     let warnings: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();
     assert_eq!(warnings.len(), 4, "{warnings:?}");
-    for part in ["MANAGER_PORT_7001_TCP", "COCOS_OTHER", "sudo", "/no/such/kernel"] {
+    for part in [
+        "MANAGER_PORT_7001_TCP",
+        "COCOS_OTHER",
+        "sudo",
+        "/no/such/kernel",
+    ] {
         assert!(
             warnings.iter().any(|warning| warning.contains(part)),
             "{part}: {warnings:?}"
@@ -385,13 +479,15 @@ fn the_documented_file_is_valid_and_says_the_defaults() {
     let uncommented: String = text
         .lines()
         .map(|line| match line.strip_prefix("# ") {
-            Some(rest) if rest.split_once(" = ").is_some_and(|(key, _)| {
-                key.bytes().all(|b| b.is_ascii_lowercase() || b"_-".contains(&b))
-            }) && !rest.starts_with("allow_unpinned")
-                && !rest.starts_with("sha256")
-                && !rest.starts_with("identity")
-                && !rest.starts_with("first_port")
-                && !rest.starts_with("instance_id") =>
+            Some(rest)
+                if rest.split_once(" = ").is_some_and(|(key, _)| {
+                    key.bytes()
+                        .all(|b| b.is_ascii_lowercase() || b"_-".contains(&b))
+                }) && !rest.starts_with("allow_unpinned")
+                    && !rest.starts_with("sha256")
+                    && !rest.starts_with("identity")
+                    && !rest.starts_with("first_port")
+                    && !rest.starts_with("instance_id") =>
             {
                 format!("{rest}\n")
             }
@@ -408,4 +504,51 @@ fn the_documented_file_is_valid_and_says_the_defaults() {
             key.name
         );
     }
+}
+
+/// Each key has a variable of its own, and each setting.
+#[test]
+fn every_key_can_be_set_by_its_variable_and_by_a_flag() {
+    let mut names = std::collections::BTreeSet::new();
+    for key in keys() {
+        let text = match (key.default, key.example) {
+            (key::Default::Value(text), _) if !text.is_empty() => text,
+            (_, Some(example)) if key.form.parse(example).is_some() => example,
+            _ if key.form == Form::Base64(32) => "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=",
+            _ => "x",
+        };
+        assert!(
+            names.insert(key.variable()),
+            "{} is there twice",
+            key.variable()
+        );
+        let backends = if key.name == "default_backend" {
+            BACKENDS
+        } else {
+            ""
+        };
+        let tls = if key.name.ends_with("_cert") || key.name.ends_with("_key") {
+            "insecure = true\n"
+        } else {
+            ""
+        };
+        let file = format!("{tls}{backends}");
+        let variable = case(&file, &[(&key.variable(), text)], &[]).load();
+        let entry = variable.effective.get(key.name).unwrap();
+        assert_eq!(
+            entry.source,
+            Source::Variable(key.variable()),
+            "{}",
+            key.name
+        );
+        let flag = case(&file, &[], &[&format!("{}={text}", key.name)]).load();
+        assert_eq!(flag.effective.get(key.name).unwrap().source, Source::Flag);
+        assert_eq!(flag.effective.get(key.name).unwrap().value, entry.value);
+    }
+    let settings = case("", &[("CASEMATE_SETTINGS_MEMORY_SLOTS", "3")], &[]).load();
+    let shared = Config::shared_settings(&settings.effective);
+    assert_eq!(
+        (&*shared[0].key, &*shared[0].place),
+        ("memory-slots", "CASEMATE_SETTINGS_MEMORY_SLOTS")
+    );
 }

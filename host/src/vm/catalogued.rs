@@ -30,7 +30,9 @@ pub trait Catalogued: std::error::Error {
     where
         Self: Sized,
     {
-        let subject = self.subject().map(|subject| crate::spec::printable(&subject));
+        let subject = self
+            .subject()
+            .map(|subject| crate::spec::printable(&subject));
         format!(
             "{}\nremedy: {}\n{}",
             crate::backend::catalog::chain(self),

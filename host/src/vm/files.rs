@@ -87,9 +87,8 @@ pub fn with_missing(findings: Vec<Finding>, files: &[RequestFile]) -> Vec<Findin
         let Some(error) = file.open().err() else {
             continue;
         };
-        let is_needed = |finding: &Finding| {
-            finding.subject == file.role && finding.severity == Severity::Fail
-        };
+        let is_needed =
+            |finding: &Finding| finding.subject == file.role && finding.severity == Severity::Fail;
         let severity = if findings.iter().any(is_needed) {
             Severity::Fail
         } else {

@@ -371,8 +371,8 @@ async fn bring_up(
     process: &mut QemuProcess,
     holdings: &mut Holdings,
 ) -> Result<(Qmp, Option<SocketAddr>), Failure> {
-    let start_time =
-        planned.live.qemu_config.start_time + Duration::from_secs(planned.request.memory_bytes >> 30);
+    let start_time = planned.live.qemu_config.start_time
+        + Duration::from_secs(planned.request.memory_bytes >> 30);
     // The socket listens since before QEMU did: only a QEMU that ended refuses a connection.
     let closed = |_| {
         at(Stage::Starting)(QmpError::Closed {

@@ -84,7 +84,11 @@ impl Live {
 
     /// Where a script that a person starts forwards the agent's port.
     pub fn standalone_forward(&self) -> (SocketAddr, u16) {
-        let first = self.network.ports.as_ref().map_or(0, |range| *range.start());
+        let first = self
+            .network
+            .ports
+            .as_ref()
+            .map_or(0, |range| *range.start());
         (
             SocketAddr::new(self.network.host_address.into(), first),
             self.network.agent_port,

@@ -239,14 +239,8 @@ impl Launch<'_> {
             .plan()
             .abilities
             .contains(&Ability::Powerdown);
-        let launched = launch::start(
-            self.id,
-            &planned,
-            prepared,
-            record,
-            self.cancelled.clone(),
-        )
-        .await?;
+        let launched =
+            launch::start(self.id, &planned, prepared, record, self.cancelled.clone()).await?;
         let pid = launched.process.identity().pid;
         self.publisher.change(|status| status.pid = Some(pid));
         Ok((launched, powerdown))

@@ -237,7 +237,7 @@ fn cpu(
             ));
         }
         Err(FactError::Absent) => {
-            findings.push(note(
+            findings.push(warn(
                 "cpu.model-replaced",
                 "cpu",
                 &format!(

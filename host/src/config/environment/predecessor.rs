@@ -45,9 +45,14 @@ pub enum Meaning {
     Identity,
     IdentitySwitch,
     /// Accepted, without effect, with a warning.
-    Ignored { when: When, why: &'static str },
+    Ignored {
+        when: When,
+        why: &'static str,
+    },
     /// Checked, and without effect in this version, with a warning.
-    Later { feature: &'static str },
+    Later {
+        feature: &'static str,
+    },
     /// A feature that this version lacks and that a VM must not silently be without.
     Refused {
         feature: &'static str,
@@ -84,7 +89,12 @@ const FOLDERS: &str = "the daemon makes a folder for each VM by itself";
 
 const BOOLEAN: Form = Form::Boolean;
 
-const fn plain(names: &'static [&'static str], form: Form, default: &'static str, meaning: Meaning) -> Variable {
+const fn plain(
+    names: &'static [&'static str],
+    form: Form,
+    default: &'static str,
+    meaning: Meaning,
+) -> Variable {
     Variable {
         names,
         form,
@@ -94,19 +104,40 @@ const fn plain(names: &'static [&'static str], form: Form, default: &'static str
     }
 }
 
-const fn key(names: &'static [&'static str], form: Form, default: &'static str, key: &'static str) -> Variable {
+const fn key(
+    names: &'static [&'static str],
+    form: Form,
+    default: &'static str,
+    key: &'static str,
+) -> Variable {
     plain(names, form, default, Meaning::Key(key))
 }
 
-const fn setting(names: &'static [&'static str], form: Form, default: &'static str, key: &'static str) -> Variable {
+const fn setting(
+    names: &'static [&'static str],
+    form: Form,
+    default: &'static str,
+    key: &'static str,
+) -> Variable {
     plain(names, form, default, Meaning::Setting(key))
 }
 
-const fn later(names: &'static [&'static str], form: Form, default: &'static str, feature: &'static str) -> Variable {
+const fn later(
+    names: &'static [&'static str],
+    form: Form,
+    default: &'static str,
+    feature: &'static str,
+) -> Variable {
     plain(names, form, default, Meaning::Later { feature })
 }
 
-const fn ignored(names: &'static [&'static str], form: Form, default: &'static str, when: When, why: &'static str) -> Variable {
+const fn ignored(
+    names: &'static [&'static str],
+    form: Form,
+    default: &'static str,
+    when: When,
+    why: &'static str,
+) -> Variable {
     plain(names, form, default, Meaning::Ignored { when, why })
 }
 
@@ -114,7 +145,12 @@ const fn ignored(names: &'static [&'static str], form: Form, default: &'static s
 const FORMATS: Form = Form::OneOf(&["raw", "qcow2"]);
 
 pub const VARIABLES: &[Variable] = &[
-    later(&["COCOS_JAEGER_URL"], Form::Url, "http://localhost:4318", TRACES),
+    later(
+        &["COCOS_JAEGER_URL"],
+        Form::Url,
+        "http://localhost:4318",
+        TRACES,
+    ),
     later(&["COCOS_JAEGER_TRACE_RATIO"], Form::Ratio, "1.0", TRACES),
     key(&["MANAGER_LOG_LEVEL"], Form::LogFilter, "info", "log"),
     key(&["MANAGER_INSTANCE_ID"], Form::Text, "", "instance_id"),
@@ -127,15 +163,40 @@ pub const VARIABLES: &[Variable] = &[
         "../../build/attestation_policy",
         POLICY,
     ),
-    later(&["MANAGER_IGVMMEASURE_BINARY"], Form::Path, "../../build/igvmmeasure", POLICY),
+    later(
+        &["MANAGER_IGVMMEASURE_BINARY"],
+        Form::Path,
+        "../../build/igvmmeasure",
+        POLICY,
+    ),
     later(&["MANAGER_PCR_VALUES"], Form::Path, "", POLICY),
     later(&["MANAGER_CORIM_SIGNING_KEY"], Form::Path, "", POLICY),
     key(&["MANAGER_HTTP_HOST"], Form::Host, "", "http.host"),
     key(&["MANAGER_HTTP_PORT"], Form::Port, "7003", "http.port"),
-    key(&["MANAGER_HTTP_SERVER_CERT"], Form::Path, "", "http.server_cert"),
-    key(&["MANAGER_HTTP_SERVER_KEY"], Form::Path, "", "http.server_key"),
-    key(&["MANAGER_HTTP_SERVER_CA_CERTS"], Form::Path, "", "http.server_ca_certs"),
-    key(&["MANAGER_HTTP_CLIENT_CA_CERTS"], Form::Path, "", "http.client_ca_certs"),
+    key(
+        &["MANAGER_HTTP_SERVER_CERT"],
+        Form::Path,
+        "",
+        "http.server_cert",
+    ),
+    key(
+        &["MANAGER_HTTP_SERVER_KEY"],
+        Form::Path,
+        "",
+        "http.server_key",
+    ),
+    key(
+        &["MANAGER_HTTP_SERVER_CA_CERTS"],
+        Form::Path,
+        "",
+        "http.server_ca_certs",
+    ),
+    key(
+        &["MANAGER_HTTP_CLIENT_CA_CERTS"],
+        Form::Path,
+        "",
+        "http.client_ca_certs",
+    ),
     key(&["MANAGER_GRPC_HOST"], Form::Host, "", "grpc.host"),
     key(&["MANAGER_GRPC_PORT"], Form::Port, "7001", "grpc.port"),
     plain(
@@ -147,14 +208,49 @@ pub const VARIABLES: &[Variable] = &[
             port: "grpc.port",
         },
     ),
-    key(&["MANAGER_GRPC_SERVER_CERT"], Form::Path, "", "grpc.server_cert"),
-    key(&["MANAGER_GRPC_SERVER_KEY"], Form::Path, "", "grpc.server_key"),
-    key(&["MANAGER_GRPC_SERVER_CA_CERTS"], Form::Path, "", "grpc.server_ca_certs"),
-    key(&["MANAGER_GRPC_CLIENT_CA_CERTS"], Form::Path, "", "grpc.client_ca_certs"),
-    key(&["MANAGER_GRPC_TIMEOUT"], Form::Duration, "60s", "grpc.timeout"),
+    key(
+        &["MANAGER_GRPC_SERVER_CERT"],
+        Form::Path,
+        "",
+        "grpc.server_cert",
+    ),
+    key(
+        &["MANAGER_GRPC_SERVER_KEY"],
+        Form::Path,
+        "",
+        "grpc.server_key",
+    ),
+    key(
+        &["MANAGER_GRPC_SERVER_CA_CERTS"],
+        Form::Path,
+        "",
+        "grpc.server_ca_certs",
+    ),
+    key(
+        &["MANAGER_GRPC_CLIENT_CA_CERTS"],
+        Form::Path,
+        "",
+        "grpc.client_ca_certs",
+    ),
+    key(
+        &["MANAGER_GRPC_TIMEOUT"],
+        Form::Duration,
+        "60s",
+        "grpc.timeout",
+    ),
     key(&["MANAGER_EOS_VERSION"], Form::Text, "", "vm.eos_version"),
-    key(&["MANAGER_MAX_VMS"], Form::Count(0, u32::MAX as u64), "10", "max_vms"),
-    key(&["MANAGER_QEMU_BIN_PATH"], Form::Path, "qemu-system-x86_64", "qemu.binary"),
+    key(
+        &["MANAGER_MAX_VMS"],
+        Form::Count(0, u32::MAX as u64),
+        "10",
+        "max_vms",
+    ),
+    key(
+        &["MANAGER_QEMU_BIN_PATH"],
+        Form::Path,
+        "qemu-system-x86_64",
+        "qemu.binary",
+    ),
     ignored(
         &["MANAGER_QEMU_USE_SUDO"],
         BOOLEAN,
@@ -192,37 +288,122 @@ pub const VARIABLES: &[Variable] = &[
     ),
     key(&["MANAGER_QEMU_MACHINE"], Form::Text, "q35", "vm.machine"),
     key(&["MANAGER_QEMU_CPU"], Form::Text, "EPYC", "vm.cpu"),
-    key(&["MANAGER_QEMU_SMP_COUNT"], Form::Count(1, u32::MAX as u64), "4", "vm.vcpus"),
-    setting(&["MANAGER_QEMU_SMP_MAXCPUS"], Form::Count(1, u32::MAX as u64), "64", "maxcpus"),
-    key(&["MANAGER_QEMU_MEMORY_SIZE"], Form::Size, "2048M", "vm.memory"),
-    setting(&["MANAGER_QEMU_MEMORY_SLOTS"], Form::Count(0, u32::MAX as u64), "5", "memory-slots"),
-    setting(&["MANAGER_QEMU_MAX_MEMORY"], Form::Size, "30G", "max-memory"),
+    key(
+        &["MANAGER_QEMU_SMP_COUNT"],
+        Form::Count(1, u32::MAX as u64),
+        "4",
+        "vm.vcpus",
+    ),
+    setting(
+        &["MANAGER_QEMU_SMP_MAXCPUS"],
+        Form::Count(1, u32::MAX as u64),
+        "64",
+        "maxcpus",
+    ),
+    key(
+        &["MANAGER_QEMU_MEMORY_SIZE"],
+        Form::Size,
+        "2048M",
+        "vm.memory",
+    ),
+    setting(
+        &["MANAGER_QEMU_MEMORY_SLOTS"],
+        Form::Count(0, u32::MAX as u64),
+        "5",
+        "memory-slots",
+    ),
+    setting(
+        &["MANAGER_QEMU_MAX_MEMORY"],
+        Form::Size,
+        "30G",
+        "max-memory",
+    ),
     setting(&["MANAGER_QEMU_MEM_ID"], Form::Id, "ram1", "memory-id"),
-    plain(&["MANAGER_QEMU_OVMF_CODE_IF"], Form::OneOf(&["pflash"]), "pflash", Meaning::Fixed),
-    setting(&["MANAGER_QEMU_OVMF_CODE_FORMAT"], FORMATS, "raw", "pflash-code-format"),
-    setting(&["MANAGER_QEMU_OVMF_CODE_UNIT"], Form::Count(0, 1), "0", "pflash-code-unit"),
+    plain(
+        &["MANAGER_QEMU_OVMF_CODE_IF"],
+        Form::OneOf(&["pflash"]),
+        "pflash",
+        Meaning::Fixed,
+    ),
+    setting(
+        &["MANAGER_QEMU_OVMF_CODE_FORMAT"],
+        FORMATS,
+        "raw",
+        "pflash-code-format",
+    ),
+    setting(
+        &["MANAGER_QEMU_OVMF_CODE_UNIT"],
+        Form::Count(0, 1),
+        "0",
+        "pflash-code-unit",
+    ),
     key(
         &["MANAGER_QEMU_OVMF_CODE_FILE"],
         Form::Path,
         "/usr/share/OVMF/OVMF_CODE.fd",
         "vm.firmware_code",
     ),
-    setting(&["MANAGER_QEMU_OVMF_CODE_READONLY"], BOOLEAN, "on", "pflash-code-readonly"),
-    plain(&["MANAGER_QEMU_OVMF_VARS_IF"], Form::OneOf(&["pflash"]), "pflash", Meaning::Fixed),
-    setting(&["MANAGER_QEMU_OVMF_VARS_FORMAT"], FORMATS, "raw", "pflash-vars-format"),
-    setting(&["MANAGER_QEMU_OVMF_VARS_UNIT"], Form::Count(0, 1), "1", "pflash-vars-unit"),
+    setting(
+        &["MANAGER_QEMU_OVMF_CODE_READONLY"],
+        BOOLEAN,
+        "on",
+        "pflash-code-readonly",
+    ),
+    plain(
+        &["MANAGER_QEMU_OVMF_VARS_IF"],
+        Form::OneOf(&["pflash"]),
+        "pflash",
+        Meaning::Fixed,
+    ),
+    setting(
+        &["MANAGER_QEMU_OVMF_VARS_FORMAT"],
+        FORMATS,
+        "raw",
+        "pflash-vars-format",
+    ),
+    setting(
+        &["MANAGER_QEMU_OVMF_VARS_UNIT"],
+        Form::Count(0, 1),
+        "1",
+        "pflash-vars-unit",
+    ),
     key(
         &["MANAGER_QEMU_OVMF_VARS_FILE"],
         Form::Path,
         "/usr/share/OVMF/OVMF_VARS.fd",
         "vm.firmware_vars",
     ),
-    key(&["MANAGER_QEMU_OVMF_VERSION"], Form::Text, "edk2-stable202408", "vm.ovmf_version"),
-    key(&["MANAGER_QEMU_OVMF_FILE"], Form::Path, "/usr/share/ovmf/OVMF.fd", "vm.firmware"),
+    key(
+        &["MANAGER_QEMU_OVMF_VERSION"],
+        Form::Text,
+        "edk2-stable202408",
+        "vm.ovmf_version",
+    ),
+    key(
+        &["MANAGER_QEMU_OVMF_FILE"],
+        Form::Path,
+        "/usr/share/ovmf/OVMF.fd",
+        "vm.firmware",
+    ),
     setting(&["MANAGER_QEMU_IGVM_ID"], Form::Id, "igvm0", "igvm-id"),
-    key(&["MANAGER_QEMU_IGVM_FILE"], Form::Path, "/root/coconut-qemu.igvm", "vm.igvm"),
-    key(&["MANAGER_QEMU_DISK_IMG_KERNEL_FILE"], Form::Path, "img/bzImage", "vm.kernel"),
-    key(&["MANAGER_QEMU_DISK_IMG_ROOTFS_FILE"], Form::Path, "img/rootfs.cpio.gz", "vm.initrd"),
+    key(
+        &["MANAGER_QEMU_IGVM_FILE"],
+        Form::Path,
+        "/root/coconut-qemu.igvm",
+        "vm.igvm",
+    ),
+    key(
+        &["MANAGER_QEMU_DISK_IMG_KERNEL_FILE"],
+        Form::Path,
+        "img/bzImage",
+        "vm.kernel",
+    ),
+    key(
+        &["MANAGER_QEMU_DISK_IMG_ROOTFS_FILE"],
+        Form::Path,
+        "img/rootfs.cpio.gz",
+        "vm.initrd",
+    ),
     key(
         &["MANAGER_QEMU_KERNEL_CMDLINE"],
         Form::Text,
@@ -239,7 +420,12 @@ pub const VARIABLES: &[Variable] = &[
             off: "kernel",
         },
     ),
-    key(&["MANAGER_QEMU_SRC_DISK_FILE"], Form::Path, "img/enc_os.qcow2", "vm.disk"),
+    key(
+        &["MANAGER_QEMU_SRC_DISK_FILE"],
+        Form::Path,
+        "img/enc_os.qcow2",
+        "vm.disk",
+    ),
     ignored(
         &["MANAGER_QEMU_DST_DISK_FILE"],
         Form::Path,
@@ -248,12 +434,37 @@ pub const VARIABLES: &[Variable] = &[
         "each VM has a copy-on-write overlay of its own in its folder",
     ),
     key(&["MANAGER_QEMU_DISK_ID"], Form::Id, "disk0", "disk.id"),
-    key(&["MANAGER_QEMU_DISK_FORMAT"], FORMATS, "qcow2", "disk.format"),
-    key(&["MANAGER_QEMU_DISK_SCSI_ID"], Form::Id, "scsi0", "disk.scsi_id"),
+    key(
+        &["MANAGER_QEMU_DISK_FORMAT"],
+        FORMATS,
+        "qcow2",
+        "disk.format",
+    ),
+    key(
+        &["MANAGER_QEMU_DISK_SCSI_ID"],
+        Form::Id,
+        "scsi0",
+        "disk.scsi_id",
+    ),
     key(&["MANAGER_QEMU_NETDEV_ID"], Form::Id, "vmnic", "network.id"),
-    key(&["MANAGER_QEMU_HOST_FWD_AGENT"], Form::Port, "7020", "network.first_port"),
-    key(&["MANAGER_QEMU_GUEST_FWD_AGENT"], Form::Port, "7002", "network.agent_port"),
-    key(&["MANAGER_QEMU_HOST_FWD_RANGE"], Form::Ports, "6100-6200", "network.ports"),
+    key(
+        &["MANAGER_QEMU_HOST_FWD_AGENT"],
+        Form::Port,
+        "7020",
+        "network.first_port",
+    ),
+    key(
+        &["MANAGER_QEMU_GUEST_FWD_AGENT"],
+        Form::Port,
+        "7002",
+        "network.agent_port",
+    ),
+    key(
+        &["MANAGER_QEMU_HOST_FWD_RANGE"],
+        Form::Ports,
+        "6100-6200",
+        "network.ports",
+    ),
     key(
         &["MANAGER_QEMU_VIRTIO_NET_PCI_DISABLE_LEGACY"],
         Form::OneOf(&["on", "off", "auto"]),
@@ -283,7 +494,10 @@ pub const VARIABLES: &[Variable] = &[
     },
     setting(&["MANAGER_QEMU_SEV_SNP_ID"], Form::Id, "sev0", "sev-snp-id"),
     setting(
-        &["MANAGER_QEMU_SEV_SNP_CBITPOS", "MANAGER_QEMU_SEV_SNP_CBIT_POS"],
+        &[
+            "MANAGER_QEMU_SEV_SNP_CBITPOS",
+            "MANAGER_QEMU_SEV_SNP_CBIT_POS",
+        ],
         Form::Count(0, 63),
         "51",
         "sev-snp-cbitpos",
@@ -294,7 +508,12 @@ pub const VARIABLES: &[Variable] = &[
         "1",
         "sev-snp-reduced-phys-bits",
     ),
-    plain(&[IDENTITY_SWITCH], BOOLEAN, "false", Meaning::IdentitySwitch),
+    plain(
+        &[IDENTITY_SWITCH],
+        BOOLEAN,
+        "false",
+        Meaning::IdentitySwitch,
+    ),
     plain(&[IDENTITY], Form::Base64(32), "", Meaning::Identity),
     setting(&["MANAGER_QEMU_TDX_ID"], Form::Id, "tdx0", "tdx-id"),
     setting(
@@ -334,8 +553,20 @@ pub const VARIABLES: &[Variable] = &[
         When::Given,
         "the monitor is QMP on a socket that only the daemon has",
     ),
-    ignored(&["MANAGER_QEMU_CERTS_MOUNT"], Form::Path, "", When::Given, FOLDERS),
-    ignored(&["MANAGER_QEMU_ENV_MOUNT"], Form::Path, "", When::Given, FOLDERS),
+    ignored(
+        &["MANAGER_QEMU_CERTS_MOUNT"],
+        Form::Path,
+        "",
+        When::Given,
+        FOLDERS,
+    ),
+    ignored(
+        &["MANAGER_QEMU_ENV_MOUNT"],
+        Form::Path,
+        "",
+        When::Given,
+        FOLDERS,
+    ),
 ];
 
 pub fn find(name: &str) -> Option<&'static Variable> {

@@ -28,6 +28,34 @@ fn assert_generated(path: &str, content: &str) {
     );
 }
 
+/// Holds the part of a document between two markers equal to what the code says.
+fn assert_generated_part(path: &str, begin: &str, content: &str) {
+    const END: &str = "<!-- end -->";
+    let file = tidy::workspace().join(path);
+    let text = std::fs::read_to_string(&file).expect("the document is there");
+    let (before, rest) = text.split_once(begin).expect("the marker is there");
+    let (_, after) = rest.split_once(END).expect("the end is there");
+    assert_generated(path, &format!("{before}{begin}\n\n{content}\n{END}{after}"));
+}
+
+#[test]
+fn the_packaged_config_file_shows_every_key_with_its_default() {
+    let wanted = casemate_host::config::document::default_file();
+    assert_generated("packaging/casemate.toml", &wanted);
+}
+
+#[test]
+fn the_reference_of_the_config_has_every_key_and_variable() {
+    use casemate_host::config::document;
+    let path = "docs/configuration.md";
+    assert_generated_part(path, "<!-- keys: generated -->", &document::key_table());
+    assert_generated_part(
+        path,
+        "<!-- predecessor variables: generated -->",
+        &document::predecessor_table(),
+    );
+}
+
 #[test]
 fn the_page_of_errors_is_the_catalogue() {
     assert_generated("docs/errors.md", &casemate_catalogue::markdown());

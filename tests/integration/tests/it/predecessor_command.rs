@@ -10,13 +10,13 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use casemate_host::config::{ConfigFile, Inputs};
 use casemate_host::qemu::command::{self, Form, Resources};
 use casemate_host::qemu::process::Credentials;
 use casemate_host::qemu::schema::QemuInfo;
 use casemate_host::spec::Origin;
 use casemate_host::spec::facts::{AnswerFuture, FactQuestion, FactSource, FactValue};
 use casemate_host::spec::request::{Accelerator, Boot, Choice, HostContext, LaunchRequest};
-use casemate_host::config::{ConfigFile, Inputs};
 use casemate_host::vm::facts::HostFacts;
 use casemate_host::vm::files;
 use casemate_host::vm::shares::{CERTIFICATES_SHARE, ENVIRONMENT_SHARE};

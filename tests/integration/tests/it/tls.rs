@@ -230,6 +230,40 @@ async fn intermediates_are_sent_along() {
     }
 }
 
+/// The predecessor's variables, each needed: a client that knows the root alone, and that has a
+/// certificate, is served, and nobody else.
+#[tokio::test]
+async fn the_files_may_be_named_by_variables() {
+    let (root, clients) = (Authority::root("root"), Authority::root("clients"));
+    let intermediate = root.intermediate("intermediate");
+    let leaf = intermediate.server();
+    let mut setup = setup();
+    for (name, content) in [
+        ("MANAGER_GRPC_SERVER_CERT", &leaf.certificate),
+        ("MANAGER_GRPC_SERVER_KEY", &leaf.key),
+        ("MANAGER_GRPC_SERVER_CA_CERTS", &intermediate.certificate()),
+        ("MANAGER_GRPC_CLIENT_CA_CERTS", &clients.certificate()),
+        ("MANAGER_HTTP_SERVER_CERT", &leaf.certificate),
+        ("MANAGER_HTTP_SERVER_KEY", &leaf.key),
+        ("MANAGER_HTTP_SERVER_CA_CERTS", &intermediate.certificate()),
+        ("MANAGER_HTTP_CLIENT_CA_CERTS", &clients.certificate()),
+    ] {
+        let path = certificates::write(setup.folder.path(), name, content);
+        setup.variable(name, path.to_str().expect("UTF-8"));
+    }
+    let daemon = setup.start();
+    for (identity, is_served) in [(Some(clients.client()), true), (None, false)] {
+        let client = Client {
+            trusted: &root,
+            identity,
+        };
+        let listed = list(&daemon, &client).await;
+        assert_eq!(listed.is_ok(), is_served, "{listed:?}");
+        let answer = get(daemon.http, client_config(&client, &[&TLS13])).await;
+        assert_eq!(answer.is_ok(), is_served, "{answer:?}");
+    }
+}
+
 #[test]
 fn files_that_do_not_serve_are_refused_at_the_start() {
     let root = Authority::root("root");

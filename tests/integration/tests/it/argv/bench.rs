@@ -13,6 +13,7 @@ use casemate_host::backend::settings::SettingValue;
 use casemate_host::backend::{
     BackendConfig, BackendEngine, CallError, Limits, LoadedBackend, PlanOutcome,
 };
+use casemate_host::config::{ConfigFile, Inputs};
 use casemate_host::qemu::check::{CheckedPlan, Knowledge, check};
 use casemate_host::qemu::process::{Credentials, Exit, QemuProcess};
 use casemate_host::qemu::qmp::{MAX_LINE_IDLE, Qmp, QmpError};
@@ -20,7 +21,6 @@ use casemate_host::qemu::schema::Qemu;
 use casemate_host::spec::facts::FactSource;
 use casemate_host::spec::plan::{LaunchPlan, Property, Value};
 use casemate_host::spec::request::{Boot, HostDevice, LaunchRequest, Setting};
-use casemate_host::config::{ConfigFile, Inputs};
 use casemate_host::vm::facts::HostFacts;
 use casemate_host::vm::shares::{CERTIFICATES_SHARE, ENVIRONMENT_SHARE};
 use casemate_integration::artifacts;
@@ -111,7 +111,11 @@ pub(crate) fn host_devices(boot: Boot) -> Vec<HostDevice> {
         flags: Vec::new(),
         environment: Vec::new(),
     };
-    let network = inputs.load().expect("the defaults are valid").config.network;
+    let network = inputs
+        .load()
+        .expect("the defaults are valid")
+        .config
+        .network;
     let properties = network
         .properties
         .into_iter()
