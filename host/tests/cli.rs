@@ -122,7 +122,7 @@ fn a_start_that_fails_says_why_and_what_to_do() {
             "TLS files that are missing",
             |_| {},
             "[grpc]\nserver_cert = \"/no/cert\"\nserver_key = \"/no/key\"\n",
-            1,
+            78,
             &[
                 "/no/cert",
                 "error: tls-files (stage start-up, subject grpc)",

@@ -11,38 +11,7 @@ use super::sources::show;
 const WIDTH: usize = 96;
 
 /// The backend of the packaged file, with all that it announces.
-const PACKAGED_BACKEND: &str = r#"
-# Settings for every backend that announces them. A backend's own table comes before this one, a
-# variable before both (CASEMATE_SETTINGS_MEMORY_SLOTS sets memory-slots).
-[settings]
-# max-memory = "30G"
-
-# A backend: a WebAssembly component. There may be any number, each with a name of its own.
-[[backend]]
-name = "plain-kvm"
-path = "/usr/lib/casemate/backends/plain-kvm.wasm"
-# SHA-256 of that file: `sha256sum` prints it. Without it the component is not loaded.
-# sha256 = ""
-# Loads whatever lies at `path`. For development.
-# allow_unpinned = false
-
-# What the component announces and may therefore have; nothing else is given to it.
-[backend.grants]
-facts = [
-    { fact = "device", pattern = "/dev/kvm" },
-    { fact = "qemu-version" },
-    { fact = "qemu-machine", pattern = "*" },
-    { fact = "qemu-type", pattern = "*" },
-]
-
-[backend.grants.objects]
-memory-backend-ram = {}
-memory-backend-memfd = { properties = ["share"] }
-
-# Values for the settings that it announces; `casemate backend show plain-kvm` lists them.
-[backend.settings]
-# firmware = "auto"
-"#;
+const PACKAGED_BACKEND: &str = include_str!("packaged-backend.toml");
 
 /// The commented file, with every key and its default.
 pub fn default_file() -> String {

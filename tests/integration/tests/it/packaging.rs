@@ -19,6 +19,7 @@ fn check_config(path: &Path) -> Output {
     #[expect(clippy::disallowed_methods, reason = "the subject of the test")]
     let mut command = Command::new(artifacts::program("casemated"));
     command
+        .env_clear()
         .arg("--check-config")
         .arg("--config")
         .arg(path)

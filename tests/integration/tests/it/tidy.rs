@@ -102,7 +102,12 @@ fn siblings_do_not_import_each_other() {
 #[test]
 fn the_host_knows_no_tee() {
     let root = workspace().join("host/src");
+    // The predecessor's variables name technologies, and one file knows them.
+    let exception = root.join("config/environment/predecessor.rs");
     for (path, text) in sources(&root) {
+        if path == exception || path.ends_with("tests.rs") {
+            continue;
+        }
         let code = code(&text).to_lowercase();
         for name in ["snp", "tdx", "sev_", "sev-", "rme-guest", "csv3"] {
             assert!(!code.contains(name), "{} names {name}", path.display());
