@@ -181,7 +181,7 @@ table! {
             "`casemate backend list` shows what there is";
         BackendNotInService "backend-not-in-service" Grpc(FailedPrecondition),
             "The backend's component was refused when it was loaded.",
-            "do what the reason asks for, and restart casemated; `casemate backend list` shows the others";
+            "do what the reason asks for, and reload casemated (SIGHUP); `casemate backend list` shows the others";
         BackendNotChosen "backend-not-chosen" Grpc(FailedPrecondition),
             "The request names no backend, and there is no default.",
             "name a backend, or set `default_backend` in the config file (`plain-kvm` by name, too)";

@@ -77,13 +77,13 @@ impl LoadError {
     pub fn remedy(&self) -> &'static str {
         match self {
             Self::Unreadable { .. } => {
-                "put the component there, readable for casemated, and restart casemated"
+                "put the component there, readable for casemated, and reload casemated (SIGHUP)"
             }
             Self::Unpinned { .. } | Self::DigestMismatch { .. } => {
-                "compare the file with what its vendor published, and restart casemated when file and `sha256` agree"
+                "compare the file with what its vendor published, and reload casemated (SIGHUP) when file and `sha256` agree"
             }
             Self::TooLarge { .. } | Self::NotAComponent { .. } | Self::Invalid { .. } => {
-                "put the vendor's component there, and restart casemated"
+                "put the vendor's component there, and reload casemated (SIGHUP)"
             }
             Self::ApiVersion { .. } => {
                 "install versions of casemated and of the backend that fit each other"
@@ -94,7 +94,7 @@ impl LoadError {
             | Self::Probe(_)
             | Self::Describe(_) => "report it to the backend's vendor, and use another version",
             Self::Setting(_) => {
-                "mend `[backend.settings]` in the config file, and restart casemated"
+                "mend `[backend.settings]` in the config file, and reload casemated (SIGHUP)"
             }
         }
     }

@@ -312,7 +312,7 @@ fn add_what_is_set_wrongly(failing: &mut Failing) {
         }
     };
     let unknown = &[
-        "setting in config: \"colour\" is no setting of this backend; it has ",
+        "the backend's settings in the config file: \"colour\" is no setting of this backend; it has ",
         "firmware",
     ];
     failing.add(
@@ -321,7 +321,7 @@ fn add_what_is_set_wrongly(failing: &mut Failing) {
         set("colour", "red".into()),
         unknown,
     );
-    let form = &["setting in config: \"firmware\" is \"floppy\"; wanted is one of auto, pflash"];
+    let form = &["the backend's settings in the config file: \"firmware\" is \"floppy\"; wanted is one of auto, pflash"];
     failing.add(
         "wrong-form",
         &component,
@@ -329,7 +329,7 @@ fn add_what_is_set_wrongly(failing: &mut Failing) {
         form,
     );
     let list = toml::Value::Array(Vec::new());
-    let shape = &["setting in config: \"firmware\" is \"[]\"; wanted is a string"];
+    let shape = &["the backend's settings in the config file: \"firmware\" is \"[]\"; wanted is a string"];
     failing.add("wrong-shape", &component, set("firmware", list), shape);
 }
 

@@ -90,8 +90,10 @@ async fn metrics_follow_what_happens() {
     let (_, before) = daemon.get_http("/metrics").await;
     assert_eq!(metric(&before, "casemate_vm_limit"), Some(1.0));
     assert_eq!(metric(&before, "casemate_vms{state=\"running\"}"), None);
+    let instance = std::fs::read_to_string(daemon.state_dir.join("instance-id"));
     let version = format!(
-        "casemate_build_info{{version=\"{}\"}}",
+        "casemate_build_info{{instance=\"{}\",version=\"{}\"}}",
+        instance.expect("it is kept"),
         env!("CARGO_PKG_VERSION")
     );
     assert_eq!(metric(&before, &version), Some(1.0));

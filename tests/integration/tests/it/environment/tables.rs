@@ -171,7 +171,7 @@ pub(super) const LATER_MALFORMED: [(&str, &str); 10] = [
 pub(super) const REFUSED: [&str; 1] = ["MANAGER_QEMU_GPU_BDF"];
 
 /// Each of these has a test of its own, here or (TLS) in `tls.rs`.
-pub(super) const BEHAVIOUR: [&str; 27] = [
+pub(super) const BEHAVIOUR: [&str; 26] = [
     "MANAGER_LOG_LEVEL",
     "MANAGER_INSTANCE_ID",
     "MANAGER_HTTP_HOST",
@@ -198,5 +198,4 @@ pub(super) const BEHAVIOUR: [&str; 27] = [
     "MANAGER_GRPC_SERVER_KEY",
     "MANAGER_GRPC_SERVER_CA_CERTS",
     "MANAGER_GRPC_CLIENT_CA_CERTS",
-    "MANAGER_QEMU_VIRTIO_NET_PCI_ROMFILE",
 ];
