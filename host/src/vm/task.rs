@@ -240,6 +240,7 @@ impl Launch<'_> {
             .abilities
             .contains(&Ability::Powerdown);
         let launched = launch::start(
+            self.host,
             self.id,
             &planned,
             prepared,
