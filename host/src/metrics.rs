@@ -4,12 +4,14 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use prometheus::{
-    Encoder as _, GaugeVec, HistogramOpts, HistogramVec, IntCounterVec, IntGauge, IntGaugeVec,
-    Opts, Registry, TextEncoder,
+    Encoder as _, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge,
+    IntGaugeVec, Opts, Registry, TextEncoder,
 };
 
 /// Buckets of a create: QEMU alone takes 100 ms, a large confidential guest minutes.
 const CREATE_BUCKETS: [f64; 10] = [0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0];
+/// Buckets of QEMU's own start: most take tens of milliseconds, a busy machine seconds.
+const QEMU_START_BUCKETS: [f64; 10] = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 5.0, 30.0];
 /// Buckets of a backend call: microseconds to the deadline.
 const CALL_BUCKETS: [f64; 9] = [
     0.000_05, 0.000_1, 0.000_5, 0.001, 0.005, 0.02, 0.1, 1.0, 5.0,
@@ -23,6 +25,7 @@ pub struct Metrics {
     vms: IntGaugeVec,
     vm_limit: IntGauge,
     create_seconds: HistogramVec,
+    qemu_start_seconds: Histogram,
     backend_call_seconds: HistogramVec,
     backend_faults: IntCounterVec,
     config_reloads: IntCounterVec,
@@ -38,6 +41,13 @@ impl Metrics {
             HistogramOpts::new("casemate_create_seconds", "Time of a CreateVm, by outcome.")
                 .buckets(CREATE_BUCKETS.into()),
             &["outcome"],
+        )?;
+        let qemu_start_seconds = Histogram::with_opts(
+            HistogramOpts::new(
+                "casemate_qemu_start_seconds",
+                "Time from QEMU's start until its monitor answers, which is part of a CreateVm.",
+            )
+            .buckets(QEMU_START_BUCKETS.into()),
         )?;
         let backend_call_seconds = HistogramVec::new(
             HistogramOpts::new(
@@ -69,6 +79,7 @@ impl Metrics {
         registry.register(Box::new(vms.clone()))?;
         registry.register(Box::new(vm_limit.clone()))?;
         registry.register(Box::new(create_seconds.clone()))?;
+        registry.register(Box::new(qemu_start_seconds.clone()))?;
         registry.register(Box::new(backend_call_seconds.clone()))?;
         registry.register(Box::new(backend_faults.clone()))?;
         registry.register(Box::new(config_reloads.clone()))?;
@@ -79,6 +90,7 @@ impl Metrics {
             vms,
             vm_limit,
             create_seconds,
+            qemu_start_seconds,
             backend_call_seconds,
             backend_faults,
             config_reloads,
@@ -93,6 +105,10 @@ impl Metrics {
         self.create_seconds
             .with_label_values(&[outcome])
             .observe(elapsed.as_secs_f64());
+    }
+
+    pub fn qemu_started(&self, elapsed: Duration) {
+        self.qemu_start_seconds.observe(elapsed.as_secs_f64());
     }
 
     pub fn backend_called(&self, backend: &str, elapsed: Duration) {

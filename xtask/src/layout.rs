@@ -89,6 +89,10 @@ impl Layout {
         self.target().join("scratch")
     }
 
+    pub fn bench_report(&self) -> PathBuf {
+        self.target().join("bench/report.json")
+    }
+
     pub fn tools(&self) -> PathBuf {
         self.target().join("tools")
     }

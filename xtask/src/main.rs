@@ -4,12 +4,16 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
+use xtask::bench::{self, MissedBudget};
 use xtask::demo::{self, Accelerator, Ending};
 use xtask::run::Run;
 use xtask::{backends, failure, orphans, setup, test_suite};
 
 #[derive(Debug, Parser)]
-#[command(name = "cargo xtask", about = "Set-up, demo and tests of Casemate")]
+#[command(
+    name = "cargo xtask",
+    about = "Set-up, demo, figures and tests of Casemate"
+)]
 struct Arguments {
     #[command(subcommand)]
     chore: Chore,
@@ -30,6 +34,15 @@ enum Chore {
         #[arg(long, value_enum, default_value = "tcg")]
         accel: Accelerator,
     },
+    /// Measure the release build against its budgets; a first build takes some minutes
+    Bench {
+        /// Measure only figures whose name contains this
+        #[arg(long, value_name = "NAME")]
+        filter: Option<String>,
+        /// Fail when a budget is missed
+        #[arg(long)]
+        strict: bool,
+    },
     /// Prepare everything and run all tests; arguments after `--` go to `cargo test`
     Test {
         #[arg(last = true)]
@@ -46,6 +59,14 @@ fn main() -> ExitCode {
             Chore::Demo { keep, accel } => {
                 let ending = if keep { Ending::Keep } else { Ending::CleanUp };
                 return demo::run(&run, accel, ending).map(|()| ExitCode::SUCCESS);
+            }
+            Chore::Bench { filter, strict } => {
+                let missed = if strict {
+                    MissedBudget::Fails
+                } else {
+                    MissedBudget::Told
+                };
+                bench::run(&run, filter.as_deref(), missed)
             }
             Chore::Test {
                 cargo_test_arguments,

@@ -40,7 +40,8 @@ pub const KEYS: &[Key] = &[
     Key::new(
         "qemu.start_time",
         Form::Duration,
-        "60s",
+        // Less than the default time of a call, so that its caller hears of QEMU and not of the time.
+        "50s",
         "How long QEMU may take from its start to a running guest, beside a second for each GiB of \
          memory.",
     ),

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 use tokio::sync::watch;
@@ -259,6 +259,7 @@ pub async fn prepare(
 /// Starts QEMU, forwards the agent's port, and lets the guest run. `record` is written before the
 /// process exists and completed after.
 pub async fn start(
+    host: &Host,
     id: VmId,
     planned: &Planned,
     prepared: Prepared,
@@ -289,6 +290,7 @@ pub async fn start(
         &prepared.credentials,
         prepared.descriptors,
     )?;
+    let started = Instant::now();
     record.process = Some(process.identity().clone());
     // At once: a daemon that comes back after a crash has to know this process.
     if let Err(error) = holdings.record.write(&record) {
@@ -296,7 +298,7 @@ pub async fn start(
         return Err(error.into());
     }
     let brought_up = tokio::select! {
-        brought_up = bring_up(planned, &mut process, &mut holdings) => brought_up,
+        brought_up = bring_up(host, planned, started, &mut process, &mut holdings) => brought_up,
         _ = cancelled.wait_for(|cancelled| *cancelled) => {
             Err(Failure::Other(CreateError::Removed))
         }
@@ -367,7 +369,9 @@ fn at(stage: Stage) -> impl Fn(QmpError) -> Failure {
 }
 
 async fn bring_up(
+    host: &Host,
     planned: &Planned,
+    started: Instant,
     process: &mut QemuProcess,
     holdings: &mut Holdings,
 ) -> Result<(Qmp, Option<SocketAddr>), Failure> {
@@ -390,6 +394,7 @@ async fn bring_up(
         connected = Qmp::connect(read, write, start_time, MAX_LINE_VM) => connected,
     };
     let mut qmp = connected.map_err(at(Stage::Starting))?;
+    host.metrics.qemu_started(started.elapsed());
 
     let forwarded = forward_agent(&planned.live, &mut qmp).await?;
     let agent_address = match forwarded {

@@ -239,8 +239,15 @@ impl Launch<'_> {
             .plan()
             .abilities
             .contains(&Ability::Powerdown);
-        let launched =
-            launch::start(self.id, &planned, prepared, record, self.cancelled.clone()).await?;
+        let launched = launch::start(
+            self.host,
+            self.id,
+            &planned,
+            prepared,
+            record,
+            self.cancelled.clone(),
+        )
+        .await?;
         let pid = launched.process.identity().pid;
         self.publisher.change(|status| status.pid = Some(pid));
         Ok((launched, powerdown))

@@ -118,6 +118,7 @@ async fn metrics_follow_what_happens() {
         ("casemate_vms{state=\"running\"}", 1.0),
         ("casemate_create_seconds_count{outcome=\"running\"}", 1.0),
         ("casemate_create_seconds_count{outcome=\"exhausted\"}", 1.0),
+        ("casemate_qemu_start_seconds_count", 1.0),
         (
             "casemate_backend_call_seconds_count{backend=\"plain-kvm\"}",
             1.0,
@@ -125,6 +126,11 @@ async fn metrics_follow_what_happens() {
     ] {
         assert_eq!(metric(&after, name), Some(value), "{name} in\n{after}");
     }
+    // QEMU's start is a part of the create, never all of it.
+    let seconds = |name: &str| metric(&after, name).expect("it is there");
+    let qemu_start = seconds("casemate_qemu_start_seconds_sum");
+    let create = seconds("casemate_create_seconds_sum{outcome=\"running\"}");
+    assert!(0.0 < qemu_start && qemu_start < create, "{after}");
     daemon.remove(&vm.id).await.expect("removal works");
     let (_, last) = daemon.get_http("/metrics").await;
     assert_eq!(metric(&last, "casemate_vms{state=\"running\"}"), None);

@@ -118,6 +118,7 @@ fn the_host_knows_no_tee() {
 #[test]
 fn files_are_short_and_begin_with_what_they_are() {
     for folder in [
+        "bench/src",
         "catalogue/src",
         "host/src",
         "cli/src",

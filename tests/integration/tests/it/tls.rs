@@ -504,7 +504,7 @@ async fn off_loopback_tls_alone_is_not_enough() {
     serve_with(&mut exposed, "grpc", &root.server());
     let log = exposed.try_start().expect_err("anyone could run VMs");
     for part in [
-        "grpc would listen on 0.0.0.0",
+        "the gRPC listener would be on 0.0.0.0",
         "client_ca_certs",
         "insecure = true",
     ] {

@@ -1,0 +1,85 @@
+//! The figures of the release build, with what they need prepared before.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::child::{self, ProcessGroup};
+use crate::failure::InStep;
+use crate::run::Run;
+use crate::{backends, cargo, setup};
+
+/// What is measured, and what measures it. They are built together: Cargo unites the features of
+/// what it builds at once, and another choice would compile the largest dependencies twice.
+const PACKAGES: [&str; 3] = ["casemate-host", "casemate-fake-qemu", "casemate-bench"];
+/// An interrupted bench ends its daemon, which may have a thousand VMs to end.
+const STOP_DEADLINE: Duration = Duration::from_secs(75);
+
+/// What a missed budget means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MissedBudget {
+    /// It is shown.
+    Told,
+    /// The exit code says so, too.
+    Fails,
+}
+
+pub fn run(run: &Run, filter: Option<&str>, missed: MissedBudget) -> Result<ExitCode> {
+    setup::for_a_guest(run)?;
+    backends::build(run)?;
+    let program = build(run).in_step(
+        "building the release programs",
+        "see the compiler's message above; the whole log is target/setup/bench-build.log",
+    )?;
+    run.report.heading("Bench");
+    let mut command = child::program(&program);
+    command
+        .arg("--artifacts")
+        .arg(run.layout.target())
+        .arg("--report")
+        .arg(run.layout.bench_report());
+    if let Some(filter) = filter {
+        command.args(["--filter", filter]);
+    }
+    if missed == MissedBudget::Fails {
+        command.arg("--strict");
+    }
+    let code = measure(run, ProcessGroup::start(&mut command)?).in_step(
+        "measuring",
+        "measure one figure alone with `cargo xtask bench --filter NAME`",
+    )?;
+    Ok(ExitCode::from(code))
+}
+
+fn build(run: &Run) -> Result<PathBuf> {
+    run.report.heading("Build");
+    let mut step = run.report.step("release build");
+    let mut command = cargo::command(run);
+    command.args(["build", "--release", "--bins"]);
+    for package in PACKAGES {
+        command.args(["--package", package]);
+    }
+    child::run(run, &mut step, &mut command, &run.log("bench-build"))?;
+    let program = cargo::target_directory(run)?.join("release/casemate-bench");
+    anyhow::ensure!(program.is_file(), "the build left no {}", program.display());
+    step.done("release profile");
+    Ok(program)
+}
+
+/// Its output goes straight to the terminal: figures are for reading.
+fn measure(run: &Run, mut bench: ProcessGroup) -> Result<u8> {
+    loop {
+        if let Some(status) = bench.poll()? {
+            // A signal ended it where there is no code; that is a failure like any other.
+            let code = status.code().and_then(|code| u8::try_from(code).ok());
+            run.interrupt.check()?;
+            return Ok(code.unwrap_or(1));
+        }
+        if let Err(interrupted) = run.interrupt.pause() {
+            bench.stop(STOP_DEADLINE);
+            return Err(interrupted.into());
+        }
+    }
+}
