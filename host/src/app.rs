@@ -31,7 +31,9 @@ pub use problem::{BuildError, RunError};
 use reload::Reloader;
 
 /// Changes what is logged while the daemon runs.
-pub struct LogFilter(Box<dyn Fn(&str) -> Result<(), String> + Send + Sync>);
+pub struct LogFilter(Box<SetFilter>);
+
+type SetFilter = dyn Fn(&str) -> Result<(), String> + Send + Sync;
 
 impl std::fmt::Debug for LogFilter {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -80,7 +80,7 @@ fn a_port_in_use_is_said_in_one_sentence() {
 fn a_start_that_fails_says_why_and_what_to_do() {
     use std::os::unix::fs::PermissionsExt as _;
     type Prepare = fn(&std::path::Path);
-    let root = rustix_is_root();
+    let root = is_root();
     let cases: &[(&str, Prepare, &str, i32, &[&str])] = &[
         (
             "state directory that others can change",
@@ -198,9 +198,9 @@ fn a_start_that_fails_says_why_and_what_to_do() {
     }
 }
 
-fn rustix_is_root() -> bool {
+fn is_root() -> bool {
     use std::os::unix::fs::MetadataExt as _;
-    std::fs::metadata("/proc/self").unwrap().uid() == 0
+    std::fs::metadata("/proc/self").expect("procfs").uid() == 0
 }
 
 /// `--explain-config` and `--check-config` tell without starting anything.

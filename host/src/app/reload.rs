@@ -108,7 +108,7 @@ impl Reloader {
                 ),
             }
         }
-        std::future::pending().await
+        std::future::pending::<()>().await;
     }
 
     async fn reload(&mut self) -> Result<Reloaded, ReloadError> {

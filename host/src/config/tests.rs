@@ -341,7 +341,8 @@ fn all_sources_of_the_default_backend_have_to_agree() {
     const TDX: &str = "MANAGER_QEMU_ENABLE_TDX";
     const OWN: &str = "CASEMATE_BACKEND";
     type Variables = &'static [(&'static str, &'static str)];
-    let cases: &[(&str, Variables, Result<Option<&str>, &[&str]>)] = &[
+    type Wanted = Result<Option<&'static str>, &'static [&'static str]>;
+    let cases: &[(&str, Variables, Wanted)] = &[
         ("", &[], Ok(None)),
         ("", &[(SNP, "")], Ok(None)),
         ("", &[(TDX, "false")], Ok(None)),

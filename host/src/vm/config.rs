@@ -285,8 +285,10 @@ pub struct VmDefaults {
     pub origins: BTreeMap<String, Origin>,
 }
 
+type ReadFile = fn(&VmDefaults) -> &PathBuf;
+
 /// Files by role, with the field that holds each.
-pub const FILES: [(&str, fn(&VmDefaults) -> &PathBuf); 7] = [
+pub const FILES: [(&str, ReadFile); 7] = [
     ("kernel", |defaults| &defaults.kernel),
     ("initrd", |defaults| &defaults.initrd),
     ("firmware", |defaults| &defaults.firmware),

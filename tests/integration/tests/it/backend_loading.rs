@@ -321,7 +321,9 @@ fn add_what_is_set_wrongly(failing: &mut Failing) {
         set("colour", "red".into()),
         unknown,
     );
-    let form = &["the backend's settings in the config file: \"firmware\" is \"floppy\"; wanted is one of auto, pflash"];
+    let form = &[
+        "the backend's settings in the config file: \"firmware\" is \"floppy\"; wanted is one of auto, pflash",
+    ];
     failing.add(
         "wrong-form",
         &component,
@@ -329,7 +331,8 @@ fn add_what_is_set_wrongly(failing: &mut Failing) {
         form,
     );
     let list = toml::Value::Array(Vec::new());
-    let shape = &["the backend's settings in the config file: \"firmware\" is \"[]\"; wanted is a string"];
+    let shape =
+        &["the backend's settings in the config file: \"firmware\" is \"[]\"; wanted is a string"];
     failing.add("wrong-shape", &component, set("firmware", list), shape);
 }
 
