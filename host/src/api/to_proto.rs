@@ -8,7 +8,19 @@ use crate::spec::permissions::Permissions;
 use crate::spec::plan::Finding;
 use crate::vm::status::{VmState, VmStatus};
 
+/// With its findings, as GetVm and CreateVm give it.
 pub(super) fn vm(status: &VmStatus) -> v1::Vm {
+    let planned = status.planned.as_ref();
+    v1::Vm {
+        findings: planned
+            .map(|planned| findings(&planned.findings))
+            .unwrap_or_default(),
+        ..vm_in_list(status)
+    }
+}
+
+/// Without findings, which would be most of a long list.
+pub(super) fn vm_in_list(status: &VmStatus) -> v1::Vm {
     let planned = status.planned.as_ref();
     let text = |read: fn(&crate::vm::status::PlannedStatus) -> &String| {
         planned.map(read).cloned().unwrap_or_default()
@@ -39,9 +51,7 @@ pub(super) fn vm(status: &VmStatus) -> v1::Vm {
         qemu_version: text(|planned| &planned.qemu_version),
         pid: status.pid.unwrap_or(0),
         generation: status.generation,
-        findings: planned
-            .map(|planned| findings(&planned.findings))
-            .unwrap_or_default(),
+        findings: Vec::new(),
     }
 }
 

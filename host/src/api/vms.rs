@@ -64,7 +64,7 @@ impl VmService for Vms {
             .manager
             .list()
             .iter()
-            .map(|vm| to_proto::vm(vm))
+            .map(|vm| to_proto::vm_in_list(vm))
             .collect();
         Ok(Response::new(v1::ListVmsResponse { vms }))
     }

@@ -33,7 +33,12 @@ async fn of_50_concurrent_creates_exactly_the_limit_runs() {
     assert_eq!((running.len(), refused), (3, 47));
     // No process was ever started for the others.
     assert_eq!(Setup::fake_starts(daemon.folder.path()).len(), 3);
-    assert_eq!(daemon.list().await.len(), 3);
+    let listed = daemon.list().await;
+    assert_eq!(listed.len(), 3);
+    // As the interface says: only GetVm has them.
+    assert!(listed.iter().all(|vm| vm.findings.is_empty()));
+    let shown = daemon.get(&listed[0].id).await.expect("it runs");
+    assert!(!shown.findings.is_empty());
     let ports: std::collections::BTreeSet<_> =
         running.iter().map(|vm| vm.agent_address.clone()).collect();
     assert_eq!(ports.len(), 3);
