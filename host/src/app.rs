@@ -15,8 +15,8 @@ use crate::api;
 use crate::api::deadline::DefaultDeadline;
 use crate::api::listener::Listener;
 use crate::api::tls::{Alpn, TlsAcceptor};
-use crate::backend::engine::EngineError;
 use crate::backend::{BackendEngine, Catalog, Limits, Protection};
+use crate::config::sources::{Effective, Source};
 use crate::config::{Config, Inputs, Loaded, Warning, explain};
 use crate::lease::{Ports, Slots, Uids};
 use crate::metrics::Metrics;
@@ -125,7 +125,7 @@ impl App {
         if let Err(error) = probed {
             tracing::error!(error = %crate::backend::catalog::chain(&error), "no QEMU yet");
         }
-        for warning in unused_identity(&config, &catalog) {
+        for warning in of_backends(&config, &effective, &catalog) {
             tracing::warn!("{warning}");
         }
         let metrics = Metrics::new(env!("CARGO_PKG_VERSION"), &instance_id)?;
@@ -141,6 +141,7 @@ impl App {
         });
         let announcement = store.announce(endpoints.to_string().as_bytes())?;
         let default_deadline = DefaultDeadline::new(config.grpc.timeout);
+        let backends = config.backends.clone();
         let live = reload::live(config, catalog, qemu, &ports, rows);
         let host = Host {
             live: arc_swap::ArcSwap::from_pointee(live),
@@ -151,8 +152,9 @@ impl App {
         };
         let manager = VmManager::new(host, lost);
         let reloader = Reloader {
-            inputs,
+            inputs: inputs.pinned(),
             engine,
+            backends,
             manager: manager.clone(),
             effective,
             probing,
@@ -227,7 +229,7 @@ impl App {
 }
 
 /// What would be wrong with a start, beyond the config's own form: for `--check-config`.
-pub async fn check(loaded: &Loaded) -> Result<Vec<String>, EngineError> {
+pub async fn check(loaded: &Loaded) -> Result<Vec<String>, BuildError> {
     let mut problems: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();
     let engine = BackendEngine::new(Limits::default())?;
     let config = &loaded.config;
@@ -251,14 +253,45 @@ pub async fn check(loaded: &Loaded) -> Result<Vec<String>, EngineError> {
         ("grpc", config.grpc.listener.tls.acceptor(Alpn::H2)),
         ("http", config.http.tls.acceptor(Alpn::Http11)),
     ] {
-        if let Err(error) = tls {
-            let error = crate::backend::catalog::chain(&error);
-            problems.push(format!("the {listener} listener would not start: {error}"));
-        }
+        tls.map_err(|source| BuildError::Tls {
+            listener,
+            source: Box::new(source),
+        })?;
     }
-    let unused = unused_identity(config, &catalog);
+    let unused = of_backends(config, &loaded.effective, &catalog);
     problems.extend(unused.iter().map(ToString::to_string));
     Ok(problems)
+}
+
+/// What the config says to backends and none of them hears.
+fn of_backends(config: &Config, effective: &Effective, catalog: &Catalog) -> Vec<Warning> {
+    let mut warnings = unused_identity(config, catalog);
+    warnings.extend(unheard_settings(effective, catalog));
+    warnings
+}
+
+/// Settings that an operator wrote for every backend, and that none announces: typing mistakes. The
+/// predecessor's variables are for technologies that may not be here.
+fn unheard_settings(effective: &Effective, catalog: &Catalog) -> Vec<Warning> {
+    let announced: Vec<&str> = catalog
+        .entries()
+        .iter()
+        .filter_map(|entry| entry.state.as_ref().ok())
+        .flat_map(|backend| &backend.info().settings)
+        .map(|setting| setting.key.as_str())
+        .collect();
+    effective
+        .entries()
+        .filter(|(_, entry)| !matches!(entry.source, Source::Predecessor(_)))
+        .filter_map(|(key, entry)| {
+            let setting = key.strip_prefix(crate::config::key::SETTINGS)?;
+            (!announced.contains(&setting)).then(|| Warning::UnheardSetting {
+                key: setting.to_owned(),
+                source: entry.source.to_string(),
+                closest: crate::config::closest(setting, announced.iter().copied()),
+            })
+        })
+        .collect()
 }
 
 fn unused_identity(config: &Config, catalog: &Catalog) -> Vec<Warning> {

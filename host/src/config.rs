@@ -181,7 +181,7 @@ fn form_of(name: &str) -> Option<Form> {
 }
 
 /// The known name that differs least from `name`.
-fn closest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String {
+pub fn closest<'a>(name: &str, known: impl Iterator<Item = &'a str>) -> String {
     // An absurdly long name is close to nothing, and comparing it would take its time.
     let name: String = name.chars().take(128).collect();
     known
@@ -264,6 +264,15 @@ pub struct GrpcListener {
 }
 
 impl Inputs {
+    /// For reloads: a file that was there has to stay there.
+    pub fn pinned(self) -> Self {
+        let file = match self.file {
+            ConfigFile::Usual(path) if path.exists() => ConfigFile::Named(path),
+            file => file,
+        };
+        Self { file, ..self }
+    }
+
     /// Reads everything anew.
     pub fn load(&self) -> Result<Loaded, ConfigErrors> {
         let mut errors = Vec::new();
@@ -287,7 +296,15 @@ impl Inputs {
             &backends,
             &mut errors,
         ));
-        let effective = Effective::choose(candidates, &mut errors);
+        let mut effective = Effective::choose(candidates, &mut errors);
+        // Where nobody set a range, a first port means all from there up.
+        if !effective.is_given("network.ports")
+            && let Some(first) = effective.get("network.first_port")
+        {
+            let (first, source) = (first.value.clone(), first.source.clone());
+            let range = format!("{first}-{}", u16::MAX);
+            effective.derive("network.ports", range.into(), source);
+        }
         if !errors.is_empty() {
             return Err(ConfigErrors(errors));
         }
@@ -446,12 +463,6 @@ impl Config {
                 (key.to_owned(), origin)
             })
             .collect();
-        // Where nobody set a range, a first port means all from there up.
-        if !effective.is_given("network.ports")
-            && let Some(first) = config.network.first_port
-        {
-            config.network.ports = Some(first..=u16::MAX);
-        }
         Ok(config)
     }
 

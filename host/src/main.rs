@@ -26,8 +26,8 @@ const USUAL_FILE: &str = "/etc/casemate/casemate.toml";
                         Variables CASEMATE_… and MANAGER_… set keys too: docs/configuration.md lists them."
 )]
 struct Arguments {
-    /// Config file (TOML); /etc/casemate/casemate.toml if it is there.
-    #[arg(long, value_name = "FILE", env = "CASEMATE_CONFIG")]
+    /// Config file (TOML); else that of CASEMATE_CONFIG, else /etc/casemate/casemate.toml if it is there.
+    #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
     /// Set a key of the config; stronger than variables and the file.
     #[arg(long, value_name = "KEY=VALUE")]
@@ -42,7 +42,7 @@ struct Arguments {
 
 impl Arguments {
     fn into_inputs(self) -> Inputs {
-        let file = match self.config.filter(|path| !path.as_os_str().is_empty()) {
+        let file = match self.config.or_else(environment::config_file) {
             Some(path) => ConfigFile::Named(path),
             None => ConfigFile::Usual(PathBuf::from(USUAL_FILE)),
         };
@@ -129,7 +129,7 @@ async fn check_config(loaded: &Loaded) -> ExitCode {
             }
             ExitCode::SUCCESS
         }
-        Err(error) => fail(&BuildError::Engine(error)),
+        Err(error) => fail(&error),
     }
 }
 

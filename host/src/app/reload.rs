@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use super::LogFilter;
 use crate::api::deadline::DefaultDeadline;
 use crate::backend::catalog::chain;
-use crate::backend::{BackendEngine, Catalog};
+use crate::backend::{BackendConfig, BackendEngine, Catalog};
 use crate::config::sources::{Changed, Effective, Reloaded};
 use crate::config::{Config, ConfigError, ConfigErrors, Inputs, explain};
 use crate::lease::Ports;
@@ -64,6 +64,7 @@ impl Catalogued for ReloadError {
 pub(super) struct Reloader {
     pub(super) inputs: Inputs,
     pub(super) engine: BackendEngine,
+    pub(super) backends: Vec<BackendConfig>,
     pub(super) manager: VmManager,
     pub(super) effective: Effective,
     pub(super) probing: Credentials,
@@ -133,16 +134,23 @@ impl Reloader {
         };
         self.log.set(&config.log).map_err(ReloadError::Log)?;
         // From here on nothing fails.
-        for warning in &next.warnings {
+        let of_backends = super::of_backends(&config, &reloaded.effective, &catalog);
+        for warning in next.warnings.iter().chain(&of_backends) {
             tracing::warn!("{warning}");
         }
+        let changed = changed_backends(&self.backends, &config.backends);
+        if !changed.is_empty() {
+            tracing::info!(backends = changed.join(", "), "config of backends changed");
+        }
+        self.backends.clone_from(&config.backends);
         let host = self.manager.host();
-        host.slots.set_limit(config.max_vms);
-        self.default_deadline.set(config.grpc.timeout);
-        host.metrics.set_vm_limit(config.max_vms);
+        let (max_vms, timeout) = (config.max_vms, config.grpc.timeout);
         let rows = explain::rows(&reloaded.effective, &config.backends, &reloaded.waiting);
         host.live
             .store(Arc::new(live(config, catalog, qemu, &self.ports, rows)));
+        host.slots.set_limit(max_vms);
+        self.default_deadline.set(timeout);
+        host.metrics.set_vm_limit(max_vms);
         self.effective = reloaded.effective.clone();
         Ok(reloaded)
     }
@@ -186,6 +194,21 @@ fn refuse_lost_backends(old: &Catalog, new: &Catalog) -> Result<(), ReloadError>
         }
     }
     Ok(())
+}
+
+/// Names of backends that are new, gone, or configured otherwise.
+fn changed_backends(old: &[BackendConfig], new: &[BackendConfig]) -> Vec<String> {
+    let differing = |from: &[BackendConfig], other: &[BackendConfig]| -> Vec<String> {
+        from.iter()
+            .filter(|backend| !other.contains(backend))
+            .map(|backend| backend.name.clone())
+            .collect()
+    };
+    let mut names = differing(old, new);
+    names.extend(differing(new, old));
+    names.sort();
+    names.dedup();
+    names
 }
 
 fn list(changes: &[Changed]) -> String {

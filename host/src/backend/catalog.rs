@@ -12,7 +12,7 @@ use super::settings::SharedSetting;
 use crate::spec::permissions::Permissions;
 
 /// One `[[backend]]` of the config file.
-#[derive(Clone, Debug, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct BackendConfig {
     pub name: String,

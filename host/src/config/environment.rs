@@ -18,7 +18,8 @@ const OWN: &str = "CASEMATE_";
 const OWN_SETTINGS: &str = "CASEMATE_SETTINGS_";
 /// Names that begin like ours and are read elsewhere: by the client, and by the daemon's command
 /// line.
-pub const ELSEWHERE: [&str; 2] = ["CASEMATE_ENDPOINT", "CASEMATE_CONFIG"];
+pub const ELSEWHERE: [&str; 2] = ["CASEMATE_ENDPOINT", CONFIG_FILE];
+const CONFIG_FILE: &str = "CASEMATE_CONFIG";
 /// Where an unknown name is a mistake.
 const PREDECESSOR_QEMU: &str = "MANAGER_QEMU_";
 /// Where an unknown name may be somebody else's.
@@ -35,7 +36,8 @@ pub struct Given {
 pub fn of_this_process() -> Vec<Given> {
     let mut given: Vec<Given> = std::env::vars_os()
         .filter_map(|(name, value)| {
-            let name = name.into_string().ok()?;
+            // A name that is not UTF-8 is none of ours; it is unknown as any other.
+            let name = name.to_string_lossy().into_owned();
             let concerns =
                 name.starts_with(OWN) || PREDECESSOR.iter().any(|prefix| name.starts_with(prefix));
             concerns.then(|| Given {
@@ -46,6 +48,13 @@ pub fn of_this_process() -> Vec<Given> {
         .collect();
     given.sort_by(|one, other| one.name.cmp(&other.name));
     given
+}
+
+/// The config file that `CASEMATE_CONFIG` names.
+pub fn config_file() -> Option<std::path::PathBuf> {
+    std::env::var_os(CONFIG_FILE)
+        .filter(|path| !path.is_empty())
+        .map(Into::into)
 }
 
 /// What the environment says.
@@ -222,8 +231,9 @@ fn apply(
                 });
             }
         }
+        // Without the value: a URL may have a password in it.
         Meaning::Later { feature } => reading.warnings.push(Warning::Later {
-            variable: format!("{name}={}", shown(text)),
+            variable: name.to_owned(),
             feature,
         }),
         Meaning::Refused { feature, remedy } => errors.push(ConfigError::NotSupportedYet {

@@ -6,6 +6,9 @@ use super::key::Default;
 use super::sources::{Changed, Effective, Source, show};
 use crate::backend::BackendConfig;
 
+/// Where backends are configured.
+const FILE: &str = "config file";
+
 /// One value, as text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Row {
@@ -39,7 +42,7 @@ pub fn rows(effective: &Effective, backends: &[BackendConfig], waiting: &[Change
         }
     }
     for backend in backends {
-        rows.extend(of_backend(backend));
+        rows.extend(of_backend(effective, backend));
     }
     rows
 }
@@ -65,7 +68,7 @@ fn row(effective: &Effective, key: &str) -> Row {
     }
 }
 
-fn of_backend(backend: &BackendConfig) -> Vec<Row> {
+fn of_backend(effective: &Effective, backend: &BackendConfig) -> Vec<Row> {
     let text = |text: &str| show(&toml::Value::from(text));
     let mut values = vec![("path".to_owned(), text(&backend.path.to_string_lossy()))];
     if let Some(digest) = &backend.sha256 {
@@ -75,18 +78,35 @@ fn of_backend(backend: &BackendConfig) -> Vec<Row> {
         "allow_unpinned".to_owned(),
         backend.allow_unpinned.to_string(),
     ));
-    for (key, value) in &backend.settings {
-        values.push((format!("settings.{key}"), show(value)));
+    if let Ok(grants) = toml::Value::try_from(&backend.grants) {
+        values.push(("grants".to_owned(), show(&grants)));
     }
-    values
+    let name = crate::spec::printable(&backend.name);
+    let mut rows: Vec<Row> = values
         .into_iter()
         .map(|(key, value)| Row {
-            key: format!("backend.{}.{key}", crate::spec::printable(&backend.name)),
+            key: format!("backend.{name}.{key}"),
             value,
-            source: "config file".to_owned(),
+            source: FILE.to_owned(),
             notes: Vec::new(),
         })
-        .collect()
+        .collect();
+    for (key, own) in &backend.settings {
+        // A source that is stronger than the file comes before the backend's own table.
+        let shared = effective
+            .get(&format!("{}{key}", super::key::SETTINGS))
+            .filter(|entry| !matches!(entry.source, Source::File { .. } | Source::Default));
+        rows.push(Row {
+            key: format!("backend.{name}.settings.{key}"),
+            value: show(shared.map_or(own, |entry| &entry.value)),
+            source: shared.map_or_else(|| FILE.to_owned(), |entry| entry.source.to_string()),
+            notes: shared
+                .map(|_| format!("not used: {} from {FILE}", show(own)))
+                .into_iter()
+                .collect(),
+        });
+    }
+    rows
 }
 
 /// Lines for a terminal or a pipe: key, value, source, and notes below.

@@ -108,7 +108,7 @@ impl Form {
                 let name = name
                     .strip_prefix('[')
                     .map_or(Some(name), |name| name.strip_suffix(']'))?;
-                keep(host(name).is_some() && port.parse::<u16>().is_ok())
+                keep(host(name).is_some() && count(port, 0, u64::from(u16::MAX)).is_some())
             }
             Self::Ports => {
                 keep(text == "any" || range::<u16>(text).is_some_and(|(first, _)| first > 0))
@@ -189,6 +189,10 @@ fn host(text: &str) -> Option<IpAddr> {
 
 /// `first-last`, both included.
 pub fn range<T: std::str::FromStr + PartialOrd>(text: &str) -> Option<(T, T)> {
+    // A sign would be a typing mistake, and numbers of Rust's take one.
+    if text.contains('+') {
+        return None;
+    }
     let (first, last) = text.split_once('-')?;
     let (first, last) = (first.parse().ok()?, last.parse().ok()?);
     (first <= last).then_some((first, last))
@@ -199,7 +203,8 @@ pub fn range<T: std::str::FromStr + PartialOrd>(text: &str) -> Option<(T, T)> {
 fn is_log_filter(text: &str) -> bool {
     const LEVELS: [&str; 6] = ["off", "error", "warn", "info", "debug", "trace"];
     let has_sense = |directive: &str| {
-        directive.contains('=')
+        directive.contains(['=', '['])
+            || directive.contains("::")
             || LEVELS
                 .iter()
                 .any(|level| level.eq_ignore_ascii_case(directive.trim()))
@@ -286,6 +291,8 @@ mod tests {
             (Form::Address, "[::1]:7001", Some("[::1]:7001".into())),
             (Form::Address, ":7001", Some(":7001".into())),
             (Form::Address, "7001", None),
+            (Form::Address, "127.0.0.1:+7001", None),
+            (Form::Ports, "+6100-+6200", None),
             (Form::Address, "[::1:7001", None),
             (Form::Ports, "6100-6200", Some("6100-6200".into())),
             (Form::Ports, "any", Some("any".into())),
@@ -314,6 +321,11 @@ mod tests {
                 Some("info,casemate_host::vm=debug".into()),
             ),
             (Form::LogFilter, "infoo", None),
+            (
+                Form::LogFilter,
+                "casemate_host::vm",
+                Some("casemate_host::vm".into()),
+            ),
             (Form::LogFilter, "a=loud", None),
             (Form::Ratio, "0.5", Some(0.5.into())),
             (Form::Ratio, "1.5", None),

@@ -166,6 +166,12 @@ pub enum Warning {
         source: String,
         reason: String,
     },
+    /// A setting for every backend that none announces.
+    UnheardSetting {
+        key: String,
+        source: String,
+        closest: String,
+    },
     /// The identity is for guests that are protected.
     IdentityUnused {
         backend: String,
@@ -197,6 +203,14 @@ impl fmt::Display for Warning {
                 f,
                 "{key} is {:?} ({source}), which cannot be used: {reason}; VMs that need it are refused",
                 path.display()
+            ),
+            Self::UnheardSetting {
+                key,
+                source,
+                closest,
+            } => write!(
+                f,
+                "setting {key:?} ({source}) is announced by no backend in service (the closest one is {closest:?}); it has no effect"
             ),
             Self::IdentityUnused { backend } => write!(
                 f,

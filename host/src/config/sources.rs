@@ -91,11 +91,12 @@ impl Effective {
         let mut entries = BTreeMap::new();
         for (key, mut given) in by_key {
             given.sort_by_key(|(source, _)| std::cmp::Reverse(source.strength()));
-            for pair in given.windows(2) {
-                if let [(one, first), (other, second)] = pair
-                    && one.strength() == other.strength()
-                    && first != second
-                {
+            // Only the strongest matter: what they override may differ as it likes.
+            if let [(one, first), rest @ ..] = given.as_slice() {
+                let equals = rest.iter().filter(|(other, second)| {
+                    one.strength() == other.strength() && first != second
+                });
+                for (other, second) in equals {
                     errors.push(ConfigError::Conflict {
                         key: key.clone(),
                         first: said(one, first),
@@ -125,6 +126,17 @@ impl Effective {
         self.entries
             .iter()
             .map(|(key, entry)| (key.as_str(), entry))
+    }
+
+    /// Sets what follows from other values.
+    pub fn derive(&mut self, key: &str, value: toml::Value, source: Source) {
+        let unused = Vec::new();
+        let entry = Entry {
+            value,
+            source,
+            unused,
+        };
+        self.entries.insert(key.to_owned(), entry);
     }
 
     pub fn get(&self, key: &str) -> Option<&Entry> {

@@ -273,6 +273,10 @@ fn what_is_wrong_is_told_with_place_value_and_form() {
             &[("MANAGER_QEMU_OVMF_CODE_IF", "ide")],
             &["MANAGER_QEMU_OVMF_CODE_IF", "one of pflash"],
         ),
+        (
+            &[("MANAGER_QEMU_OVMF_VARS_IF", "ide")],
+            &["MANAGER_QEMU_OVMF_VARS_IF", "one of pflash"],
+        ),
         (&[("MANAGER_QEMU_GPU_BDF", "gpu")], &["0000:01:00.0"]),
         (
             &[("MANAGER_QEMU_GPU_BDF", "0000:01:00.0")],

@@ -72,14 +72,14 @@ pub const KEYS: &[Key] = &[
     ),
     Key::unset(
         "network.first_port",
-        Form::Port,
+        Form::Count(1, u16::MAX as u64),
         "`network.ports` alone counts",
         "7020",
         "Where `network.ports` is not set: all ports from this one up may be forwarded.",
     ),
     Key::new(
         "network.agent_port",
-        Form::Port,
+        Form::Count(1, u16::MAX as u64),
         "7002",
         "Port on which the agent listens in the guest.",
     ),

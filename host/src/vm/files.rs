@@ -103,10 +103,13 @@ pub fn with_missing(findings: Vec<Finding>, files: &[RequestFile]) -> Vec<Findin
                 "{} cannot be used: {error}",
                 file.path.display()
             )),
-            remedy: format!(
-                "put the file there, or set `{}` to another one",
-                VmDefaults::file_key(&file.role)
-            ),
+            remedy: match file.role.strip_prefix("setting:") {
+                Some(key) => format!("put the file there, or set the backend's `{key}` to another"),
+                None => format!(
+                    "put the file there, or set `{}` to another one",
+                    VmDefaults::file_key(&file.role)
+                ),
+            },
         });
     }
     findings

@@ -449,13 +449,13 @@ pub const VARIABLES: &[Variable] = &[
     key(&["MANAGER_QEMU_NETDEV_ID"], Form::Id, "vmnic", "network.id"),
     key(
         &["MANAGER_QEMU_HOST_FWD_AGENT"],
-        Form::Port,
+        Form::Count(1, u16::MAX as u64),
         "7020",
         "network.first_port",
     ),
     key(
         &["MANAGER_QEMU_GUEST_FWD_AGENT"],
-        Form::Port,
+        Form::Count(1, u16::MAX as u64),
         "7002",
         "network.agent_port",
     ),

@@ -320,3 +320,67 @@ async fn the_one_confidential_backend_whose_checks_pass_is_chosen() {
         "{refused}"
     );
 }
+
+/// A file that was there and is not: nothing is taken over from nothing.
+#[tokio::test]
+async fn a_reload_without_its_file_changes_nothing() {
+    let daemon = setup().start();
+    let path = daemon.folder.path().join("casemate.toml");
+    let text = std::fs::read_to_string(&path).expect("the config is there");
+    std::fs::remove_file(&path).expect("it was there");
+    daemon.signal(Signal::HUP);
+    eventually("the refusal", Duration::from_secs(30), || async {
+        daemon.log().contains("config-unreadable").then_some(())
+    })
+    .await;
+    daemon
+        .create(v1::VmSpec::default())
+        .await
+        .expect("the old config serves");
+    // What a backend is given and what it may have is told when it changes, and a typing mistake is.
+    std::fs::write(&path, &text).expect("a file");
+    reload(
+        &daemon,
+        |config| {
+            set(config, "settings", "memory-slotz", 1);
+            let backend = config["backend"][0].as_table_mut().expect("a table");
+            backend.insert("allow_unpinned".to_owned(), true.into());
+        },
+        "applied",
+    )
+    .await;
+    let log = daemon.log();
+    for part in [
+        "config of backends changed backends=\"plain-kvm\"",
+        "setting \"memory-slotz\" (",
+        "the closest one is \"memory-slots\"",
+    ] {
+        assert!(log.contains(part), "{part}: {log}");
+    }
+}
+
+/// What is effective is told, not what was overridden.
+#[tokio::test]
+async fn a_backends_setting_is_explained_as_it_gets_it() {
+    let mut setup = setup();
+    setup.unset("network.ports");
+    setup.variable("MANAGER_QEMU_MEMORY_SLOTS", "3");
+    setup.variable("MANAGER_QEMU_HOST_FWD_AGENT", "7020");
+    let backend = setup.config["backend"][0].as_table_mut().expect("a table");
+    let settings = toml::toml! {
+        firmware = "none"
+        memory-slots = 7
+    };
+    backend.insert("settings".to_owned(), settings.into());
+    let daemon = setup.start();
+    let slots = explained(&daemon, "backend.plain-kvm.settings.memory-slots").await;
+    assert_eq!(
+        (&*slots.value, &*slots.source),
+        ("3", "MANAGER_QEMU_MEMORY_SLOTS")
+    );
+    assert!(slots.notes[0].contains("not used: 7"), "{slots:?}");
+    let ports = explained(&daemon, "network.ports").await;
+    assert_eq!(ports.value, "\"7020-65535\"");
+    let grants = explained(&daemon, "backend.plain-kvm.grants").await;
+    assert!(grants.value.contains("/dev/kvm"), "{grants:?}");
+}

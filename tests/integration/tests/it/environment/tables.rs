@@ -6,11 +6,7 @@ pub(super) type Row = (&'static str, &'static str, &'static str);
 
 /// A VM with firmware in flash, booting from a kernel.
 pub(super) const FROM_A_KERNEL: &[Row] = &[
-    (
-        "MANAGER_QEMU_BIN_PATH",
-        "/usr/bin/qemu-system-x86_64",
-        "/usr/bin/qemu-system-x86_64",
-    ),
+    ("MANAGER_QEMU_BIN_PATH", "@", "/qemu-of-the-variable"),
     ("MANAGER_QEMU_ENABLE_KVM", "off", "tcg"),
     ("MANAGER_QEMU_MACHINE", "pc", "pc-i440fx-"),
     ("MANAGER_QEMU_CPU", "qemu64", "qemu64"),
