@@ -75,7 +75,12 @@ fn run(arguments: &Arguments) -> Result<ExitCode> {
     // The programs lie beside this one, of the same build.
     let own_path = std::env::current_exe().context("this program does not know its own path")?;
     let programs = own_path.parent().context("a program lies in a folder")?;
-    let site = Site::find(programs, &arguments.artifacts)?;
+    // The daemon is started in a folder of its own, so its config names absolute paths.
+    let artifacts = arguments
+        .artifacts
+        .canonicalize()
+        .with_context(|| format!("there is no {}", arguments.artifacts.display()))?;
+    let site = Site::find(programs, &artifacts)?;
     raise_descriptor_limit()?;
     let runtime = tokio::runtime::Runtime::new().context("no runtime")?;
     let Some(figures) = runtime.block_on(until_stopped(measure(&site, &arguments.filter)))? else {
