@@ -19,6 +19,8 @@ use serde_json::json;
 
 use super::listener::Listener;
 use crate::backend::catalog::chain;
+use crate::vm::catalogued::Catalogued as _;
+use crate::vm::error::CreateError;
 use crate::vm::manager::VmManager;
 
 #[derive(Clone, Debug)]
@@ -74,8 +76,8 @@ async fn health(State(site): State<Site>) -> Response {
 
 async fn ready(State(site): State<Site>) -> Response {
     let live = site.manager.host().live();
-    let qemu = live.qemu.info().await;
-    let backend = live.choose(None).await;
+    let qemu = live.qemu.info().await.map_err(CreateError::from);
+    let backend = live.choose(None).await.map_err(CreateError::from);
     let checks = json!([
         check(
             "qemu",
@@ -95,10 +97,16 @@ async fn ready(State(site): State<Site>) -> Response {
     json_response(status, "application/json", &body)
 }
 
-fn check<E: std::error::Error>(id: &str, result: Result<String, E>) -> serde_json::Value {
+/// As a create would say it, with what to do.
+fn check(id: &str, result: Result<String, CreateError>) -> serde_json::Value {
     match result {
         Ok(detail) => json!({"id": id, "status": "pass", "detail": detail}),
-        Err(error) => json!({"id": id, "status": "fail", "detail": chain(&error)}),
+        Err(error) => json!({
+            "id": id,
+            "status": "fail",
+            "detail": chain(&error),
+            "remedy": error.remedy(),
+        }),
     }
 }
 

@@ -263,6 +263,10 @@ async fn without_a_choice_no_backend_is_guessed() {
             "{text}"
         );
     }
+    // Both say what to do.
+    for part in ["`default_backend`", "`plain-kvm` by name"] {
+        assert!(ready.contains(part), "{part}: {ready}");
+    }
     for part in [
         "`default_backend`",
         "`plain-kvm` by name",
