@@ -558,7 +558,7 @@ fn unusable_files(effective: &Effective) -> Vec<Warning> {
             continue;
         }
         let path = PathBuf::from(entry.value.as_str().unwrap_or_default());
-        if let Err(error) = crate::vm::files::open_file(&path) {
+        if let Err(error) = crate::regular_file::open(&path) {
             warnings.push(Warning::UnusableFile {
                 key,
                 path,

@@ -4,7 +4,6 @@
 //! Only TLS 1.3 is spoken: every client that this daemon has knows it, and it leaves nothing to
 //! configure.
 
-use std::io::Read as _;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -17,6 +16,8 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use tokio_rustls::rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
 use tokio_rustls::rustls::version::TLS13;
 use tokio_rustls::rustls::{self, RootCertStore, ServerConfig};
+
+use crate::regular_file::{self, ReadError};
 
 /// Largest PEM file. A chain has some kilobytes; this holds a hundred certificates and more, and a
 /// device or a disk image that was named by mistake is not read into memory.
@@ -279,24 +280,20 @@ fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
 }
 
 fn read(key: &'static str, path: &Path, wanted: &'static str) -> Result<Vec<u8>, TlsError> {
-    let mut content = Vec::new();
-    std::fs::File::open(path)
-        .and_then(|file| file.take(MAX_FILE + 1).read_to_end(&mut content))
-        .map_err(|source| TlsError::Unreadable {
+    regular_file::read(path, MAX_FILE).map_err(|error| match error {
+        ReadError::Io(source) => TlsError::Unreadable {
             key,
             path: path.to_owned(),
             wanted,
             source,
-        })?;
-    if content.len() as u64 > MAX_FILE {
-        return Err(TlsError::Form {
+        },
+        ReadError::TooLarge => TlsError::Form {
             key,
             path: path.to_owned(),
             what: "is larger than 256 KiB",
             wanted,
-        });
-    }
-    Ok(content)
+        },
+    })
 }
 
 #[cfg(test)]

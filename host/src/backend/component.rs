@@ -4,13 +4,9 @@
 //! compile those bytes, tier, contract version, link, probe `describe`, settings and grants.
 //! Precompiled code is never accepted.
 
-use std::fs::OpenOptions;
-use std::io::Read as _;
-use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::OFlags;
 use sha2::{Digest as _, Sha256};
 use wasmtime::component::{Component, HasSelf, Linker};
 
@@ -21,6 +17,7 @@ use super::describe::{self, BackendInfo, DescribeError};
 use super::engine::{BackendEngine, Limits};
 use super::imports::{Access, CallState};
 use super::settings::{self, PlacedError, SettingError, SettingInput, SharedSetting};
+use crate::regular_file::{self, ReadError};
 use crate::spec::permissions::Permissions;
 use crate::spec::{Origin, printable};
 
@@ -226,35 +223,16 @@ impl LoadedBackend {
 }
 
 fn read_capped(path: &Path, limit: usize) -> Result<Vec<u8>, LoadError> {
-    let unreadable = |source| LoadError::Unreadable {
-        path: path.to_owned(),
-        source,
-    };
-    // A pipe would keep its reader waiting for a writer, and the daemon's start with it.
-    let nonblocking = OFlags::NONBLOCK.bits().cast_signed();
-    let file = OpenOptions::new()
-        .read(true)
-        .custom_flags(nonblocking)
-        .open(path);
-    let file = file.map_err(unreadable)?;
-    if !file.metadata().map_err(unreadable)?.is_file() {
-        let kind = std::io::ErrorKind::InvalidInput;
-        return Err(unreadable(std::io::Error::new(
-            kind,
-            "it is not a regular file",
-        )));
-    }
-    let mut bytes = Vec::new();
-    file.take(limit as u64 + 1)
-        .read_to_end(&mut bytes)
-        .map_err(unreadable)?;
-    if bytes.len() > limit {
-        return Err(LoadError::TooLarge {
+    regular_file::read(path, limit as u64).map_err(|error| match error {
+        ReadError::Io(source) => LoadError::Unreadable {
+            path: path.to_owned(),
+            source,
+        },
+        ReadError::TooLarge => LoadError::TooLarge {
             path: path.to_owned(),
             limit,
-        });
-    }
-    Ok(bytes)
+        },
+    })
 }
 
 enum Pin {

@@ -3,6 +3,7 @@
 //! Values of declared keys are read one by one, so that an error can name line, value and form.
 //! `[[backend]]` tables have a shape of their own, which serde reads.
 
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -13,6 +14,7 @@ use super::ConfigError;
 use super::key;
 use super::sources::{Candidate, Source};
 use crate::backend::BackendConfig;
+use crate::regular_file::{self, ReadError};
 
 /// Largest file that is read; one with a hundred backends has some 100 KiB.
 const MAX_FILE: u64 = 4 << 20;
@@ -31,22 +33,15 @@ struct Backends {
 }
 
 pub(super) fn read(path: &Path) -> Result<String, ConfigError> {
-    use std::io::Read as _;
     let unreadable = |source| ConfigError::Unreadable {
         path: path.to_owned(),
         source,
     };
-    let mut text = String::new();
-    // A pipe would hold the daemon until somebody writes to it.
-    let (file, _) = crate::vm::files::open_file(path).map_err(unreadable)?;
-    file.take(MAX_FILE + 1)
-        .read_to_string(&mut text)
-        .map_err(unreadable)?;
-    if text.len() as u64 > MAX_FILE {
-        let error = std::io::Error::other("it is larger than 4 MiB");
-        return Err(unreadable(error));
-    }
-    Ok(text)
+    let content = regular_file::read(path, MAX_FILE).map_err(|error| match error {
+        ReadError::Io(source) => unreadable(source),
+        ReadError::TooLarge => unreadable(io::Error::other("it is larger than 4 MiB")),
+    })?;
+    String::from_utf8(content).map_err(|_| unreadable(io::Error::other("it is not UTF-8")))
 }
 
 /// Reads all that `text` says; everything that is wrong goes to `errors`.

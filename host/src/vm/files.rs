@@ -4,16 +4,17 @@ use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{Read as _, Seek as _, Write as _};
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
-use rustix::fs::{MemfdFlags, OFlags, SealFlags};
+use rustix::fs::{MemfdFlags, SealFlags};
 
 use super::config::VmDefaults;
 use super::error::CreateError;
 use crate::backend::settings::{SettingInput, SettingValue};
 use crate::qemu::process::Credentials;
+use crate::regular_file;
 use crate::spec::Origin;
 use crate::spec::plan::{Finding, Severity, Value};
 use crate::spec::request::{RequestFile, Setting};
@@ -29,8 +30,10 @@ pub fn open(
     let mut files = Vec::new();
     let mut next_id = 1;
     let mut add = |role: &str, path: &Path, origin: Origin| -> Option<u32> {
-        let (handle, size) = match open_file(path) {
-            Ok((handle, size)) => (Ok(Arc::new(handle)), size),
+        let opened = regular_file::open(path);
+        let opened = opened.and_then(|file| Ok((file.metadata()?.len(), file)));
+        let (handle, size) = match opened {
+            Ok((size, handle)) => (Ok(Arc::new(handle)), size),
             Err(_) if origin == Origin::BuiltIn => return None,
             Err(error) => (Err(Arc::new(error)), 0),
         };
@@ -113,20 +116,6 @@ pub fn with_missing(findings: Vec<Finding>, files: &[RequestFile]) -> Vec<Findin
         });
     }
     findings
-}
-
-/// Opens a regular file for reading; its size.
-pub fn open_file(path: &Path) -> std::io::Result<(File, u64)> {
-    // Without blocking: a FIFO would hold the daemon until somebody writes to it.
-    let file = std::fs::OpenOptions::new()
-        .read(true)
-        .custom_flags(OFlags::NONBLOCK.bits().cast_signed())
-        .open(path)?;
-    let metadata = file.metadata()?;
-    if !metadata.is_file() {
-        return Err(std::io::Error::other("it is not a regular file"));
-    }
-    Ok((file, metadata.len()))
 }
 
 /// Descriptors for QEMU, and the path under which QEMU opens each.
@@ -227,34 +216,17 @@ mod tests {
     }
 
     #[test]
-    fn neither_a_folder_nor_a_fifo_is_a_file() {
-        let temp = tempfile::tempdir().unwrap();
-        let fifo = temp.path().join("fifo");
-        rustix::fs::mknodat(
-            rustix::fs::CWD,
-            &fifo,
-            rustix::fs::FileType::Fifo,
-            rustix::fs::Mode::RUSR,
-            0,
-        )
-        .unwrap();
-        for path in [temp.path(), fifo.as_path()] {
-            assert!(open_file(path).is_err(), "{}", path.display());
-        }
-    }
-
-    #[test]
     fn a_private_file_reaches_another_user_as_a_sealed_copy() {
         let temp = tempfile::tempdir().unwrap();
         let path = temp.path().join("kernel");
         std::fs::write(&path, b"content").unwrap();
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o600)).unwrap();
-        let (handle, size) = open_file(&path).unwrap();
+        let handle = regular_file::open(&path).unwrap();
         let file = RequestFile {
             id: 7,
             role: "kernel".to_owned(),
             path,
-            size,
+            size: 7,
             origin: Origin::Operator,
             handle: Ok(Arc::new(handle)),
         };
