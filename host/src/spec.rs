@@ -47,6 +47,29 @@ pub enum Origin {
     Request,
 }
 
+/// What ids begin with that the host gives to QEMU; nobody else may.
+pub const HOST_ID_PREFIX: &str = "casemate-";
+/// Longest id, of an object, a device or a machine's part.
+const MAX_ID: usize = 64;
+
+/// QEMU's rule for ids (util/id.c): a letter, then letters, digits, `-`, `.` and `_`.
+pub fn is_qemu_id(text: &str) -> bool {
+    text.len() <= MAX_ID
+        && text.starts_with(|c: char| c.is_ascii_alphabetic())
+        && text
+            .bytes()
+            .all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
+}
+
+/// A switch as operators write it.
+pub fn parse_switch(text: &str) -> Option<bool> {
+    match text {
+        "on" | "true" | "1" => Some(true),
+        "off" | "false" | "0" => Some(false),
+        _ => None,
+    }
+}
+
 /// `text` without what could end a line or drive a terminal, for messages and tables. Text from a
 /// guest, a backend or QEMU passes through here before a person sees it.
 pub fn printable(text: &str) -> String {

@@ -11,7 +11,7 @@ use crate::spec::plan::{
     PflashFirmware, Property, Severity, Transport, Typed, Value,
 };
 use crate::spec::request::{HostContext, LaunchRequest};
-use crate::spec::{Origin, printable};
+use crate::spec::{HOST_ID_PREFIX, Origin, is_qemu_id, printable};
 
 /// Most entries of a list in a plan. A plan that needs more is no plan for one VM.
 const MAX_ENTRIES: usize = 256;
@@ -22,8 +22,6 @@ const MAX_FINDINGS: usize = 64;
 const MAX_FINDING_TEXT: usize = 1 << 10;
 /// Deepest dotted path; QEMU's own structures are not deeper than a handful.
 const MAX_DEPTH: usize = 8;
-/// Prefix of the ids that the host gives to what it renders.
-pub(crate) const HOST_ID_PREFIX: &str = "casemate-";
 
 /// A rule that an answer breaks: where, and which.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
@@ -545,14 +543,9 @@ fn name(at: &str, text: String) -> Result<String, Violation> {
     ))
 }
 
-/// QEMU's rule for ids (util/id.c), with the host's prefix left out.
+/// An id of the backend's: the host's prefix is left out.
 fn identifier(at: &str, text: String) -> Result<String, Violation> {
-    let fits = text.len() <= 64
-        && text.starts_with(|c: char| c.is_ascii_alphabetic())
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b));
-    if !fits {
+    if !is_qemu_id(&text) {
         return Err(Violation::new(
             at,
             format!(

@@ -8,10 +8,9 @@ use base64::Engine as _;
 
 use super::bindings::casemate::tee::types;
 use super::describe::{SettingKind, SettingSpec};
-use crate::spec::Origin;
-use crate::spec::byte_size;
 use crate::spec::permissions::is_plain_absolute;
 use crate::spec::plan::Value;
+use crate::spec::{Origin, byte_size, parse_switch};
 
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum SettingError {
@@ -150,11 +149,7 @@ fn parse(spec: &SettingSpec, text: &str) -> Result<SettingValue, SettingError> {
         SettingKind::OneOf(names) => format!("one of {}", names.join(", ")),
     };
     let value = match &spec.kind {
-        SettingKind::Boolean => match text {
-            "on" | "true" | "1" => Some(Value::Boolean(true)),
-            "off" | "false" | "0" => Some(Value::Boolean(false)),
-            _ => None,
-        },
+        SettingKind::Boolean => parse_switch(text).map(Value::Boolean),
         SettingKind::Integer => text.parse().ok().map(Value::Integer),
         SettingKind::Unsigned => parse_unsigned(text).map(Value::Unsigned),
         SettingKind::Size => byte_size::parse(text).ok().map(Value::Unsigned),

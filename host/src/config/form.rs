@@ -7,7 +7,7 @@ use std::net::IpAddr;
 
 use base64::Engine as _;
 
-use crate::spec::{byte_size, go_duration};
+use crate::spec::{HOST_ID_PREFIX, byte_size, go_duration, is_qemu_id, parse_switch};
 
 /// Longest text; nothing in a config is longer than a kernel command line.
 const MAX_TEXT: usize = 4_096;
@@ -95,7 +95,7 @@ impl Form {
         }
         let keep = |fits: bool| fits.then(|| toml::Value::from(text));
         match self {
-            Self::Boolean => boolean(text).map(toml::Value::from),
+            Self::Boolean => parse_switch(text).map(toml::Value::from),
             Self::Count(min, max) => count(text, min, max),
             Self::Port => count(text, 0, u64::from(u16::MAX)),
             Self::Host => host(text).map(|host| host.to_string().into()),
@@ -121,7 +121,7 @@ impl Form {
             Self::Size => keep(byte_size::parse(text).is_ok()),
             Self::Duration => keep(go_duration::parse(text).is_ok()),
             Self::Text => keep(true),
-            Self::Id => keep(is_id(text)),
+            Self::Id => keep(is_qemu_id(text) && !text.starts_with(HOST_ID_PREFIX)),
             Self::Path => keep(!text.is_empty()),
             Self::OneOf(words) => keep(words.contains(&text)),
             Self::LogFilter => keep(is_log_filter(text)),
@@ -157,14 +157,6 @@ impl Form {
             (_, toml::Value::String(text)) => self.parse(text),
             _ => None,
         }
-    }
-}
-
-pub fn boolean(text: &str) -> Option<bool> {
-    match text {
-        "on" | "true" | "1" => Some(true),
-        "off" | "false" | "0" => Some(false),
-        _ => None,
     }
 }
 
@@ -226,15 +218,6 @@ fn is_url(text: &str) -> bool {
         && name
             .bytes()
             .all(|b| b.is_ascii_alphanumeric() || b"-._[]:".contains(&b))
-}
-
-fn is_id(text: &str) -> bool {
-    text.starts_with(|first: char| first.is_ascii_alphabetic())
-        && text
-            .bytes()
-            .all(|b| b.is_ascii_alphanumeric() || b"-._".contains(&b))
-        && !text.starts_with("casemate-")
-        && text.len() <= 64
 }
 
 fn is_pci_function(text: &str) -> bool {
