@@ -21,7 +21,6 @@ pub mod key;
 pub mod problem;
 pub mod sources;
 
-use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -232,9 +231,6 @@ pub struct Config {
     pub network: NetworkConfig,
     pub disk: DiskConfig,
     pub vm: VmDefaults,
-    /// Settings for every backend that announces them.
-    #[serde(default)]
-    pub settings: BTreeMap<String, toml::Value>,
     #[serde(skip)]
     pub backends: Vec<BackendConfig>,
 }
@@ -455,9 +451,9 @@ impl Config {
             .map(|(key, entry)| {
                 let origin = match &entry.source {
                     Source::Default => Origin::BuiltIn,
-                    // The predecessor's CPU model is a wish: a technology that cannot have it
-                    // replaces it, and says so.
-                    Source::Predecessor(_) if key == "vm.cpu" => Origin::BuiltIn,
+                    Source::Predecessor(name) if environment::predecessor::is_wish(name) => {
+                        Origin::BuiltIn
+                    }
                     _ => Origin::Operator,
                 };
                 (key.to_owned(), origin)

@@ -131,11 +131,10 @@ pub fn predecessor_table() -> String {
 
 fn meaning(variable: &Variable) -> String {
     match variable.meaning {
-        Meaning::Key("vm.cpu") => {
-            "`vm.cpu`, as a wish: a backend that cannot have it replaces it, with a finding"
-                .to_owned()
-        }
         Meaning::Key(key) => format!("`{key}`"),
+        Meaning::Wish(key) => {
+            format!("`{key}`, as a wish: a backend that cannot have it replaces it, with a finding")
+        }
         Meaning::Setting(key) => format!("setting `{key}` of every backend that announces it"),
         Meaning::Words { key, on, off } => format!("`{key}`: `{on}`, or `{off}` when off"),
         Meaning::Listener { host, port } => format!("`{host}` and `{port}` in one"),

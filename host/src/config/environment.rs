@@ -9,7 +9,7 @@ pub mod predecessor;
 use super::ConfigError;
 use super::Warning;
 use super::form::Form;
-use super::key::SETTINGS;
+use super::key::{Empty, SETTINGS};
 use super::sources::{Candidate, Source};
 use predecessor::{BackendChoice, Meaning, Variable, When};
 
@@ -18,7 +18,7 @@ const OWN: &str = "CASEMATE_";
 const OWN_SETTINGS: &str = "CASEMATE_SETTINGS_";
 /// Names that begin like ours and are read elsewhere: by the client, and by the daemon's command
 /// line.
-pub const ELSEWHERE: [&str; 2] = ["CASEMATE_ENDPOINT", CONFIG_FILE];
+const ELSEWHERE: [&str; 2] = ["CASEMATE_ENDPOINT", CONFIG_FILE];
 const CONFIG_FILE: &str = "CASEMATE_CONFIG";
 /// Where an unknown name is a mistake.
 const PREDECESSOR_QEMU: &str = "MANAGER_QEMU_";
@@ -92,11 +92,13 @@ pub fn read(given: &[Given], errors: &mut Vec<ConfigError>) -> Reading {
             });
             continue;
         };
-        let keeps_empty = variable.is_some_and(|variable| variable.empty_is_a_value)
-            || own
-                .as_ref()
-                .is_some_and(|(key, _)| key == "network.properties.romfile");
-        if text.is_empty() && !keeps_empty {
+        let key = match (&own, variable.map(|variable| variable.meaning)) {
+            (Some((key, _)), _) => Some(key.as_str()),
+            (None, Some(Meaning::Key(key))) => Some(key),
+            (None, _) => None,
+        };
+        let declared = key.and_then(super::declared);
+        if text.is_empty() && declared.is_none_or(|key| key.empty == Empty::NotGiven) {
             continue;
         }
         let Some(canonical) = wanted.parse(text) else {
@@ -192,7 +194,7 @@ fn apply(
         });
     };
     match variable.meaning {
-        Meaning::Key(key) => push(key, value),
+        Meaning::Key(key) | Meaning::Wish(key) => push(key, value),
         Meaning::Setting(key) => push(&format!("{SETTINGS}{key}"), value),
         Meaning::Words { key, on, off } => {
             push(key, if flag == Some(true) { on } else { off }.into());

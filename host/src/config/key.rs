@@ -20,6 +20,14 @@ pub enum Default {
     Unset(&'static str),
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Empty {
+    /// That the key is not given.
+    NotGiven,
+    /// An empty value.
+    Value,
+}
+
 #[derive(Clone, Copy, Debug)]
 pub struct Key {
     /// Dotted, as in the file.
@@ -27,6 +35,8 @@ pub struct Key {
     pub form: Form,
     pub default: Default,
     pub change: Change,
+    /// What an empty variable says.
+    pub empty: Empty,
     /// One or two sentences for the file and the reference.
     pub doc: &'static str,
     /// A value to show where there is no default.
@@ -46,6 +56,7 @@ impl Key {
             form,
             default: Default::Value(default),
             change: Change::Reload,
+            empty: Empty::NotGiven,
             doc,
             example: None,
         }
@@ -64,6 +75,7 @@ impl Key {
             form,
             default: Default::Unset(without),
             change: Change::Reload,
+            empty: Empty::NotGiven,
             doc,
             example: Some(example),
         }
@@ -72,6 +84,13 @@ impl Key {
     pub const fn at_restart(self) -> Self {
         Self {
             change: Change::Restart,
+            ..self
+        }
+    }
+
+    pub const fn empty_is_a_value(self) -> Self {
+        Self {
+            empty: Empty::Value,
             ..self
         }
     }

@@ -91,7 +91,7 @@ fn defaults_are_of_their_form_and_variables_meet_declared_keys() {
     }
     for variable in VARIABLES {
         let keys: &[&str] = match variable.meaning {
-            Meaning::Key(key) | Meaning::Words { key, .. } => &[key],
+            Meaning::Key(key) | Meaning::Wish(key) | Meaning::Words { key, .. } => &[key],
             Meaning::Listener { host, port } => &[host, port],
             _ => &[],
         };
@@ -99,7 +99,7 @@ fn defaults_are_of_their_form_and_variables_meet_declared_keys() {
             assert!(names.contains(key), "{:?}: {key}", variable.names);
         }
         // The predecessor's default is the default here.
-        if let Meaning::Key(key) = variable.meaning
+        if let Meaning::Key(key) | Meaning::Wish(key) = variable.meaning
             && let Some(entry) = declared(key)
             && let key::Default::Value(default) = entry.default
             && !variable.default.is_empty()

@@ -107,7 +107,8 @@ pub const KEYS: &[Key] = &[
         "",
         "Option ROM of the network device; empty means none, so that nothing unmeasured runs before \
          the kernel.",
-    ),
+    )
+    .empty_is_a_value(),
     Key::new(
         "disk.id",
         Form::Id,
@@ -244,8 +245,6 @@ pub struct NetworkConfig {
     /// `None`: the kernel chooses.
     #[serde(deserialize_with = "ports")]
     pub ports: Option<RangeInclusive<u16>>,
-    #[serde(default)]
-    pub first_port: Option<u16>,
     pub agent_port: u16,
     /// Properties of the virtio network device, by QEMU's names.
     pub properties: BTreeMap<String, toml::Value>,

@@ -11,8 +11,6 @@ pub struct Variable {
     pub names: &'static [&'static str],
     pub form: Form,
     pub meaning: Meaning,
-    /// An empty value means "not given", but for this.
-    pub empty_is_a_value: bool,
     /// The predecessor's default, as documented.
     pub default: &'static str,
 }
@@ -21,6 +19,9 @@ pub struct Variable {
 pub enum Meaning {
     /// A key of the config.
     Key(&'static str),
+    /// A key, whose value a backend may replace: the predecessor's operators have it in their files
+    /// without having chosen it.
+    Wish(&'static str),
     /// A setting for every backend that announces it.
     Setting(&'static str),
     /// A switch that is a word here.
@@ -99,7 +100,6 @@ const fn plain(
         names,
         form,
         meaning,
-        empty_is_a_value: false,
         default,
     }
 }
@@ -287,7 +287,12 @@ pub const VARIABLES: &[Variable] = &[
         },
     ),
     key(&["MANAGER_QEMU_MACHINE"], Form::Text, "q35", "vm.machine"),
-    key(&["MANAGER_QEMU_CPU"], Form::Text, "EPYC", "vm.cpu"),
+    plain(
+        &["MANAGER_QEMU_CPU"],
+        Form::Text,
+        "EPYC",
+        Meaning::Wish("vm.cpu"),
+    ),
     key(
         &["MANAGER_QEMU_SMP_COUNT"],
         Form::Count(1, u32::MAX as u64),
@@ -483,15 +488,12 @@ pub const VARIABLES: &[Variable] = &[
         "0x2",
         "network.properties.addr",
     ),
-    Variable {
-        empty_is_a_value: true,
-        ..key(
-            &["MANAGER_QEMU_VIRTIO_NET_PCI_ROMFILE"],
-            Form::Text,
-            "",
-            "network.properties.romfile",
-        )
-    },
+    key(
+        &["MANAGER_QEMU_VIRTIO_NET_PCI_ROMFILE"],
+        Form::Text,
+        "",
+        "network.properties.romfile",
+    ),
     setting(&["MANAGER_QEMU_SEV_SNP_ID"], Form::Id, "sev0", "sev-snp-id"),
     setting(
         &[
@@ -573,6 +575,11 @@ pub fn find(name: &str) -> Option<&'static Variable> {
     VARIABLES
         .iter()
         .find(|variable| variable.names.contains(&name))
+}
+
+/// Whether a variable gives its key a value that may be replaced.
+pub fn is_wish(name: &str) -> bool {
+    find(name).is_some_and(|variable| matches!(variable.meaning, Meaning::Wish(_)))
 }
 
 /// All spellings of all variables.
