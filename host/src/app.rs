@@ -1,5 +1,6 @@
 //! Wires every module; the only file that knows them all.
 
+mod check;
 pub mod problem;
 mod reload;
 
@@ -14,10 +15,10 @@ use tokio::sync::{mpsc, watch};
 use crate::api;
 use crate::api::deadline::DefaultDeadline;
 use crate::api::listener::Listener;
-use crate::api::tls::{Alpn, TlsAcceptor};
-use crate::backend::{BackendEngine, Catalog, Limits, Protection};
-use crate::config::sources::{Effective, Source};
-use crate::config::{Config, Inputs, Loaded, Warning, explain};
+use crate::api::tls::{Alpn, TlsAcceptor, TlsConfig};
+use crate::backend::{BackendEngine, Catalog, Limits};
+use crate::config::sources::Effective;
+use crate::config::{Config, Inputs, Loaded, explain};
 use crate::lease::{Ports, Slots, Uids};
 use crate::metrics::Metrics;
 use crate::qemu::process::{self, Credentials};
@@ -27,7 +28,10 @@ use crate::store::{Announcement, LeftContent, LeftRecord, StateDir, StoreError};
 use crate::vm::manager::{Host, LostVm, VmManager};
 use crate::vm::status::{PlannedStatus, VmState, VmStatus};
 
+pub use check::check;
 pub use problem::{BuildError, RunError};
+
+use check::of_backends;
 use reload::Reloader;
 
 /// Changes what is logged while the daemon runs.
@@ -75,14 +79,7 @@ impl App {
         for warning in &warnings {
             tracing::warn!("{warning}");
         }
-        let tls = |listener, tls: Result<_, _>| {
-            tls.map_err(|source| BuildError::Tls {
-                listener,
-                source: Box::new(source),
-            })
-        };
-        let grpc_tls = tls("grpc", config.grpc.listener.tls.acceptor(Alpn::H2))?;
-        let http_tls = tls("http", config.http.tls.acceptor(Alpn::Http11))?;
+        let (grpc_tls, http_tls) = tls_acceptors(&config)?;
         let store = StateDir::open(&config.state_dir)?;
         let instance_id = match &config.instance_id {
             Some(id) => id.clone(),
@@ -113,15 +110,8 @@ impl App {
         };
         let qemu = Arc::new(Qemu::new(config.qemu.binary.clone(), probing));
         let engine = BackendEngine::new(Limits::default())?;
-        let (catalog, probed) = tokio::join!(
-            Catalog::load(
-                &engine,
-                config.backends.clone(),
-                config.default_backend.clone(),
-                Config::shared_settings(&effective),
-            ),
-            qemu.info()
-        );
+        let (catalog, probed) =
+            tokio::join!(load_catalog(&engine, &config, &effective), qemu.info());
         if let Err(error) = probed {
             tracing::error!(error = %crate::backend::catalog::chain(&error), "no QEMU yet");
         }
@@ -141,7 +131,6 @@ impl App {
         });
         let announcement = store.announce(endpoints.to_string().as_bytes())?;
         let default_deadline = DefaultDeadline::new(config.grpc.timeout);
-        let backends = config.backends.clone();
         let live = reload::live(config, catalog, qemu, &ports, rows);
         let host = Host {
             live: arc_swap::ArcSwap::from_pointee(live),
@@ -154,7 +143,6 @@ impl App {
         let reloader = Reloader {
             inputs: inputs.pinned(),
             engine,
-            backends,
             manager: manager.clone(),
             effective,
             probing,
@@ -228,90 +216,34 @@ impl App {
     }
 }
 
-/// What would be wrong with a start, beyond the config's own form: for `--check-config`.
-pub async fn check(loaded: &Loaded) -> Result<Vec<String>, BuildError> {
-    let mut problems: Vec<String> = loaded.warnings.iter().map(ToString::to_string).collect();
-    let engine = BackendEngine::new(Limits::default())?;
-    let config = &loaded.config;
-    let catalog = Catalog::load(
-        &engine,
-        config.backends.clone(),
-        config.default_backend.clone(),
-        Config::shared_settings(&loaded.effective),
-    )
-    .await;
-    for entry in catalog.entries() {
-        if let Err(error) = &entry.state {
-            problems.push(format!(
-                "backend {:?} would not be in service: {}",
-                entry.config.name,
-                crate::backend::catalog::chain(error)
-            ));
-        }
-    }
-    for (listener, tls) in [
-        ("grpc", config.grpc.listener.tls.acceptor(Alpn::H2)),
-        ("http", config.http.tls.acceptor(Alpn::Http11)),
-    ] {
-        tls.map_err(|source| BuildError::Tls {
-            listener,
-            source: Box::new(source),
-        })?;
-    }
-    let unused = of_backends(config, &loaded.effective, &catalog);
-    problems.extend(unused.iter().map(ToString::to_string));
-    Ok(problems)
-}
-
-/// What the config says to backends and none of them hears.
-fn of_backends(config: &Config, effective: &Effective, catalog: &Catalog) -> Vec<Warning> {
-    let mut warnings = unused_identity(config, catalog);
-    warnings.extend(unheard_settings(effective, catalog));
-    warnings
-}
-
-/// Settings that an operator wrote for every backend, and that none announces: typing mistakes. The
-/// predecessor's variables are for technologies that may not be here.
-fn unheard_settings(effective: &Effective, catalog: &Catalog) -> Vec<Warning> {
-    let announced: Vec<&str> = catalog
-        .entries()
-        .iter()
-        .filter_map(|entry| entry.state.as_ref().ok())
-        .flat_map(|backend| &backend.info().settings)
-        .map(|setting| setting.key.as_str())
-        .collect();
-    effective
-        .entries()
-        .filter(|(_, entry)| !matches!(entry.source, Source::Predecessor(_)))
-        .filter_map(|(key, entry)| {
-            let setting = key.strip_prefix(crate::config::key::SETTINGS)?;
-            (!announced.contains(&setting)).then(|| Warning::UnheardSetting {
-                key: setting.to_owned(),
-                source: entry.source.to_string(),
-                closest: crate::config::closest(setting, announced.iter().copied()),
-            })
-        })
-        .collect()
-}
-
-fn unused_identity(config: &Config, catalog: &Catalog) -> Vec<Warning> {
-    if config.vm.identity.is_none() {
-        return Vec::new();
-    }
-    let backends = catalog
-        .entries()
-        .iter()
-        .filter_map(|entry| entry.state.as_ref().ok());
-    backends
-        .filter(|backend| backend.info().protection == Protection::None)
-        .map(|backend| Warning::IdentityUnused {
-            backend: backend.name().to_owned(),
-        })
-        .collect()
-}
-
 fn flatten(result: Result<Result<(), RunError>, tokio::task::JoinError>) -> Result<(), RunError> {
     result.unwrap_or_else(|error| Err(RunError::Http(std::io::Error::other(error))))
+}
+
+/// For gRPC and for HTTP; none where the config names no certificate.
+fn tls_acceptors(
+    config: &Config,
+) -> Result<(Option<TlsAcceptor>, Option<TlsAcceptor>), BuildError> {
+    let acceptor = |listener, tls: &TlsConfig, alpn| {
+        tls.acceptor(alpn).map_err(|source| BuildError::Tls {
+            listener,
+            source: Box::new(source),
+        })
+    };
+    Ok((
+        acceptor("grpc", &config.grpc.listener.tls, Alpn::H2)?,
+        acceptor("http", &config.http.tls, Alpn::Http11)?,
+    ))
+}
+
+async fn load_catalog(engine: &BackendEngine, config: &Config, effective: &Effective) -> Catalog {
+    Catalog::load(
+        engine,
+        config.backends.clone(),
+        config.default_backend.clone(),
+        Config::shared_settings(effective),
+    )
+    .await
 }
 
 async fn listen(

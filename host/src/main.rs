@@ -11,9 +11,6 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing_subscriber::EnvFilter;
 
-/// A wrong config, as in sysexits(3).
-const EX_CONFIG: u8 = 78;
-
 /// Where the config file lies unless somebody names it.
 const USUAL_FILE: &str = "/etc/casemate/casemate.toml";
 
@@ -101,7 +98,7 @@ fn main() -> ExitCode {
 #[expect(clippy::print_stderr, reason = "where the log goes too")]
 fn fail(error: &impl Catalogued) -> ExitCode {
     eprintln!("casemated: {}", error.report());
-    ExitCode::from(error.id().entry().exit_code().unwrap_or(1))
+    exit_code(error)
 }
 
 #[expect(clippy::print_stderr, reason = "before there is a log")]
@@ -109,7 +106,15 @@ fn refuse_config(errors: &ConfigErrors) -> ExitCode {
     for error in &errors.0 {
         eprintln!("casemated: {}", error.report());
     }
-    ExitCode::from(EX_CONFIG)
+    // They differ in what is wrong, and not in what that means for who started the program.
+    errors
+        .0
+        .first()
+        .map_or(ExitCode::FAILURE, |error| exit_code(error))
+}
+
+fn exit_code(error: &impl Catalogued) -> ExitCode {
+    ExitCode::from(error.id().entry().exit_code().unwrap_or(1))
 }
 
 #[expect(clippy::print_stdout, reason = "what the flag asks for")]
@@ -187,6 +192,7 @@ fn init_log(filter: &str) -> Result<LogFilter, String> {
         handle.reload(filter).map_err(|error| error.to_string())
     }))
 }
+
 /// Secrets are in memory. QEMU inherits the limit; a core that the kernel pipes to a program does
 /// not ask for it, which is why this process is made not dumpable as well (core(5)).
 fn forbid_core_dumps() {

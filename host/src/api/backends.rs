@@ -1,17 +1,12 @@
 //! `casemate.v1.BackendService`.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
-
 use casemate_proto::v1;
 use casemate_proto::v1::backend_service_server::BackendService;
 use tonic::{Request, Response, Status};
 
 use super::refusal::Refusal;
 use super::{status, to_proto};
-use crate::vm::facts::HostFacts;
 use crate::vm::manager::VmManager;
-use crate::vm::{files, planning};
 
 #[derive(Debug)]
 pub(super) struct Backends {
@@ -49,12 +44,8 @@ impl BackendService for Backends {
         let entry = entry.ok_or_else(|| status::of(&Refusal::no_such_backend(&name)))?;
         let mut backend = to_proto::backend(entry, live.catalog.default_name());
         if let Ok(loaded) = &entry.state {
-            let context = planning::context(&live, loaded, &BTreeMap::new())
-                .map_err(|error| status::of(&error))?;
-            let facts = Arc::new(HostFacts::new(Arc::clone(&live.qemu)));
-            let findings = loaded.check(&context, facts).await;
+            let findings = live.check(loaded).await;
             let findings = findings.map_err(|error| status::of(&error))?;
-            let findings = files::with_missing(findings, &context.files);
             backend.findings = to_proto::findings(&findings);
         }
         Ok(Response::new(v1::GetBackendResponse {

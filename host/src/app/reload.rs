@@ -1,12 +1,14 @@
 //! Reload at SIGHUP: everything is read and checked first, then taken over as a whole. What is wrong
 //! is reported and changes nothing; what takes a restart is named and keeps its value.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use casemate_catalogue::ErrorId;
 use tokio::sync::mpsc;
 
-use super::LogFilter;
+use super::check::of_backends;
+use super::{LogFilter, load_catalog};
 use crate::api::deadline::DefaultDeadline;
 use crate::backend::catalog::chain;
 use crate::backend::{BackendConfig, BackendEngine, Catalog};
@@ -64,7 +66,6 @@ impl Catalogued for ReloadError {
 pub(super) struct Reloader {
     pub(super) inputs: Inputs,
     pub(super) engine: BackendEngine,
-    pub(super) backends: Vec<BackendConfig>,
     pub(super) manager: VmManager,
     pub(super) effective: Effective,
     pub(super) probing: Credentials,
@@ -117,13 +118,7 @@ impl Reloader {
         let reloaded = self.effective.reloaded(&next.effective);
         let config = Config::from_effective(&reloaded.effective, next.config.backends)?;
         let old = self.manager.host().live();
-        let catalog = Catalog::load(
-            &self.engine,
-            config.backends.clone(),
-            config.default_backend.clone(),
-            Config::shared_settings(&reloaded.effective),
-        )
-        .await;
+        let catalog = load_catalog(&self.engine, &config, &reloaded.effective).await;
         refuse_lost_backends(&old.catalog, &catalog)?;
         let qemu = if config.qemu.binary == old.qemu_config.binary {
             Arc::clone(&old.qemu)
@@ -134,15 +129,14 @@ impl Reloader {
         };
         self.log.set(&config.log).map_err(ReloadError::Log)?;
         // From here on nothing fails.
-        let of_backends = super::of_backends(&config, &reloaded.effective, &catalog);
+        let of_backends = of_backends(&config, &reloaded.effective, &catalog);
         for warning in next.warnings.iter().chain(&of_backends) {
             tracing::warn!("{warning}");
         }
-        let changed = changed_backends(&self.backends, &config.backends);
+        let changed = changed_backends(&old.catalog, &catalog);
         if !changed.is_empty() {
             tracing::info!(backends = changed.join(", "), "config of backends changed");
         }
-        self.backends.clone_from(&config.backends);
         let host = self.manager.host();
         let (max_vms, timeout) = (config.max_vms, config.grpc.timeout);
         let rows = explain::rows(&reloaded.effective, &config.backends, &reloaded.waiting);
@@ -197,18 +191,14 @@ fn refuse_lost_backends(old: &Catalog, new: &Catalog) -> Result<(), ReloadError>
 }
 
 /// Names of backends that are new, gone, or configured otherwise.
-fn changed_backends(old: &[BackendConfig], new: &[BackendConfig]) -> Vec<String> {
-    let differing = |from: &[BackendConfig], other: &[BackendConfig]| -> Vec<String> {
-        from.iter()
-            .filter(|backend| !other.contains(backend))
-            .map(|backend| backend.name.clone())
-            .collect()
-    };
-    let mut names = differing(old, new);
-    names.extend(differing(new, old));
-    names.sort();
-    names.dedup();
-    names
+fn changed_backends<'a>(old: &'a Catalog, new: &'a Catalog) -> Vec<&'a str> {
+    fn configs(catalog: &Catalog) -> impl Iterator<Item = &BackendConfig> {
+        catalog.entries().iter().map(|entry| &entry.config)
+    }
+    let gone = configs(old).filter(|backend| !configs(new).any(|other| other == *backend));
+    let come = configs(new).filter(|backend| !configs(old).any(|other| other == *backend));
+    let names: BTreeSet<&str> = gone.chain(come).map(|backend| &*backend.name).collect();
+    names.into_iter().collect()
 }
 
 fn list(changes: &[Changed]) -> String {

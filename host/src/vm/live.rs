@@ -1,19 +1,20 @@
 //! What a reload replaces as a whole. Each call takes one snapshot and keeps to it, so that no VM is
 //! made from two configs.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use super::config::{DiskConfig, NetworkConfig, QemuConfig, VmDefaults};
+use super::error::CreateError;
+use super::facts::HostFacts;
+use super::{files, planning};
 use crate::backend::catalog::{ChooseError, Verdict, chain};
 use crate::backend::{Catalog, LoadedBackend, Protection};
 use crate::config::explain::Row;
 use crate::lease::Ports;
 use crate::qemu::schema::Qemu;
-use crate::spec::plan::Severity;
-
-use super::facts::HostFacts;
-use super::planning;
+use crate::spec::plan::{Finding, Severity};
 
 #[derive(Debug)]
 pub struct Live {
@@ -66,14 +67,19 @@ impl Live {
         }
     }
 
+    /// Whether VMs of this backend can be started here: what it finds, and what the host knows
+    /// better of its files.
+    pub async fn check(&self, backend: &LoadedBackend) -> Result<Vec<Finding>, CreateError> {
+        let context = planning::context(self, backend, &BTreeMap::new())?;
+        let facts = Arc::new(HostFacts::new(Arc::clone(&self.qemu)));
+        let findings = backend.check(&context, facts).await;
+        let findings = findings.map_err(CreateError::Backend)?;
+        Ok(files::with_missing(findings, &context.files))
+    }
+
     /// Why VMs of this backend cannot be started here; none: its checks pass.
     async fn fails(&self, backend: &LoadedBackend) -> Option<String> {
-        let context = match planning::context(self, backend, &std::collections::BTreeMap::new()) {
-            Ok(context) => context,
-            Err(error) => return Some(chain(&error)),
-        };
-        let facts = Arc::new(HostFacts::new(Arc::clone(&self.qemu)));
-        match backend.check(&context, facts).await {
+        match self.check(backend).await {
             Err(error) => Some(chain(&error)),
             Ok(findings) => findings
                 .iter()
