@@ -77,19 +77,11 @@ impl Daemon {
         command
             .arg("--config")
             .arg(&config_path)
+            // Variables of whoever measures are not meant for this daemon.
+            .env_clear()
             .current_dir(folder.path())
             .stdout(Stdio::null())
             .stderr(log);
-        // Settings of the person's own daemon are not meant for this one.
-        for (name, _) in std::env::vars_os() {
-            let text = name.to_string_lossy();
-            if ["CASEMATE_", "MANAGER_", "COCOS_"]
-                .iter()
-                .any(|prefix| text.starts_with(prefix))
-            {
-                command.env_remove(&name);
-            }
-        }
         let started = Instant::now();
         let child = command.spawn().context("cannot start casemated")?;
         let nowhere = SocketAddr::from(([127, 0, 0, 1], 0));

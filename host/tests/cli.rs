@@ -6,15 +6,7 @@ fn casemated(arguments: &[&str]) -> Output {
     #[expect(clippy::disallowed_methods, reason = "the subject of the tests")]
     let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_casemated"));
     // Variables of whoever runs the tests are not meant for this one.
-    for (name, _) in std::env::vars_os() {
-        let text = name.to_string_lossy();
-        if ["CASEMATE_", "MANAGER_", "COCOS_"]
-            .iter()
-            .any(|prefix| text.starts_with(prefix))
-        {
-            command.env_remove(&name);
-        }
-    }
+    command.env_clear();
     command.args(arguments).output().expect("casemated runs")
 }
 

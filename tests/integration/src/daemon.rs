@@ -14,6 +14,7 @@ use tempfile::TempDir;
 use tonic::transport::Channel;
 
 use crate::artifacts;
+use crate::leftovers;
 use crate::predecessor::manager_service_client::ManagerServiceClient;
 
 /// Start and end of a daemon on a busy machine.
@@ -111,6 +112,26 @@ impl Setup {
         self
     }
 
+    /// Adds a fixture whose plans have iothreads and nothing else (`sealed`, `mirror`), under a name
+    /// of its own.
+    pub fn add_iothreads(&mut self, component: &str, name: &str) -> &mut Self {
+        self.add_backend(
+            component,
+            toml::toml! {
+                facts = [{ fact = "qemu-machine", pattern = "q35" }]
+
+                [objects]
+                iothread = {}
+            },
+        );
+        let backends = self.config["backend"].as_array_mut().expect("an array");
+        let added = backends.last_mut().and_then(toml::Value::as_table_mut);
+        added
+            .expect("a table")
+            .insert("name".to_owned(), name.into());
+        self
+    }
+
     /// Uses the scripted QEMU. Its folder holds `fake-qemu.script` and `fake-qemu.starts`.
     pub fn use_fake_qemu(&mut self, script: &serde_json::Value) -> &mut Self {
         let folder = self.folder.path().join("fake");
@@ -167,19 +188,11 @@ impl Setup {
         path
     }
 
-    /// The daemon's program with this config, and a clean environment but for the set variables.
+    /// The daemon's program with this config, and no variable but those that were set.
     pub fn command(&self) -> std::process::Command {
         #[expect(clippy::disallowed_methods, reason = "the subject of the tests")]
         let mut command = std::process::Command::new(artifacts::program("casemated"));
-        for (name, _) in std::env::vars_os() {
-            let text = name.to_string_lossy();
-            if ["CASEMATE_", "MANAGER_", "COCOS_"]
-                .iter()
-                .any(|prefix| text.starts_with(prefix))
-            {
-                command.env_remove(&name);
-            }
-        }
+        command.env_clear();
         command.arg("--config").arg(self.write_config());
         for flag in &self.flags {
             command.arg("--set").arg(flag);
@@ -318,6 +331,17 @@ impl Daemon {
         Ok(())
     }
 
+    /// Waits until no VM is listed and none runs, and holds that nothing else of one is left.
+    pub async fn assert_unwound(&self) {
+        eventually("the unwinding", Duration::from_secs(20), || async {
+            let is_gone = self.list().await.is_empty()
+                && leftovers::processes_naming(&self.state_dir).is_empty();
+            is_gone.then_some(())
+        })
+        .await;
+        leftovers::assert_nothing_left(&self.state_dir);
+    }
+
     /// An HTTP GET: status and body.
     pub async fn get_http(&self, path: &str) -> (u16, String) {
         get_http(self.http, path).await.expect("the daemon answers")
@@ -361,6 +385,12 @@ impl Drop for Daemon {
             eprintln!("=== log of casemated ===\n{}", self.log());
         }
     }
+}
+
+/// A port that was free a moment ago.
+pub fn free_port() -> u16 {
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
+    listener.local_addr().expect("an address").port()
 }
 
 /// A plain HTTP/1.0 GET.

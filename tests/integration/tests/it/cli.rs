@@ -4,7 +4,7 @@ use std::process::{Output, Stdio};
 use std::time::{Duration, Instant};
 
 use casemate_integration::artifacts;
-use casemate_integration::daemon::{Daemon, Setup};
+use casemate_integration::daemon::{Daemon, Setup, free_port};
 use serde_json::{Value, json};
 
 fn casemate(daemon: &Daemon, arguments: &[&str]) -> Output {
@@ -144,11 +144,6 @@ fn the_standalone_script_boots_the_guest() {
     std::net::TcpStream::connect(("127.0.0.1", port)).expect("the agent's port is forwarded");
     child.kill().expect("ours");
     child.wait().expect("ours");
-}
-
-fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.local_addr().expect("an address").port()
 }
 
 #[test]

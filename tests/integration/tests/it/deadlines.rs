@@ -4,8 +4,7 @@
 use std::time::Duration;
 
 use casemate_integration::artifacts;
-use casemate_integration::daemon::{Daemon, Setup, eventually};
-use casemate_integration::leftovers;
+use casemate_integration::daemon::{Daemon, Setup};
 use casemate_proto::v1;
 use serde_json::json;
 use tonic::codegen::{Bytes, http};
@@ -21,16 +20,6 @@ fn daemon(launch: Duration, default: &str) -> Daemon {
     setup.start()
 }
 
-async fn assert_unmade(daemon: &Daemon) {
-    eventually("the unwinding", Duration::from_secs(20), || async {
-        let is_gone = daemon.list().await.is_empty()
-            && leftovers::processes_naming(&daemon.state_dir).is_empty();
-        is_gone.then_some(())
-    })
-    .await;
-    leftovers::assert_nothing_left(&daemon.state_dir);
-}
-
 #[tokio::test]
 async fn a_call_without_a_deadline_has_the_time_of_the_config() {
     let daemon = daemon(Duration::from_secs(40), "3s");
@@ -42,7 +31,7 @@ async fn a_call_without_a_deadline_has_the_time_of_the_config() {
     for part in ["within 3s", "\nremedy: ", "`[grpc]`"] {
         assert!(status.message().contains(part), "{status}");
     }
-    assert_unmade(&daemon).await;
+    daemon.assert_unwound().await;
 }
 
 #[tokio::test]
@@ -89,7 +78,7 @@ async fn a_callers_shorter_deadline_is_answered_as_exceeded() {
     assert_eq!(header("grpc-status"), "4", "{answer:?}");
     assert!(header("grpc-message").contains("3s"), "{answer:?}");
     connection.abort();
-    assert_unmade(&daemon).await;
+    daemon.assert_unwound().await;
 }
 
 #[tokio::test]

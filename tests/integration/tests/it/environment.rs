@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 
 use casemate_host::config::environment::predecessor::{Meaning, VARIABLES};
 use casemate_integration::artifacts;
-use casemate_integration::daemon::{Daemon, Setup, agent_answer};
+use casemate_integration::daemon::{Daemon, Setup, agent_answer, free_port};
 use casemate_integration::predecessor::{CreateReq, CvmInfoReq};
 use casemate_proto::v1;
 use serde_json::json;
@@ -283,7 +283,7 @@ async fn backends_get_the_settings_that_they_announce() {
         "MANAGER_QEMU_SEV_SNP_CBITPOS",
     ] {
         let mut setup = Setup::new();
-        add_mirror(&mut setup, "mirror");
+        setup.add_iothreads("mirror", "mirror");
         let igvm = igvm(&setup);
         for (name, value, _) in FOR_BACKENDS.iter().filter(|row| row.0 != left_out) {
             setup.variable(name, if *value == "@" { text(&igvm) } else { value });
@@ -303,24 +303,6 @@ async fn backends_get_the_settings_that_they_announce() {
     }
 }
 
-/// A component under a name of its own.
-fn add_mirror(setup: &mut Setup, name: &str) {
-    setup.add_backend(
-        "mirror",
-        toml::toml! {
-            facts = [{ fact = "qemu-machine", pattern = "q35" }]
-
-            [objects]
-            iothread = {}
-        },
-    );
-    let backends = setup.config["backend"].as_array_mut().expect("an array");
-    let added = backends.last_mut().and_then(toml::Value::as_table_mut);
-    added
-        .expect("a table")
-        .insert("name".to_owned(), name.into());
-}
-
 #[tokio::test]
 async fn the_switches_choose_the_backend() {
     for (snp, tdx, chosen) in [
@@ -333,8 +315,8 @@ async fn the_switches_choose_the_backend() {
         let mut setup = Setup::new();
         setup.unset("default_backend");
         setup.use_fake_qemu(&json!({}));
-        add_mirror(&mut setup, "sev-snp");
-        add_mirror(&mut setup, "tdx");
+        setup.add_iothreads("mirror", "sev-snp");
+        setup.add_iothreads("mirror", "tdx");
         for (name, value) in [
             ("MANAGER_QEMU_ENABLE_SEV_SNP", snp),
             ("MANAGER_QEMU_ENABLE_TDX", tdx),
@@ -520,13 +502,7 @@ async fn the_identity_is_the_variables_where_it_is_switched_on() {
     };
     for (switch, is_carried) in [("true", true), ("false", false)] {
         let mut setup = Setup::new();
-        let grants = toml::toml! {
-            facts = [{ fact = "qemu-machine", pattern = "q35" }]
-
-            [objects]
-            iothread = {}
-        };
-        setup.add_backend("sealed", grants);
+        setup.add_iothreads("sealed", "sealed");
         setup.set("qemu.accelerator", "kvm");
         setup.variable("MANAGER_QEMU_HOST_DATA", &encoded);
         setup.variable("MANAGER_QEMU_ENABLE_HOST_DATA", switch);
@@ -552,11 +528,6 @@ async fn the_identity_is_the_variables_where_it_is_switched_on() {
         };
         assert!(log.contains(word), "{log}");
     }
-}
-
-fn free_port() -> u16 {
-    let listener = std::net::TcpListener::bind("127.0.0.1:0").expect("a port");
-    listener.local_addr().expect("an address").port()
 }
 
 /// `NAME=VALUE` lines, as systemd's EnvironmentFile has them.

@@ -16,13 +16,7 @@ use tonic::{Code, Status};
 
 fn setup() -> Setup {
     let mut setup = Setup::new();
-    let grants = toml::toml! {
-        facts = [{ fact = "qemu-machine", pattern = "q35" }]
-
-        [objects]
-        iothread = {}
-    };
-    setup.add_backend("sealed", grants);
+    setup.add_iothreads("sealed", "sealed");
     setup
 }
 

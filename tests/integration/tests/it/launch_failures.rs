@@ -141,13 +141,7 @@ async fn a_caller_that_leaves_before_the_answer_gets_no_vm() {
     }
     // QEMU was there, and is not any more.
     assert_eq!(Setup::fake_starts(daemon.folder.path()).len(), 1);
-    eventually("the unwinding", Duration::from_secs(20), || async {
-        let is_gone = daemon.list().await.is_empty()
-            && leftovers::processes_naming(&daemon.state_dir).is_empty();
-        is_gone.then_some(())
-    })
-    .await;
-    leftovers::assert_nothing_left(&daemon.state_dir);
+    daemon.assert_unwound().await;
 }
 
 /// A removal does not wait for a launch: it ends it.

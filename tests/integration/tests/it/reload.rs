@@ -284,18 +284,10 @@ async fn without_a_choice_no_backend_is_guessed() {
 /// The fixture's checks pass on any host. A guard takes KVM, so a plan shows the choice.
 #[tokio::test]
 async fn the_one_confidential_backend_whose_checks_pass_is_chosen() {
-    let grants = || {
-        toml::toml! {
-            facts = [{ fact = "qemu-machine", pattern = "q35" }]
-
-            [objects]
-            iothread = {}
-        }
-    };
     let mut one = setup();
     one.unset("default_backend");
     one.set("qemu.accelerator", "kvm");
-    one.add_backend("sealed", grants());
+    one.add_iothreads("sealed", "sealed");
     let daemon = one.start();
     assert_eq!(daemon.get_http("/ready").await.0, 200);
     let request = v1::PlanVmRequest::default();
@@ -305,12 +297,8 @@ async fn the_one_confidential_backend_whose_checks_pass_is_chosen() {
 
     let mut two = setup();
     two.unset("default_backend");
-    two.add_backend("sealed", grants());
-    two.add_backend("sealed", grants());
-    let backends = two.config["backend"].as_array_mut().expect("an array");
-    let last = backends.last_mut().and_then(toml::Value::as_table_mut);
-    last.expect("a table")
-        .insert("name".to_owned(), "other".into());
+    two.add_iothreads("sealed", "sealed");
+    two.add_iothreads("sealed", "other");
     let daemon = two.start();
     let refused = daemon
         .create(v1::VmSpec::default())
