@@ -107,10 +107,7 @@ fn refuse_config(errors: &ConfigErrors) -> ExitCode {
         eprintln!("casemated: {}", error.report());
     }
     // They differ in what is wrong, and not in what that means for who started the program.
-    errors
-        .0
-        .first()
-        .map_or(ExitCode::FAILURE, |error| exit_code(error))
+    errors.0.first().map_or(ExitCode::FAILURE, exit_code)
 }
 
 fn exit_code(error: &impl Catalogued) -> ExitCode {
