@@ -138,13 +138,13 @@ impl Reloader {
             tracing::info!(backends = changed.join(", "), "config of backends changed");
         }
         let host = self.manager.host();
-        let (max_vms, timeout) = (config.max_vms, config.grpc.timeout);
+        let (limits, timeout) = (config.capacity(), config.grpc.timeout);
         let rows = explain::rows(&reloaded.effective, &config.backends, &reloaded.waiting);
         host.live
             .store(Arc::new(live(config, catalog, qemu, &self.ports, rows)));
-        host.slots.set_limit(max_vms);
+        host.metrics.set_vm_limit(limits.vms);
+        host.capacity.set_limits(limits);
         self.default_deadline.set(timeout);
-        host.metrics.set_vm_limit(max_vms);
         self.effective = reloaded.effective.clone();
         Ok(reloaded)
     }
@@ -166,6 +166,8 @@ pub(super) fn live(
         ports: range.map(|range| ports.with_range(range)),
         network: config.network,
         disk: config.disk,
+        shutdown: config.on_shutdown,
+        shutdown_time: config.shutdown_time,
         defaults: config.vm,
         rows,
     }

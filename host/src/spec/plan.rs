@@ -150,6 +150,17 @@ pub enum Ability {
     Powerdown,
 }
 
+impl Ability {
+    /// As the contract calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pause => "pause",
+            Self::Reset => "reset",
+            Self::Powerdown => "powerdown",
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LaunchPlan {
     pub machine: Typed,
