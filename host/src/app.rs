@@ -1,6 +1,7 @@
 //! Wires every module; the only file that knows them all.
 
 mod check;
+pub mod notify;
 pub mod problem;
 mod reload;
 
@@ -32,6 +33,7 @@ pub use check::check;
 pub use problem::{BuildError, RunError};
 
 use check::of_backends;
+use notify::Notifier;
 use reload::Reloader;
 
 /// Changes what is logged while the daemon runs.
@@ -168,11 +170,17 @@ impl App {
         self,
         stop: impl Future<Output = ()>,
         reloads: mpsc::Receiver<()>,
+        notifier: Notifier,
     ) -> Result<(), RunError> {
         let (stopping, stopped) = watch::channel(false);
         let wait = |mut stopped: watch::Receiver<bool>| async move {
             let _ = stopped.wait_for(|stopped| *stopped).await;
         };
+        let serving = format!(
+            "Serving gRPC at {}, HTTP at {}",
+            self.grpc.address(),
+            self.http.address()
+        );
         let grpc = api::grpc::serve(
             self.grpc,
             self.manager.clone(),
@@ -186,13 +194,17 @@ impl App {
             wait(stopped),
         );
         let (mut grpc, mut http) = (tokio::spawn(grpc), tokio::spawn(http));
+        notifier.ready(&serving);
+        // Until the runtime ends: a shutdown that is slow is alive.
+        tokio::spawn(notifier.clone().keep_watchdog());
         let ended = tokio::select! {
             () = stop => None,
-            () = self.reloader.run(reloads) => None,
+            () = self.reloader.run(reloads, &notifier, &serving) => None,
             result = &mut grpc => Some(flatten(result.map(|result| result.map_err(RunError::from)))),
             result = &mut http => Some(flatten(result.map(|result| result.map_err(RunError::Http)))),
         };
         tracing::info!("stopping");
+        notifier.stopping();
         self.manager.shut_down().await;
         let _ = stopping.send(true);
         // Streams of slow clients must not hold the end.

@@ -8,6 +8,7 @@ pub mod regular_file;
 pub mod spec;
 
 pub mod backend;
+pub mod confine;
 pub mod lease;
 pub mod metrics;
 pub mod probe;

@@ -8,6 +8,7 @@ use casemate_catalogue::ErrorId;
 use tokio::sync::mpsc;
 
 use super::check::of_backends;
+use super::notify::Notifier;
 use super::{LogFilter, load_catalog};
 use crate::api::deadline::DefaultDeadline;
 use crate::backend::catalog::chain;
@@ -84,9 +85,18 @@ impl std::fmt::Debug for Reloader {
 
 impl Reloader {
     /// Reloads whenever it is asked to, one reload after the other.
-    pub(super) async fn run(mut self, mut asked: mpsc::Receiver<()>) {
+    /// The service manager hears of each, and that the daemon is `serving` again: also where nothing
+    /// was changed.
+    pub(super) async fn run(
+        mut self,
+        mut asked: mpsc::Receiver<()>,
+        notifier: &Notifier,
+        serving: &str,
+    ) {
         while asked.recv().await.is_some() {
+            notifier.reloading();
             let outcome = self.reload().await;
+            notifier.ready(serving);
             let metrics = &self.manager.host().metrics;
             metrics.config_reloaded(if outcome.is_ok() {
                 "applied"
