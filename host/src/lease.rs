@@ -349,6 +349,17 @@ impl Ports {
         }
     }
 
+    /// Holds a port that a VM of an earlier daemon has; `None` where it is held already.
+    pub fn hold(&self, port: u16) -> Option<PortLease> {
+        let number = u32::from(port);
+        lock(&self.pool.taken).insert(number).then(|| {
+            PortLease(PoolLease {
+                number,
+                taken: Arc::clone(&self.pool.taken),
+            })
+        })
+    }
+
     /// A port that no VM of this daemon has, and that is none of `busy`: ports that turned out to
     /// be another program's.
     pub fn take(&self, busy: &BTreeSet<u16>) -> Result<PortLease, LeaseError> {

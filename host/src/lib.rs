@@ -4,6 +4,7 @@
 //! Reading order: `spec` (values), `backend` (WebAssembly), `qemu` (arguments, processes, QMP),
 //! `vm` (one task per VM), `api`, `app`. ARCHITECTURE.md has the map.
 
+pub mod failpoint;
 pub mod regular_file;
 pub mod spec;
 

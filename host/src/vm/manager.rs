@@ -126,6 +126,10 @@ impl VmManager {
         &self.host
     }
 
+    pub(super) fn shared_host(&self) -> Arc<Host> {
+        Arc::clone(&self.host)
+    }
+
     fn registry(&self) -> MutexGuard<'_, Registry> {
         // Changes under this lock are single insertions and removals: a panic leaves it sound.
         self.registry.lock().unwrap_or_else(PoisonError::into_inner)

@@ -1,5 +1,6 @@
 //! What everyone but the owner sees of a VM.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use jiff::Timestamp;
@@ -9,7 +10,7 @@ use crate::spec::VmId;
 use crate::spec::lifecycle::Phase;
 use crate::spec::plan::{Ability, Finding};
 use crate::spec::request::RestartPolicy;
-use crate::store::{ExitRecord, LaunchRecord};
+use crate::store::{ExitRecord, LaunchRecord, VmRecord};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum VmState {
@@ -103,6 +104,46 @@ pub struct VmStatus {
     pub last_exit: Option<ExitRecord>,
 }
 
+impl VmStatus {
+    /// A VM as its record tells of it, in the state that it was found in.
+    pub fn of_record(record: &VmRecord, state: VmState, planned: Option<PlannedStatus>) -> Self {
+        Self {
+            id: record.id,
+            name: record.spec.name.clone(),
+            state,
+            generation: 0,
+            created_at: record.created_at,
+            expires_at: record.expires.as_ref().map(|expires| expires.wall),
+            restart_policy: record.spec.restart_policy,
+            restarts: record.restarts,
+            planned,
+            agent_address: None,
+            pid: None,
+            started_at: None,
+            last_exit: record.last_exit.clone(),
+        }
+    }
+
+    /// A VM of which nothing is known but that it is there.
+    pub fn unknown(id: VmId, state: VmState) -> Self {
+        Self {
+            id,
+            name: String::new(),
+            state,
+            generation: 0,
+            created_at: Timestamp::UNIX_EPOCH,
+            expires_at: None,
+            restart_policy: RestartPolicy::Never,
+            restarts: 0,
+            planned: None,
+            agent_address: None,
+            pid: None,
+            started_at: None,
+            last_exit: None,
+        }
+    }
+}
+
 #[derive(Clone, Debug)]
 pub struct PlannedStatus {
     pub backend: String,
@@ -112,6 +153,8 @@ pub struct PlannedStatus {
     pub vcpus: u32,
     pub memory_bytes: u64,
     pub memory_overhead_bytes: u64,
+    /// What it takes of the host by name.
+    pub leases: BTreeMap<String, u64>,
     pub machine: String,
     pub cpu: String,
     pub kernel_cmdline: String,
@@ -131,6 +174,7 @@ impl PlannedStatus {
             vcpus: record.vcpus,
             memory_bytes: record.memory_bytes,
             memory_overhead_bytes: record.plan.memory_overhead_bytes,
+            leases: record.plan.lease_amounts(),
             machine: record.plan.machine.kind.clone(),
             cpu: record.plan.cpu.kind.clone(),
             kernel_cmdline: record.request.kernel_cmdline.clone(),

@@ -65,6 +65,8 @@ pub(super) enum Next {
     Up(Box<Up>),
     /// Nothing runs; started again at that time, if any.
     Down(Option<Instant>),
+    /// Found without the QEMU that it had: the restart policy decides.
+    CameDown,
     Remove,
     /// Nothing is left, or nothing is to be done about it.
     End,
@@ -129,6 +131,7 @@ impl VmTask {
                     Next::Launch => self.launch_again().await,
                     Next::Up(up) => self.up(*up).await,
                     Next::Down(restart) => self.down(restart).await,
+                    Next::CameDown => Next::Down(self.vm.restart_after_exit(None)),
                     Next::Remove => self.remove().await,
                     Next::End => break,
                 };

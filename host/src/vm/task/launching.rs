@@ -295,11 +295,9 @@ impl Vm {
         let plan = planned.checked.plan();
         let mut demand = Demand {
             memory_bytes: plan.memory_overhead_bytes,
+            leases: plan.lease_amounts(),
             ..Demand::default()
         };
-        for lease in &plan.leases {
-            *demand.leases.entry(lease.name.clone()).or_default() += u64::from(lease.amount);
-        }
         match &mut self.reservation {
             // The VM itself was counted when it was asked for.
             Some(reservation) => reservation.extend(&demand)?,

@@ -131,6 +131,11 @@ impl Up {
         });
     }
 
+    /// Asks QEMU at once how it is.
+    pub(in crate::vm) fn look(&mut self) {
+        self.beat_after(Duration::ZERO);
+    }
+
     /// Waits for a sign of life of a QEMU that did not answer, and asks it then.
     fn beat_after_sign(&mut self) {
         let Some(qmp) = self.qmp.clone() else {
