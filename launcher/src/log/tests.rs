@@ -163,7 +163,10 @@ fn broken_tails_are_named() {
             ),
             "ring of",
         ),
-        (bytes(Header { total: 4, ..good }, 8), "4 bytes written of 3"),
+        (
+            bytes(Header { total: 4, ..good }, 8),
+            "4 bytes written of 3",
+        ),
         (
             bytes(
                 Header {
