@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use casemate_host::app::notify::Notifier;
 use casemate_host::app::{self, App, BuildError, LogFilter, RunError};
 use casemate_host::config::{ConfigErrors, ConfigFile, Inputs, Loaded, environment, explain};
 use casemate_host::vm::catalogued::Catalogued;
@@ -166,7 +167,10 @@ async fn serve(inputs: Inputs, loaded: Loaded, log: LogFilter) -> Result<(), Ser
     let app = App::build(inputs, loaded, log)
         .await
         .map_err(ServeError::Build)?;
-    app.run(stop, reloads).await.map_err(ServeError::Run)
+    let notifier = Notifier::new(&environment::service_manager());
+    app.run(stop, reloads, notifier)
+        .await
+        .map_err(ServeError::Run)
 }
 
 fn init_log(filter: &str) -> Result<LogFilter, String> {

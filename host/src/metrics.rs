@@ -3,6 +3,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
+use crate::qemu::process::Exit;
 use prometheus::{
     Encoder as _, GaugeVec, Histogram, HistogramOpts, HistogramVec, IntCounterVec, IntGauge,
     IntGaugeVec, Opts, Registry, TextEncoder,
@@ -17,6 +18,23 @@ const CALL_BUCKETS: [f64; 9] = [
     0.000_05, 0.000_1, 0.000_5, 0.001, 0.005, 0.02, 0.1, 1.0, 5.0,
 ];
 
+/// QEMU's `ShutdownCause` (qapi/run-state.json), so that no word of a QEMU that was taken over
+/// becomes a label.
+const SHUTDOWN_REASONS: [&str; 12] = [
+    "none",
+    "host-error",
+    "host-qmp-quit",
+    "host-qmp-system-reset",
+    "host-signal",
+    "host-ui",
+    "guest-shutdown",
+    "guest-reset",
+    "guest-panic",
+    "subsystem-reset",
+    "snapshot-load",
+    "fd-runstate",
+];
+
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
@@ -29,6 +47,8 @@ pub struct Metrics {
     backend_call_seconds: HistogramVec,
     backend_faults: IntCounterVec,
     config_reloads: IntCounterVec,
+    exits: IntCounterVec,
+    adopted: IntCounterVec,
 }
 
 impl Metrics {
@@ -76,6 +96,22 @@ impl Metrics {
             ),
             &["outcome"],
         )?;
+        let exits = IntCounterVec::new(
+            Opts::new(
+                "casemate_vm_exits_total",
+                "QEMUs that ended by themselves, by QEMU's reason, or by exit code and signal where it gave none.",
+            ),
+            &["reason"],
+        )?;
+        let adopted = IntCounterVec::new(
+            Opts::new(
+                "casemate_vms_found_total",
+                "VMs of an earlier daemon, by what became of them (adopted, unresponsive, ended, unwound, down, lost).",
+            ),
+            &["outcome"],
+        )?;
+        registry.register(Box::new(exits.clone()))?;
+        registry.register(Box::new(adopted.clone()))?;
         registry.register(Box::new(vms.clone()))?;
         registry.register(Box::new(vm_limit.clone()))?;
         registry.register(Box::new(create_seconds.clone()))?;
@@ -94,10 +130,12 @@ impl Metrics {
             backend_call_seconds,
             backend_faults,
             config_reloads,
+            exits,
+            adopted,
         })
     }
 
-    pub fn set_vm_limit(&self, limit: usize) {
+    pub fn set_vm_limit(&self, limit: u64) {
         self.vm_limit.set(i64::try_from(limit).unwrap_or(i64::MAX));
     }
 
@@ -121,6 +159,23 @@ impl Metrics {
         self.backend_faults
             .with_label_values(&[backend, kind])
             .inc();
+    }
+
+    /// A QEMU that nobody told to end.
+    pub fn exited(&self, shutdown: Option<&str>, exit: Exit) {
+        let known = shutdown.filter(|reason| SHUTDOWN_REASONS.contains(reason));
+        let reason = match (known, shutdown, exit) {
+            (Some(reason), _, _) => reason,
+            (None, Some(_), _) => "other",
+            (None, None, Exit::Code(_)) => "exit-code",
+            (None, None, Exit::Signal(_)) => "signal",
+            (None, None, Exit::Unknown) => "unknown",
+        };
+        self.exits.with_label_values(&[reason]).inc();
+    }
+
+    pub fn found(&self, outcome: &str) {
+        self.adopted.with_label_values(&[outcome]).inc();
     }
 
     pub fn config_reloaded(&self, outcome: &str) {

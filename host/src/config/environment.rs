@@ -57,6 +57,26 @@ pub fn config_file() -> Option<std::path::PathBuf> {
         .map(Into::into)
 }
 
+/// How a service manager wants to hear from this process: sd_notify(3), sd_watchdog_enabled(3).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServiceManager {
+    pub notify_socket: Option<std::ffi::OsString>,
+    /// The longest time without a sign of life.
+    pub watchdog: Option<std::time::Duration>,
+}
+
+pub fn service_manager() -> ServiceManager {
+    let number = |name| -> Option<u64> { std::env::var(name).ok()?.parse().ok() };
+    // The variables are inherited; the watchdog may be that of a process above.
+    let is_ours = number("WATCHDOG_PID").is_none_or(|pid| pid == u64::from(std::process::id()));
+    ServiceManager {
+        notify_socket: std::env::var_os("NOTIFY_SOCKET").filter(|name| !name.is_empty()),
+        watchdog: number("WATCHDOG_USEC")
+            .filter(|microseconds| is_ours && *microseconds > 0)
+            .map(std::time::Duration::from_micros),
+    }
+}
+
 /// What the environment says.
 #[derive(Debug, Default)]
 pub struct Reading {

@@ -225,7 +225,7 @@ impl Qemu {
 
     async fn probe(&self, path: PathBuf) -> Result<QemuInfo, ProbeError> {
         let mut idle = self.idle(&path).await?;
-        match collect(&mut idle.qmp).await {
+        match collect(&idle.qmp).await {
             Ok((machines, objects, kvm_device)) => Ok(QemuInfo {
                 version: idle.qmp.version().to_owned(),
                 path,
@@ -273,7 +273,7 @@ impl Qemu {
             return Err(spawn_error(SpawnError::NoPipe));
         };
         match Qmp::connect(stdout, stdin, IDLE_START, MAX_LINE_IDLE).await {
-            Ok(qmp) => Ok(IdleQemu { qmp, child }),
+            Ok((qmp, _)) => Ok(IdleQemu { qmp, child }),
             Err(source) => {
                 let stderr = process::last_words(&mut child).await;
                 Err(ProbeError::Qmp {
@@ -305,7 +305,7 @@ impl IdleQemu {
 
 type Collected = (HashMap<String, String>, HashMap<String, Properties>, bool);
 
-async fn collect(qmp: &mut Qmp) -> Result<Collected, QmpError> {
+async fn collect(qmp: &Qmp) -> Result<Collected, QmpError> {
     let machines = qmp.execute("query-machines", json!({})).await?;
     let mut names = HashMap::new();
     for machine in machines.as_array().into_iter().flatten() {

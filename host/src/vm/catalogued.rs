@@ -4,6 +4,7 @@
 use casemate_catalogue::ErrorId;
 
 use super::manager::{ConsoleError, RemoveError};
+use crate::vm::events::WatchEnd;
 use crate::backend::{BackendErrorKind, CallError};
 use crate::store::StoreError;
 
@@ -104,6 +105,15 @@ impl Catalogued for RemoveError {
     fn subject(&self) -> Option<String> {
         let (Self::NotFound(id) | Self::Lost { id, .. }) = self;
         Some(id.to_string())
+    }
+}
+
+impl Catalogued for WatchEnd {
+    fn id(&self) -> ErrorId {
+        match self {
+            Self::TooSlow { .. } => ErrorId::WatchTooSlow,
+            Self::Closing => ErrorId::ShuttingDown,
+        }
     }
 }
 

@@ -1,29 +1,33 @@
 //! The registry of VMs and their admission: a handle that everyone may clone.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::os::unix::fs::FileExt as _;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::error::CreateError;
+use super::console::{ConsoleRange, ConsoleReader, ConsoleSource};
+use super::error::{ActError, CreateError};
+use super::events::{VmEvents, VmWatch};
 use super::live::Live;
 use super::planning::{self, Planned};
-use super::status::VmStatus;
-use super::task::{Publisher, VmRequest, VmTask};
-use crate::lease::{SlotLease, Slots, UidLease, Uids};
+use super::status::{VmState, VmStatus};
+use super::task::{Courtesy, Next, Publisher, RestartCount, Vm, VmRequest, VmTask};
+use crate::config::OnShutdown;
+use crate::confine::Confinement;
+use crate::failpoint;
+use crate::lease::{Capacity, Demand, Reservation, UidLease, Uids};
 use crate::metrics::Metrics;
 use crate::spec::VmId;
-use crate::spec::request::VmSpec;
-use crate::store::StateDir;
+use crate::spec::lifecycle::{Action, Denial, Desired, Phase};
+use crate::spec::request::{SpecRecord, VmSpec};
+use crate::store::{Deadline, Now, Progress, RECORD_FORMAT, StateDir, StoreError, VmRecord};
 
-/// Requests that may wait for a VM's task, which is busy only while it stops.
+/// Requests that may wait for a VM's task, which takes them at once but for a QMP command's time.
 const REQUEST_QUEUE: usize = 16;
-/// Longest wait for all VMs at the daemon's end.
-const SHUTDOWN_TIME: Duration = Duration::from_secs(60);
+/// How long tasks may take to let go of their VMs.
+const DETACH_TIME: Duration = Duration::from_secs(10);
 
 /// What all VMs of this daemon share.
 #[derive(Debug)]
@@ -31,9 +35,11 @@ pub struct Host {
     /// What a reload replaces.
     pub live: ArcSwap<Live>,
     pub store: StateDir,
-    pub slots: Slots,
+    pub capacity: Capacity,
     pub uids: Option<Uids>,
+    pub confinement: Confinement,
     pub metrics: Metrics,
+    pub events: Arc<VmEvents>,
 }
 
 impl Host {
@@ -43,38 +49,28 @@ impl Host {
     }
 }
 
-/// The console file, held open: its path lies in a folder that the VM's user could change.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Console(Arc<OnceLock<Arc<File>>>);
-
-impl Console {
-    pub(super) fn set(&self, file: Arc<File>) {
-        let _ = self.0.set(file);
-    }
-}
-
 #[derive(Debug)]
 struct Entry {
     /// Order of creation.
     sequence: u64,
     requests: mpsc::Sender<VmRequest>,
     status: watch::Receiver<Arc<VmStatus>>,
-    console: Console,
+    console: Arc<ConsoleSource>,
 }
 
-/// A VM of an earlier daemon that may still run: it keeps its slot and its user.
+/// A VM of an earlier daemon that may still run: it keeps its place and its user.
 #[derive(Debug)]
 pub struct LostVm {
     status: Arc<VmStatus>,
-    _slot: SlotLease,
+    _reservation: Reservation,
     _uid: Option<UidLease>,
 }
 
 impl LostVm {
-    pub fn new(status: VmStatus, slot: SlotLease, uid: Option<UidLease>) -> Self {
+    pub fn new(status: VmStatus, reservation: Reservation, uid: Option<UidLease>) -> Self {
         Self {
             status: Arc::new(status),
-            _slot: slot,
+            _reservation: reservation,
             _uid: uid,
         }
     }
@@ -102,6 +98,8 @@ pub enum ConsoleError {
     #[error("there is no VM {0}")]
     NotFound(VmId),
     #[error("the console cannot be read")]
+    Open(#[source] StoreError),
+    #[error("the console cannot be read")]
     Read(#[source] std::io::Error),
 }
 
@@ -109,18 +107,18 @@ pub enum ConsoleError {
 pub struct VmManager {
     host: Arc<Host>,
     registry: Arc<Mutex<Registry>>,
+    /// Closed when the last task has ended.
+    tasks: TaskTracker,
 }
 
+type TaskTracker = tokio_util::task::TaskTracker;
+
 impl VmManager {
-    pub fn new(host: Host, lost: Vec<LostVm>) -> Self {
-        let lost = lost.into_iter().map(|vm| (vm.status.id, vm)).collect();
-        let registry = Registry {
-            lost,
-            ..Registry::default()
-        };
+    pub fn new(host: Arc<Host>) -> Self {
         Self {
-            host: Arc::new(host),
-            registry: Arc::new(Mutex::new(registry)),
+            host,
+            registry: Arc::default(),
+            tasks: TaskTracker::new(),
         }
     }
 
@@ -128,9 +126,18 @@ impl VmManager {
         &self.host
     }
 
+    pub(super) fn shared_host(&self) -> Arc<Host> {
+        Arc::clone(&self.host)
+    }
+
     fn registry(&self) -> MutexGuard<'_, Registry> {
         // Changes under this lock are single insertions and removals: a panic leaves it sound.
         self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Shows a VM that cannot be proven to be this daemon's.
+    pub fn add_lost(&self, vm: LostVm) {
+        self.registry().lost.insert(vm.status.id, vm);
     }
 
     /// Starts a VM and answers once QEMU says that it runs. A caller that drops the future before
@@ -138,52 +145,53 @@ impl VmManager {
     pub async fn create(&self, spec: VmSpec) -> Result<Arc<VmStatus>, CreateError> {
         let id = VmId::random();
         let (reply, answer) = oneshot::channel();
+        let live = self.host.live();
+        let demand = Demand {
+            vms: 1,
+            vcpus: u64::from(spec.vcpus.unwrap_or(live.defaults.vcpus)),
+            memory_bytes: spec.memory_bytes.unwrap_or(live.defaults.memory),
+            ..Demand::default()
+        };
         {
             let mut registry = self.registry();
             if registry.closing {
                 return Err(CreateError::Closing);
             }
-            let slot = self
+            let reservation = self
                 .host
-                .slots
-                .take()
+                .capacity
+                .reserve(demand)
                 .map_err(CreateError::from)
                 .inspect_err(|error| {
                     self.host.metrics.created(error.outcome(), Duration::ZERO);
                 })?;
-            let (requests, receiver) = mpsc::channel(REQUEST_QUEUE);
-            let (publisher, status) = Publisher::new(id, &spec);
-            let console = Console::default();
-            let task = VmTask {
-                host: Arc::clone(&self.host),
-                live: self.host.live(),
+            failpoint::reach("reserved");
+            let now = Now::read();
+            let record = VmRecord {
+                format: RECORD_FORMAT,
                 id,
-                spec,
-                slot,
-                requests: receiver,
-                publisher,
-                console: console.clone(),
-                reply,
+                spec: SpecRecord::from(&spec),
+                desired: Desired::Running,
+                progress: Progress::Creating,
+                created_at: now.wall,
+                expires: spec.ttl.and_then(|ttl| Deadline::after(&now, ttl)),
+                uid: None,
+                launches: 0,
+                restarts: 0,
+                agent_address: None,
+                process: None,
+                last_exit: None,
             };
-            let sequence = registry.next_sequence;
-            registry.next_sequence += 1;
-            registry.entries.insert(
-                id,
-                Entry {
-                    sequence,
-                    requests,
-                    status,
-                    console,
-                },
-            );
-            let manager = self.clone();
-            tokio::spawn(async move {
-                // A task that panics must not leave its entry behind.
-                if tokio::spawn(task.run()).await.is_err() {
-                    tracing::error!(%id, "the task of a VM failed");
-                }
-                manager.registry().entries.remove(&id);
-            });
+            let found = Found {
+                status: VmStatus::of_record(&record, VmState::Creating, None),
+                record,
+                spec,
+                reservation: Some(reservation),
+                uid: None,
+                port: None,
+                files: None,
+            };
+            self.start_task(&mut registry, found, Next::Create(reply));
         }
         let answer = answer.await.unwrap_or(Err(CreateError::Internal));
         if answer.is_err() {
@@ -191,6 +199,65 @@ impl VmManager {
             self.registry().entries.remove(&id);
         }
         answer
+    }
+
+    /// Takes a VM of an earlier daemon into service.
+    pub(super) fn take_over(&self, found: Found, next: Next) {
+        let mut registry = self.registry();
+        self.start_task(&mut registry, found, next);
+    }
+
+    fn start_task(&self, registry: &mut Registry, found: Found, next: Next) {
+        let id = found.record.id;
+        let (requests, receiver) = mpsc::channel(REQUEST_QUEUE);
+        let (publisher, status) = Publisher::new(found.status, Arc::clone(&self.host.events));
+        let console = Arc::new(ConsoleSource::default());
+        console.set_launches(found.record.launches);
+        if let Some(folder) = found.files.as_ref().map(|files| files.record().try_clone()) {
+            match folder {
+                Ok(folder) => console.set(folder),
+                Err(error) => tracing::warn!(%id, %error, "its console cannot be read"),
+            }
+        }
+        let vm = Vm {
+            host: Arc::clone(&self.host),
+            id,
+            spec: found.spec,
+            record: found.record,
+            files: found.files,
+            uid: found.uid,
+            port: found.port,
+            reservation: found.reservation,
+            publisher,
+            console: Arc::clone(&console),
+            restarts: RestartCount::default(),
+        };
+        let sequence = registry.next_sequence;
+        registry.next_sequence += 1;
+        registry.entries.insert(
+            id,
+            Entry {
+                sequence,
+                requests,
+                status,
+                console,
+            },
+        );
+        let manager = self.clone();
+        let task = VmTask::new(vm, receiver);
+        self.tasks.spawn(async move {
+            // A task that panics must not leave its entry behind.
+            let ended = tokio::spawn(task.run(next)).await;
+            manager.registry().entries.remove(&id);
+            match ended {
+                Ok(waiting) => {
+                    for removed in waiting {
+                        let _ = removed.send(());
+                    }
+                }
+                Err(error) => tracing::error!(%id, %error, "the task of a VM failed"),
+            }
+        });
     }
 
     /// What `create` would start.
@@ -218,6 +285,55 @@ impl VmManager {
                 .map(|entry| Arc::clone(&entry.status.borrow())),
         )
         .collect()
+    }
+
+    /// Every change from now on, of one VM or of all, and how they are now.
+    pub fn watch(&self, only: Option<VmId>) -> VmWatch {
+        // In this order, so that a change is told twice rather than never; the watch sorts it out.
+        let changes = self.host.events.subscribe();
+        let mut present = self.list();
+        present.retain(|status| only.is_none_or(|only| only == status.id));
+        VmWatch {
+            present,
+            changes,
+            only,
+        }
+    }
+
+    /// Does something to a VM, and answers when it is done.
+    pub async fn act(
+        &self,
+        id: VmId,
+        action: Action,
+        courtesy: Courtesy,
+    ) -> Result<Arc<VmStatus>, ActError> {
+        let requests = {
+            let registry = self.registry();
+            if registry.lost.contains_key(&id) {
+                let denial = Denial::Phase(Phase::Lost);
+                return Err(ActError::Denied { id, action, denial });
+            }
+            match registry.entries.get(&id) {
+                Some(entry) => entry.requests.clone(),
+                None => return Err(ActError::NotFound(id)),
+            }
+        };
+        let (reply, answer) = oneshot::channel();
+        let request = VmRequest::Act {
+            action,
+            courtesy,
+            reply,
+        };
+        if requests.send(request).await.is_err() {
+            return Err(ActError::NotFound(id));
+        }
+        answer.await.unwrap_or_else(|_| {
+            Err(if self.registry().closing {
+                ActError::Closing
+            } else {
+                ActError::NotFound(id)
+            })
+        })
     }
 
     /// Stops a VM and deletes what belongs to it. Answers when that is done; asking twice is fine.
@@ -259,43 +375,60 @@ impl VmManager {
         }
     }
 
-    /// The last `tail` bytes of the console; 0 means all.
-    pub async fn console(&self, id: VmId, tail: u64) -> Result<Vec<u8>, ConsoleError> {
-        let console = {
+    pub fn console(&self, id: VmId, range: ConsoleRange) -> Result<ConsoleReader, ConsoleError> {
+        let (console, status) = {
             let registry = self.registry();
             let entry = registry
                 .entries
                 .get(&id)
                 .ok_or(ConsoleError::NotFound(id))?;
-            entry.console.clone()
+            (Arc::clone(&entry.console), entry.status.clone())
         };
-        let Some(file) = console.0.get().cloned() else {
-            return Ok(Vec::new());
-        };
-        let read = tokio::task::spawn_blocking(move || read_tail(&file, tail)).await;
-        match read {
-            Ok(result) => result.map_err(ConsoleError::Read),
-            Err(_) => Err(ConsoleError::Read(std::io::Error::other(
-                "the daemon is shutting down",
-            ))),
-        }
+        console.read(range, status).map_err(ConsoleError::Open)
     }
 
-    /// Refuses further VMs and removes all that there are, in parallel.
+    /// Refuses further VMs; lets go of those that there are, or stops them all, in parallel.
     pub async fn shut_down(&self) {
+        let live = self.host.live();
         let ids: Vec<VmId> = {
             let mut registry = self.registry();
             registry.closing = true;
             registry.entries.keys().copied().collect()
         };
-        let mut removals = tokio::task::JoinSet::new();
-        for id in ids {
-            let manager = self.clone();
-            removals.spawn(async move { manager.remove(id).await });
+        if live.shutdown == OnShutdown::StopVms {
+            self.stop_all(&ids, live.shutdown_time).await;
         }
-        let all = async { while removals.join_next().await.is_some() {} };
-        if tokio::time::timeout(SHUTDOWN_TIME, all).await.is_err() {
-            tracing::error!("not all VMs ended in time; what is left is killed");
+        for id in ids {
+            let entry = self.registry().entries.get(&id).map(|entry| entry.requests.clone());
+            if let Some(requests) = entry {
+                let _ = requests.send(VmRequest::Detach).await;
+            }
+        }
+        self.tasks.close();
+        if tokio::time::timeout(DETACH_TIME, self.tasks.wait()).await.is_err() {
+            tracing::error!("not all VMs were let go in time");
+        }
+    }
+
+    async fn stop_all(&self, ids: &[VmId], limit: Duration) {
+        let stop = |courtesy| {
+            let mut stops = tokio::task::JoinSet::new();
+            for id in ids.iter().copied() {
+                let manager = self.clone();
+                stops.spawn(async move {
+                    if let Err(error) = manager.act(id, Action::Stop, courtesy).await {
+                        tracing::debug!(%id, %error, "not stopped");
+                    }
+                });
+            }
+            async move { while stops.join_next().await.is_some() {} }
+        };
+        if tokio::time::timeout(limit, stop(Courtesy::Ask)).await.is_err() {
+            tracing::warn!("not all VMs ended in time; they are ended by force");
+            let force = stop(Courtesy::Force);
+            if tokio::time::timeout(DETACH_TIME * 2, force).await.is_err() {
+                tracing::error!("not all VMs ended; the next daemon finds them");
+            }
         }
     }
 
@@ -308,24 +441,14 @@ impl VmManager {
     }
 }
 
-/// Most console that one answer holds.
-const MAX_CONSOLE: u64 = 16 << 20;
-
-fn read_tail(file: &File, tail: u64) -> std::io::Result<Vec<u8>> {
-    let size = file.metadata()?.len();
-    let wanted = if tail == 0 { size } else { tail.min(size) }.min(MAX_CONSOLE);
-    let mut buffer = vec![0; usize::try_from(wanted).map_err(std::io::Error::other)?];
-    let mut offset = size - wanted;
-    let mut filled = 0;
-    while filled < buffer.len() {
-        match file.read_at(&mut buffer[filled..], offset)? {
-            0 => break,
-            count => {
-                filled += count;
-                offset += count as u64;
-            }
-        }
-    }
-    buffer.truncate(filled);
-    Ok(buffer)
+/// All that makes a VM when its task begins.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) status: VmStatus,
+    pub(super) record: VmRecord,
+    pub(super) spec: VmSpec,
+    pub(super) reservation: Option<Reservation>,
+    pub(super) uid: Option<UidLease>,
+    pub(super) port: Option<crate::lease::PortLease>,
+    pub(super) files: Option<crate::store::VmFiles>,
 }

@@ -127,6 +127,7 @@ async fn console(daemon: &Daemon, id: &str) -> String {
     let request = v1::GetConsoleRequest {
         id: id.to_owned(),
         tail_bytes: 4096,
+        ..Default::default()
     };
     let mut stream = daemon
         .vms()

@@ -8,6 +8,7 @@ mod backend_faults;
 mod backend_loading;
 mod boot;
 mod cli;
+mod confine;
 mod deadlines;
 mod docs;
 mod environment;

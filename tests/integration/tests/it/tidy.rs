@@ -52,8 +52,9 @@ fn only_the_owner_of_a_thing_names_it() {
         (&["process::Command", "Command::new"], &["qemu"]),
         (
             &["\"/sys", "\"/dev/kvm", "__cpuid", "asm!"],
-            &["probe", "vm", "backend"],
+            &["probe", "vm", "backend", "confine"],
         ),
+        (&["zbus", "libc::"], &["confine"]),
         (&["std::env::var", "env::vars"], &["config"]),
     ];
     let root = workspace().join("host/src");
@@ -73,7 +74,7 @@ fn only_the_owner_of_a_thing_names_it() {
 
 #[test]
 fn siblings_do_not_import_each_other() {
-    let siblings = ["backend", "qemu", "lease", "probe", "metrics"];
+    let siblings = ["backend", "confine", "qemu", "lease", "probe", "metrics"];
     let root = workspace().join("host/src");
     for (path, text) in sources(&root) {
         let module = module(&path, &root);
