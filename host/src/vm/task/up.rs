@@ -505,10 +505,13 @@ impl VmTask {
             }
         }
         let words = up.process.last_words();
-        if !words.is_empty() {
-            tracing::warn!(stderr = words, "QEMU's last words");
-        }
         let was_told = up.ladder.is_some();
+        match exit {
+            _ if words.is_empty() => {}
+            // Warnings of its start, which nobody asked about.
+            Exit::Code(0) => tracing::debug!(stderr = words, "QEMU's last words"),
+            _ => tracing::warn!(stderr = words, "QEMU's last words"),
+        }
         let returns = up.returns;
         let record = ExitRecord {
             shutdown: up.shutdown.take(),
