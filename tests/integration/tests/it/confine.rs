@@ -5,7 +5,7 @@
 //! that this machine's network is left alone.
 
 mod net;
-mod probe;
+pub(crate) mod probe;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
