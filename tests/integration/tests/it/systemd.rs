@@ -198,6 +198,12 @@ async fn a_scope_is_the_vms_own(vm: &Probe) -> Scope {
         matches!(confinement, Confinement::Systemd(_)),
         "{confinement:?}"
     );
+    // As a process that the daemon has just started.
+    let service = format!(
+        "/sys/fs/cgroup{}/cgroup.procs",
+        property(UNIT, "ControlGroup")
+    );
+    std::fs::write(&service, vm.pid().to_string()).expect("it can be moved");
     let id = VmId::random();
     let limits = PlaceLimits {
         memory_bytes: Some(512 << 20),
@@ -223,6 +229,11 @@ async fn a_scope_is_the_vms_own(vm: &Probe) -> Scope {
     assert!(
         !place.cgroup.to_string_lossy().contains(UNIT),
         "{place:?} is the service's"
+    );
+    let left = std::fs::read_to_string(&service).expect("a list");
+    assert!(
+        left.lines().all(|pid| pid != vm.pid().to_string()),
+        "{left}"
     );
     assert_eq!(confinement.find(id), Some(place.clone()));
     let nobody = confinement
