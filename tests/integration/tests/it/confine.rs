@@ -73,6 +73,10 @@ impl Confined {
             assert!(std::time::Instant::now() < end, "{place:?} stays");
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+        self.confinement.leave();
+        if let Some(folder) = &self.folder {
+            assert!(!folder.exists(), "{} stays", folder.display());
+        }
     }
 }
 
