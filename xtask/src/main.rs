@@ -7,7 +7,7 @@ use clap::{Parser, Subcommand};
 use xtask::bench::{self, MissedBudget};
 use xtask::demo::{self, Accelerator, Ending};
 use xtask::run::Run;
-use xtask::{backends, failure, orphans, setup, test_suite};
+use xtask::{backends, failure, orphans, setup, systemd, test_suite};
 
 #[derive(Debug, Parser)]
 #[command(
@@ -43,6 +43,11 @@ enum Chore {
         #[arg(long)]
         strict: bool,
     },
+    /// Run a command in a systemd of its own, in namespaces; takes root
+    Systemd {
+        #[arg(last = true, required = true)]
+        command: Vec<OsString>,
+    },
     /// Prepare everything and run all tests; arguments after `--` go to `cargo test`
     Test {
         #[arg(last = true)]
@@ -68,6 +73,7 @@ fn main() -> ExitCode {
                 };
                 bench::run(&run, filter.as_deref(), missed)
             }
+            Chore::Systemd { command } => systemd::run(&run, &command),
             Chore::Test {
                 cargo_test_arguments,
             } => test_suite::run(&run, &cargo_test_arguments),
