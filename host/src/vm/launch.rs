@@ -271,6 +271,7 @@ fn landlock(planned: &Planned, files: &VmFiles, reopened: Vec<i32>) -> Option<La
         write: needs.write,
         ..Landlock::default()
     };
+    landlock.execute.extend(planned.live.qemu_config.paths());
     landlock.write.extend(planned.live.qemu_config.paths());
     landlock.read.push(files.shares().path().to_owned());
     landlock.write.push(files.folder().path().to_owned());

@@ -28,6 +28,9 @@ fn status_field(pid: u32, field: &str) -> String {
 
 async fn boots_two(mut setup: Setup, qemu: &Path) {
     setup.set("qemu.binary", qemu.display().to_string());
+    // That of the backports is unpacked into a folder of its own, with its libraries.
+    let folder = qemu.parent().expect("a program lies in a folder");
+    setup.set("qemu.extra_paths", folder.display().to_string());
     let mut daemon = setup.start();
     let (one, two) = tokio::join!(
         daemon.create(spec("one", "nonce-of-one")),
