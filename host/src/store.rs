@@ -119,6 +119,13 @@ impl StateDir {
         (&lock)
             .write_all(std::process::id().to_string().as_bytes())
             .map_err(io_error(&lock_path, "writing the lock"))?;
+        // Of a daemon that was killed: it is true again when this one serves.
+        match std::fs::remove_file(path.join("endpoints.json")) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(io_error(&path, "deleting endpoints.json")(error));
+            }
+            _ => {}
+        }
         for (name, mode) in [("records", 0o700), ("vms", 0o711)] {
             let folder = path.join(name);
             if !folder.exists() {
@@ -247,8 +254,9 @@ impl StateDir {
         Ok(left)
     }
 
-    /// Folders of VMs that have no record: what a daemon left that was killed between the two.
-    pub fn delete_orphans(&self) -> Result<(), StoreError> {
+    /// Folders of VMs that have no record. The record is there before any of them and goes after
+    /// them, so that somebody else took it away: they are told of, and left alone.
+    pub fn report_orphans(&self) -> Result<(), StoreError> {
         let vms = self.path.join("vms");
         for folder in std::iter::once(vms.as_path()).chain(self.secrets()) {
             for entry in std::fs::read_dir(folder).map_err(io_error(folder, "listing it"))? {
@@ -257,8 +265,7 @@ impl StateDir {
                 if let Some(id) = id
                     && !self.record_dir(id).exists()
                 {
-                    tracing::warn!(path = %entry.path().display(), "no record: deleted");
-                    remove_tree(&entry.path())?;
+                    tracing::warn!(path = %entry.path().display(), "a VM's folder without a record");
                 }
             }
         }
@@ -328,15 +335,6 @@ fn log_failure(result: io::Result<()>, path: &Path) {
     }
 }
 
-fn remove_tree(path: &Path) -> Result<(), StoreError> {
-    match std::fs::remove_dir_all(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(io_error(path, "deleting it")(error))
-        }
-        _ => Ok(()),
-    }
-}
-
 fn create_dir(path: &Path, mode: u32) -> Result<(), StoreError> {
     std::fs::DirBuilder::new()
         .mode(mode)
@@ -376,18 +374,27 @@ fn check_private(path: &Path, widest: u32) -> Result<(), StoreError> {
 /// the new one.
 fn write_atomically(path: &Path, content: &[u8]) -> Result<(), StoreError> {
     let temporary = path.with_extension("new");
+    let written = write_beside(&temporary, path, content);
+    if written.is_err() {
+        // On a full disk its half would take the room that others need.
+        let _ = std::fs::remove_file(&temporary);
+    }
+    written
+}
+
+fn write_beside(temporary: &Path, path: &Path, content: &[u8]) -> Result<(), StoreError> {
     let mut file = std::fs::OpenOptions::new()
         .write(true)
         .create(true)
         .truncate(true)
         .mode(0o600)
-        .open(&temporary)
-        .map_err(io_error(&temporary, "making it"))?;
+        .open(temporary)
+        .map_err(io_error(temporary, "making it"))?;
     file.write_all(content)
-        .map_err(io_error(&temporary, "writing it"))?;
+        .map_err(io_error(temporary, "writing it"))?;
     file.sync_all()
-        .map_err(io_error(&temporary, "syncing it"))?;
-    std::fs::rename(&temporary, path).map_err(io_error(path, "renaming it"))?;
+        .map_err(io_error(temporary, "syncing it"))?;
+    std::fs::rename(temporary, path).map_err(io_error(path, "renaming it"))?;
     let folder = path.parent().unwrap_or(Path::new("/"));
     File::open(folder)
         .and_then(|folder| folder.sync_all())

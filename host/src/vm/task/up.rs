@@ -20,10 +20,10 @@ use crate::spec::plan::Ability;
 use crate::store::{ExitRecord, Progress, RecordFolder};
 use crate::vm::error::ActError;
 use crate::vm::launch;
-use crate::vm::status::VmState;
+use crate::vm::status::{VmState, exit_label};
 
 /// How often QEMU is asked how it is, and how long it may take to answer.
-const BEAT_INTERVAL: Duration = Duration::from_secs(2);
+const BEAT_INTERVAL: Duration = Duration::from_secs(5);
 const BEAT_TIME: Duration = Duration::from_secs(2);
 /// Between two attempts to reach a monitor that was closed.
 const RECONNECT_INTERVAL: Duration = Duration::from_secs(1);
@@ -332,6 +332,10 @@ fn state_of(status: &Json) -> VmState {
 
 impl VmTask {
     pub(super) async fn up(&mut self, mut up: Up) -> Next {
+        // What an earlier daemon was told and had not done.
+        if self.vm.record.desired != Desired::Running && up.ladder.is_none() {
+            up.descend(&self.vm, Courtesy::Ask);
+        }
         loop {
             let event = {
                 let ladder = up.ladder.map(|ladder| ladder.until);
@@ -378,7 +382,6 @@ impl VmTask {
                 UpEvent::Qmp(None) => self.monitor_closed(&mut up),
                 UpEvent::Request(None | Some(VmRequest::Detach)) => {
                     // One on its way down is let go too: what is desired of it is in its record.
-                    up.process.release();
                     return Next::End;
                 }
                 UpEvent::Request(Some(VmRequest::Remove(done))) => {
@@ -529,7 +532,7 @@ impl VmTask {
         tracing::info!(how = crate::vm::status::describe(&record), "QEMU ended");
         self.vm.came_down(record.clone());
         if !was_told {
-            self.vm.host.metrics.exited(record.shutdown.as_deref(), record.exit);
+            self.vm.host.metrics.exited(exit_label(&record));
         }
         match self.vm.record.desired {
             Desired::Absent => Next::Remove,
