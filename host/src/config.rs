@@ -91,7 +91,7 @@ pub const KEYS: &[Key] = &[
         "the memory of the host",
         "64G",
         "Memory of all VMs with a process together, with what their backends say they take beside the \
-         guest's.",
+         guest's; 0 means no limit.",
     ),
     Key::new(
         "on_shutdown",

@@ -226,6 +226,14 @@ impl Confinement {
         place.exists().then_some(place)
     }
 
+    /// At the daemon's end: takes its own folder of cgroups away, unless a VM is in it.
+    pub fn leave(&self) {
+        if let Self::Cgroup(own) = self {
+            // The kernel refuses while there is a VM, and then that is what is wanted.
+            let _ = std::fs::remove_dir(&own.folder);
+        }
+    }
+
     /// Whether a VM's traffic can be filtered here: there are cgroups, and this kernel takes the
     /// programs from this process. The error says why not.
     pub fn is_enforceable(&self) -> Result<(), ConfineError> {

@@ -8,7 +8,7 @@ use xtask::bench::{self, MissedBudget};
 use xtask::chaos::{self, Qemu};
 use xtask::demo::{self, Accelerator, Ending};
 use xtask::run::Run;
-use xtask::{backends, failure, orphans, setup, test_suite};
+use xtask::{backends, failure, orphans, setup, systemd, test_suite};
 
 #[derive(Debug, Parser)]
 #[command(
@@ -59,6 +59,11 @@ enum Chore {
         #[arg(long)]
         strict: bool,
     },
+    /// Run a command in a systemd of its own, in namespaces; takes root
+    Systemd {
+        #[arg(last = true, required = true)]
+        command: Vec<OsString>,
+    },
     /// Prepare everything and run all tests; arguments after `--` go to `cargo test`
     Test {
         #[arg(last = true)]
@@ -98,6 +103,7 @@ fn main() -> ExitCode {
                 };
                 bench::run(&run, filter.as_deref(), missed)
             }
+            Chore::Systemd { command } => systemd::run(&run, &command),
             Chore::Test {
                 cargo_test_arguments,
             } => test_suite::run(&run, &cargo_test_arguments),

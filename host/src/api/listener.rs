@@ -7,6 +7,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -16,7 +17,7 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Sleep;
 use tokio_rustls::server::TlsStream;
 use tokio_stream::Stream;
-use tonic::transport::server::{Connected, TcpConnectInfo};
+use tonic::transport::server::Connected;
 
 use super::tls::TlsAcceptor;
 
@@ -181,13 +182,39 @@ pub enum Connection {
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-impl Connected for Connection {
-    type ConnectInfo = TcpConnectInfo;
+/// Whose connection a request came by.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    pub address: Option<SocketAddr>,
+    /// SHA-256 of the client's certificate, hexadecimal.
+    pub certificate: Option<Arc<str>>,
+}
 
-    fn connect_info(&self) -> TcpConnectInfo {
+fn fingerprint(certificate: &[u8]) -> String {
+    use sha2::Digest as _;
+    sha2::Sha256::digest(certificate)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+impl Connected for Connection {
+    type ConnectInfo = Peer;
+
+    fn connect_info(&self) -> Peer {
         match self {
-            Self::Plain(stream) => stream.connect_info(),
-            Self::Tls(stream) => stream.get_ref().0.connect_info(),
+            Self::Plain(stream) => Peer {
+                address: stream.peer_addr().ok(),
+                certificate: None,
+            },
+            Self::Tls(stream) => {
+                let (socket, session) = stream.get_ref();
+                let certificate = session.peer_certificates().and_then(|chain| chain.first());
+                Peer {
+                    address: socket.peer_addr().ok(),
+                    certificate: certificate.map(|certificate| fingerprint(certificate).into()),
+                }
+            }
         }
     }
 }

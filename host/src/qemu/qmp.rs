@@ -168,7 +168,6 @@ impl Qmp {
         };
         let exchange = async {
             let mut exchange = self.exchange.lock().await;
-            while exchange.replies.try_recv().is_ok() {}
             exchange.next_id += 1;
             let id = exchange.next_id;
             let mut line =

@@ -150,7 +150,7 @@ impl Qemu {
             TypeQuestion::Device(name) => ("device-list-properties", name),
         };
         let path = probed.info.path.clone();
-        let mut idle = self.idle(&path).await?;
+        let idle = self.idle(&path).await?;
         let answer = idle.qmp.execute(command, json!({"typename": name})).await;
         let properties = match answer {
             Ok(list) => Some(Arc::new(property_types(&list))),
@@ -178,7 +178,7 @@ impl Qemu {
             return Ok(known.clone());
         }
         let path = probed.info.path.clone();
-        let mut idle = self.idle(&path).await?;
+        let idle = self.idle(&path).await?;
         let answer = match idle.qmp.execute(command, json!({})).await {
             Ok(value) => {
                 let text = value.to_string();
@@ -224,7 +224,7 @@ impl Qemu {
     }
 
     async fn probe(&self, path: PathBuf) -> Result<QemuInfo, ProbeError> {
-        let mut idle = self.idle(&path).await?;
+        let idle = self.idle(&path).await?;
         match collect(&idle.qmp).await {
             Ok((machines, objects, kvm_device)) => Ok(QemuInfo {
                 version: idle.qmp.version().to_owned(),

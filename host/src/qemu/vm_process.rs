@@ -7,7 +7,7 @@
 
 use std::fs::File;
 use std::io::{self, Write as _};
-use std::os::fd::{AsFd as _, AsRawFd as _, OwnedFd};
+use std::os::fd::{AsFd as _, AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
@@ -149,7 +149,10 @@ impl Launcher {
         command
             .fd_mappings(mappings)
             .map_err(|error| SpawnError::Descriptors(error.to_string()))?;
-        let child = process::spawn(&program, command.into())?;
+        // It outlives its handle: a daemon that ends lets go of it.
+        let child = tokio::process::Command::from(command)
+            .spawn()
+            .map_err(|source| SpawnError::Start { program, source })?;
         let pid = child.id().ok_or_else(|| gone("no pid"))?;
         // Not reaped yet, so the pid is its own.
         let identity = ProcessIdentity::of(pid).map_err(SpawnError::Gone)?;
@@ -172,7 +175,7 @@ impl Launcher {
         let mut line = serde_json::to_vec(&self.spec)
             .map_err(|error| SpawnError::Control(io::Error::other(error)))?;
         line.push(b'\n');
-        let control = AsyncFd::new(self.control).map_err(SpawnError::Control)?;
+        let control = watched(self.control).map_err(SpawnError::Control)?;
         let exchange = async {
             let mut rest = &line[..];
             while !rest.is_empty() {
@@ -206,7 +209,7 @@ impl Launcher {
             boot_id: String::new(),
         });
         Ok(QemuProcess {
-            pidfd: AsyncFd::new(pidfd).map_err(SpawnError::Control)?,
+            pidfd: watched(pidfd).map_err(SpawnError::Control)?,
             identity,
             launcher: HeldLauncher::Child {
                 child: self.child,
@@ -220,6 +223,18 @@ impl Launcher {
         })
     }
 }
+
+/// A descriptor that the runtime waits for.
+fn watched<T: OwnsDescriptor>(descriptor: T) -> io::Result<AsyncFd<T>> {
+    // SAFETY: those types own their descriptor and never change it, and an `AsyncFd` owns them: it
+    // stays open and the same for as long.
+    unsafe { AsyncFd::register(descriptor) }.map_err(io::Error::from)
+}
+
+/// What keeps one descriptor open for as long as it lives.
+trait OwnsDescriptor: AsRawFd {}
+impl OwnsDescriptor for OwnedFd {}
+impl OwnsDescriptor for UnixStream {}
 
 fn gone(message: &str) -> SpawnError {
     SpawnError::Gone(io::Error::other(message.to_owned()))
@@ -281,11 +296,11 @@ impl QemuProcess {
     ) -> io::Result<Self> {
         let held = launcher.and_then(|identity| Some((identity.hold()?, identity.clone())));
         Ok(Self {
-            pidfd: AsyncFd::new(pidfd)?,
+            pidfd: watched(pidfd)?,
             identity,
             launcher: match held {
                 Some((pidfd, identity)) => HeldLauncher::Adopted {
-                    pidfd: AsyncFd::new(pidfd)?,
+                    pidfd: watched(pidfd)?,
                     identity,
                 },
                 None => HeldLauncher::Absent,

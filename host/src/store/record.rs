@@ -203,7 +203,7 @@ pub enum RecordError {
 }
 
 /// Reads a record whose folder is that of VM `id`.
-pub fn parse(id: VmId, vm: &[u8], launch: Option<&[u8]>) -> Result<FoundRecord, RecordError> {
+pub(super) fn parse(id: VmId, vm: &[u8], launch: Option<&[u8]>) -> Result<FoundRecord, RecordError> {
     let found = match format("vm.json", vm)? {
         0 | 1 => FoundRecord::from(json::<Format1>("vm.json", vm)?),
         _ => {

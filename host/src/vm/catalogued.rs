@@ -121,13 +121,14 @@ impl Catalogued for ConsoleError {
     fn id(&self) -> ErrorId {
         match self {
             Self::NotFound(_) => ErrorId::NoSuchVm,
-            Self::Read(_) => ErrorId::ConsoleUnreadable,
+            Self::Open(_) | Self::Read(_) => ErrorId::ConsoleUnreadable,
         }
     }
 
     fn subject(&self) -> Option<String> {
         match self {
             Self::NotFound(id) => Some(id.to_string()),
+            Self::Open(error) => error.subject(),
             Self::Read(_) => None,
         }
     }

@@ -52,6 +52,14 @@ pub const KEYS: &[Key] = &[
         "20s",
         "How long a guest may take to power down before QEMU is told to quit.",
     ),
+    Key::unset(
+        "qemu.extra_paths",
+        Form::Text,
+        "nothing else",
+        "/opt/firmware:/srv/modules",
+        "Files and folders that QEMU's sandbox leaves open beside the system's own and its VM's, \
+         separated by `:`. Their own permissions hold all the same.",
+    ),
     Key::new(
         "qemu.console_size",
         Form::Size,
@@ -260,6 +268,18 @@ pub struct QemuConfig {
     pub powerdown_time: Duration,
     #[serde(deserialize_with = "size")]
     pub console_size: u64,
+    #[serde(default)]
+    extra_paths: String,
+}
+
+impl QemuConfig {
+    /// What QEMU reaches beside the system's own and its VM's.
+    pub fn paths(&self) -> impl Iterator<Item = PathBuf> {
+        self.extra_paths
+            .split(':')
+            .filter(|path| !path.is_empty())
+            .map(PathBuf::from)
+    }
 }
 
 #[derive(Clone, Debug, Deserialize)]

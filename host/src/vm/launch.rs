@@ -18,9 +18,9 @@ use super::error::{CreateError, Stage};
 use super::forward::{self, Forwarded};
 use super::manager::Host;
 use super::planning::Planned;
-use super::shares::{self, CERTIFICATES_SHARE, ENVIRONMENT_SHARE};
+use super::shares;
 use super::{console, disk, files};
-use crate::confine::{Outbound as Filter, Place, PlaceLimits};
+use crate::confine::{self, Place, PlaceLimits};
 use crate::failpoint;
 use crate::lease::PortLease;
 use crate::probe;
@@ -264,7 +264,15 @@ pub async fn prepare(
 /// What of the file system QEMU keeps: the system's own programs and data, its VM's files, and what
 /// config granted.
 fn landlock(planned: &Planned, files: &VmFiles, reopened: Vec<i32>) -> Option<Landlock> {
-    let mut landlock = needs::landlock(&planned.checked.knowledge().info.path);
+    let needs = needs::qemu_needs(&planned.checked.knowledge().info.path);
+    let mut landlock = Landlock {
+        read: needs.read,
+        execute: needs.execute,
+        write: needs.write,
+        ..Landlock::default()
+    };
+    landlock.execute.extend(planned.live.qemu_config.paths());
+    landlock.write.extend(planned.live.qemu_config.paths());
     landlock.read.push(files.shares().path().to_owned());
     landlock.write.push(files.folder().path().to_owned());
     landlock
@@ -282,7 +290,7 @@ pub struct Course<'a> {
     pub files: &'a VmFiles,
     pub cancelled: watch::Receiver<bool>,
     /// Puts QEMU's process into the record, before anything else happens to it.
-    pub record: &'a mut dyn FnMut(Processes<'_>) -> Result<(), CreateError>,
+    pub record: &'a mut (dyn FnMut(Processes<'_>) -> Result<(), CreateError> + Send),
 }
 
 impl std::fmt::Debug for Course<'_> {
@@ -444,7 +452,9 @@ async fn confine(
             return Ok(None);
         }
     };
-    if is_filtered && let Err(source) = place.filter_outbound(Filter::NothingOfTheHost) {
+    // Nothing of the host, its resolver included.
+    let filter = confine::Outbound::default();
+    if is_filtered && let Err(source) = place.filter_outbound(&filter) {
         remove_place(&place).await;
         return Err(CreateError::Confine(source));
     }

@@ -5,7 +5,7 @@ use std::io;
 use std::ops::Range;
 use std::os::unix::fs::FileExt as _;
 
-use super::{HEADER_LENGTH, Header, MAX_CAP};
+use super::{HEADER_LENGTH, Header, MAX_CAP, TOTAL_AT};
 
 /// How often a reader that was overtaken by the writer tries again before it takes what it got. A
 /// stream that overtakes it this often is a flood, of which nobody misses a part.
@@ -59,6 +59,15 @@ pub fn read_from(head: &File, tail: &File, offset: u64, max: usize) -> io::Resul
         return Ok(Chunk {
             bytes: read_range(head, offset..end)?,
             next_offset: end,
+            skipped: 0,
+        });
+    }
+    if ring.header.total == 0 {
+        // Nothing was past the head yet, so the head may still grow, and where the tail begins is
+        // not known.
+        return Ok(Chunk {
+            bytes: Vec::new(),
+            next_offset: length,
             skipped: 0,
         });
     }
@@ -129,9 +138,15 @@ impl<'a> RingFile<'a> {
             };
             return Ok(Self { file, header });
         }
+        let no_header = |error| invalid(format!("the tail has no header: {error}"));
+        // The total on its own and first: the writer may come between any two bytes of a read, and
+        // what was begun later than a total is never less.
+        let mut total = [0; size_of::<u64>()];
+        file.read_exact_at(&mut total, TOTAL_AT)
+            .map_err(no_header)?;
         let mut bytes = [0; HEADER_LENGTH as usize];
-        file.read_exact_at(&mut bytes, 0)
-            .map_err(|error| invalid(format!("the tail has no header: {error}")))?;
+        file.read_exact_at(&mut bytes, 0).map_err(no_header)?;
+        bytes[TOTAL_AT as usize..].copy_from_slice(&total);
         let header = Header::from_bytes(&bytes).map_err(invalid)?;
         // So that what is allocated below has the file's size at most.
         if length != HEADER_LENGTH + header.cap {

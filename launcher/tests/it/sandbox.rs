@@ -1,6 +1,7 @@
 //! What a child has, and what it may do.
 
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt};
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
 
 use casemate_launcher::needs;
@@ -8,7 +9,7 @@ use casemate_launcher::reply::Enforcement;
 use rustix::process::Signal;
 use serde_json::{Value, json};
 
-use crate::harness::{CONSOLE, Launch, UID, descriptors, is_root, limit, status};
+use crate::harness::{CONSOLE, Launch, UID, descriptors, eventually, is_root, limit, status};
 
 fn user() -> Value {
     json!({"uid": UID, "gid": UID + 1, "groups": [UID + 2, UID + 3]})
@@ -228,17 +229,34 @@ fn a_child_reaches_the_files_that_it_was_given_and_no_others() {
 
 #[test]
 fn a_child_of_the_same_user_cannot_signal_the_launcher() {
+    let launch = |script: &str| {
+        let launch = Launch::shell(script);
+        if rustix::process::geteuid().is_root() {
+            launch.set("/user", user())
+        } else {
+            launch
+        }
+    };
+    // Without Landlock it can, or this would prove nothing. It waits until the start is answered.
+    let go = tempfile::tempfile().unwrap();
+    let script = "while ! [ -s /proc/self/fd/10 ]; do sleep 0.02; done
+                  kill -KILL $PPID; exec sleep 1000";
+    let mut unconfined = launch(script).set("/descriptors", json!([10]));
+    unconfined.inherited = vec![(go.try_clone().unwrap().into(), 10)];
+    let mut running = unconfined.run();
+    std::os::unix::fs::FileExt::write_all_at(&go, b"go", 0).unwrap();
+    let status = eventually("the launcher's end", || {
+        running.launcher.process.try_wait().unwrap()
+    });
+    assert_eq!(status.signal(), Some(9));
+
     let script = "kill -KILL $PPID; echo $? >&9; kill -0 $$; echo $? >&9; exec sleep 1000";
-    let mut launch = Launch::shell(script).set("/landlock", shell_rules());
-    if rustix::process::geteuid().is_root() {
-        launch = launch.set("/user", user());
-    }
-    let mut running = launch.run();
+    let mut running = launch(script).set("/landlock", shell_rules()).run();
     if running.started.landlock != Enforcement::Full {
         eprintln!("a_child_of_the_same_user_...: skipped, this kernel's Landlock has no scopes");
         return;
     }
-    let said = crate::harness::eventually("two answers", || {
+    let said = eventually("two answers", || {
         let text = running.launcher.files.console_text();
         (text.lines().count() == 2).then_some(text)
     });

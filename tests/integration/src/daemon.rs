@@ -64,6 +64,8 @@ impl Setup {
         setup.set("http.port", 0);
         setup.set("qemu.accelerator", "tcg");
         setup.set("network.ports", "any");
+        // A test leaves nothing behind; what a daemon does without it has tests of its own.
+        setup.set("on_shutdown", "stop-vms");
         setup.set("vm.kernel", artifacts::kernel().display().to_string());
         setup.set("vm.initrd", artifacts::initrd().display().to_string());
         setup.set("vm.kernel_cmdline", "console=ttyS0 quiet panic=-1");
@@ -146,6 +148,8 @@ impl Setup {
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666))
                 .expect("the mode can be set");
         }
+        // It reads its script and notes its starts beside its program.
+        self.set("qemu.extra_paths", folder.display().to_string());
         self.set("qemu.binary", program.display().to_string())
     }
 

@@ -301,6 +301,10 @@ impl Up {
     }
 }
 
+fn told(answer: Result<Json, QmpError>) -> Result<(), ActError> {
+    answer.map(drop).map_err(ActError::from)
+}
+
 async fn ask(qmp: &Qmp) -> Beat {
     match qmp.execute_within("query-status", json!({}), BEAT_TIME).await {
         Ok(status) => Beat::Answered(status),
@@ -457,15 +461,14 @@ impl VmTask {
                 up.descend(&self.vm, courtesy);
                 return;
             }
-            (Verdict::Accept, Action::Pause) => up.command("stop", json!({})).await.map(drop),
-            (Verdict::Accept, Action::Resume) => up.command("cont", json!({})).await.map(drop),
-            (Verdict::Accept, Action::Reset) => up.reset().await,
+            (Verdict::Accept, Action::Pause) => told(up.command("stop", json!({})).await),
+            (Verdict::Accept, Action::Resume) => told(up.command("cont", json!({})).await),
+            (Verdict::Accept, Action::Reset) => up.reset().await.map_err(ActError::from),
             // Not accepted of a VM that is up, or not an action.
             (Verdict::Accept, Action::Start | Action::Remove) => {
                 Err(self.vm.denied(action, verdict))
             }
-        }
-        .map_err(ActError::from);
+        };
         let answer = match done {
             Ok(()) => {
                 match (verdict, action) {
@@ -502,10 +505,13 @@ impl VmTask {
             }
         }
         let words = up.process.last_words();
-        if !words.is_empty() {
-            tracing::warn!(stderr = words, "QEMU's last words");
-        }
         let was_told = up.ladder.is_some();
+        match exit {
+            _ if words.is_empty() => {}
+            // Warnings of its start, which nobody asked about.
+            Exit::Code(0) => tracing::debug!(stderr = words, "QEMU's last words"),
+            _ => tracing::warn!(stderr = words, "QEMU's last words"),
+        }
         let returns = up.returns;
         let record = ExitRecord {
             shutdown: up.shutdown.take(),

@@ -28,6 +28,9 @@ fn status_field(pid: u32, field: &str) -> String {
 
 async fn boots_two(mut setup: Setup, qemu: &Path) {
     setup.set("qemu.binary", qemu.display().to_string());
+    // That of the backports is unpacked into a folder of its own, with its libraries.
+    let folder = qemu.parent().expect("a program lies in a folder");
+    setup.set("qemu.extra_paths", folder.display().to_string());
     let mut daemon = setup.start();
     let (one, two) = tokio::join!(
         daemon.create(spec("one", "nonce-of-one")),
@@ -75,9 +78,9 @@ async fn boots_two(mut setup: Setup, qemu: &Path) {
     daemon.remove(&one.id).await.expect("removal works");
     assert!(daemon.get(&one.id).await.is_err());
     assert_eq!(daemon.list().await.len(), 1);
-    // A daemon that is told to end takes its VMs with it.
-    assert_eq!(daemon.stop(), Some(0));
+    daemon.remove(&two.id).await.expect("removal works");
     leftovers::assert_nothing_left(&daemon.state_dir);
+    assert_eq!(daemon.stop(), Some(0));
 }
 
 /// Each QEMU has a user of its own, and nobody else but root looks into its folder.
@@ -111,10 +114,10 @@ fn isolated(daemon: &Daemon, one: &v1::Vm, two: &v1::Vm) {
         // The folders are root's, so that this user can make nothing in them; its files are its own.
         for (path, owner, mode) in [
             ("", 0, 0o750),
-            ("env", 0, 0o750),
-            ("certs", 0, 0o750),
-            ("env/environment", uid, 0o400),
-            ("console.log", uid, 0o600),
+            ("shares", 0, 0o750),
+            ("shares/env", 0, 0o750),
+            ("shares/certs", 0, 0o750),
+            ("shares/env/environment", uid, 0o400),
         ] {
             let metadata = std::fs::symlink_metadata(folder.join(path)).expect("it is there");
             assert_eq!((metadata.uid(), metadata.gid()), (owner, uid), "{path}");

@@ -5,7 +5,7 @@
 //! that this machine's network is left alone.
 
 mod net;
-mod probe;
+pub(crate) mod probe;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -72,6 +72,10 @@ impl Confined {
         while place.exists() {
             assert!(std::time::Instant::now() < end, "{place:?} stays");
             tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+        self.confinement.leave();
+        if let Some(folder) = &self.folder {
+            assert!(!folder.exists(), "{} stays", folder.display());
         }
     }
 }

@@ -22,5 +22,6 @@ mod predecessor_client;
 mod predecessor_command;
 mod reload;
 mod swap;
+mod systemd;
 mod tidy;
 mod tls;

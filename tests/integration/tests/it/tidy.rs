@@ -123,6 +123,7 @@ fn files_are_short_and_begin_with_what_they_are() {
         "catalogue/src",
         "host/src",
         "cli/src",
+        "launcher",
         "plugins",
         "proto/src",
         "tests",
