@@ -1,9 +1,9 @@
 //! `cargo xtask`: everything between a fresh clone and a confidential VM that answers.
 //!
-//! Six chores live here because neither Cargo nor a shell script does them well: installing what
+//! Seven chores live here because neither Cargo nor a shell script does them well: installing what
 //! the machine lacks, building backends for WebAssembly with whichever toolchain can, preparing a
 //! guest that boots in seconds, running the daemon with it once, from start to clean end, measuring
-//! the release build, and booting a systemd that may be played with.
+//! the release build, booting a systemd that may be played with, and booting a whole host.
 //!
 //! What is downloaded or built is kept under `target/`, each product made in a scratch folder and
 //! renamed into place, so that an interrupted run leaves nothing half made. Processes, listeners
@@ -38,5 +38,6 @@ pub mod wasm_toolchain;
 
 pub mod bench;
 pub mod demo;
+pub mod system_vm;
 pub mod systemd;
 pub mod test_suite;
