@@ -248,21 +248,36 @@ impl StateDir {
     }
 
     /// Folders of VMs that have no record: what a daemon left that was killed between the two.
-    pub fn delete_orphans(&self) -> Result<(), StoreError> {
+    /// `is_free` says of an id that nothing runs under it. What cannot be deleted keeps nobody from
+    /// starting.
+    pub fn delete_orphans(&self, is_free: impl Fn(VmId) -> bool) {
         let vms = self.path.join("vms");
         for folder in std::iter::once(vms.as_path()).chain(self.secrets()) {
-            for entry in std::fs::read_dir(folder).map_err(io_error(folder, "listing it"))? {
-                let entry = entry.map_err(io_error(folder, "listing it"))?;
-                let id = entry.file_name().to_str().and_then(VmId::parse);
-                if let Some(id) = id
-                    && !self.record_dir(id).exists()
-                {
-                    tracing::warn!(path = %entry.path().display(), "no record: deleted");
-                    remove_tree(&entry.path())?;
+            let entries = match std::fs::read_dir(folder) {
+                Ok(entries) => entries.flatten(),
+                Err(error) => {
+                    tracing::error!(path = %folder.display(), %error, "it cannot be listed");
+                    continue;
                 }
+            };
+            for entry in entries {
+                let Some(id) = entry.file_name().to_str().and_then(VmId::parse) else {
+                    continue;
+                };
+                // A link that leads nowhere is a record too: somebody put it there.
+                if std::fs::symlink_metadata(self.record_dir(id)).is_ok() {
+                    continue;
+                }
+                let path = entry.path();
+                let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
+                if !is_folder || !is_free(id) {
+                    tracing::warn!(path = %path.display(), "no record, and not to be deleted");
+                    continue;
+                }
+                tracing::warn!(path = %path.display(), "no record: deleted");
+                log_failure(std::fs::remove_dir_all(&path), &path);
             }
         }
-        Ok(())
     }
 }
 
@@ -325,15 +340,6 @@ fn log_failure(result: io::Result<()>, path: &Path) {
         && error.kind() != io::ErrorKind::NotFound
     {
         tracing::error!(path = %path.display(), %error, "it could not be deleted");
-    }
-}
-
-fn remove_tree(path: &Path) -> Result<(), StoreError> {
-    match std::fs::remove_dir_all(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(io_error(path, "deleting it")(error))
-        }
-        _ => Ok(()),
     }
 }
 

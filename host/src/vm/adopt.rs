@@ -74,7 +74,9 @@ pub async fn adopt(manager: &VmManager, on_boot: OnBoot) -> Result<(), StoreErro
         };
         manager.host().metrics.found(outcome);
     }
-    manager.host().store.delete_orphans()?;
+    manager.host().store.delete_orphans(|id| {
+        process::with_uuid(&id.to_string()).is_some_and(|running| running.is_empty())
+    });
     if count > 0 {
         tracing::info!(
             records = count,
@@ -98,7 +100,7 @@ async fn settle(host: &Host, left: LeftRecord, on_boot: OnBoot) -> Settled {
         tracing::warn!(path = %path.display(), "no VM's record; left alone");
         return Settled::Gone("foreign");
     };
-    let found = match content {
+    let mut found = match content {
         LeftContent::Record(found) => *found,
         LeftContent::Broken(reason) => {
             let reason = crate::spec::printable(&reason);
@@ -116,6 +118,11 @@ async fn settle(host: &Host, left: LeftRecord, on_boot: OnBoot) -> Settled {
             };
         }
     };
+    if let Some(process) = &mut found.vm.process
+        && let Some(place) = process.place.take_if(|place| !place.is_of(id))
+    {
+        tracing::warn!(%id, cgroup = %place.cgroup.display(), "no cgroup of this VM: left alone");
+    }
     let files = match host.store.open_record(id) {
         Ok(files) => files,
         Err(error) => {

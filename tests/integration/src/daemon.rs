@@ -292,6 +292,32 @@ fn pin(backend: &mut toml::Table, component: &Path) {
     backend.insert("sha256".to_owned(), artifacts::sha256(component).into());
 }
 
+/// What a VM may be asked for, but for its removal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verb {
+    Start,
+    Stop,
+    ForceStop,
+    Restart,
+    ForceRestart,
+    Pause,
+    Resume,
+    Reset,
+}
+
+impl Verb {
+    pub const ALL: [Self; 8] = [
+        Self::Start,
+        Self::Stop,
+        Self::ForceStop,
+        Self::Restart,
+        Self::ForceRestart,
+        Self::Pause,
+        Self::Resume,
+        Self::Reset,
+    ];
+}
+
 /// A running `casemated`. Dropping it ends it, and its VMs with it, whoever is to end them.
 #[derive(Debug)]
 pub struct Daemon {
@@ -362,6 +388,53 @@ impl Daemon {
             .remove_vm(v1::RemoveVmRequest { id: id.to_owned() })
             .await?;
         Ok(())
+    }
+
+    /// Asks for a change of a VM, and gives the VM as it is when that is done.
+    pub async fn act(&self, verb: Verb, id: &str) -> Result<v1::Vm, tonic::Status> {
+        let mut vms = self.vms().await;
+        let id = id.to_owned();
+        let vm = match verb {
+            Verb::Start => vms.start_vm(v1::StartVmRequest { id }).await?.into_inner().vm,
+            Verb::Stop | Verb::ForceStop => {
+                let force = verb == Verb::ForceStop;
+                let request = v1::StopVmRequest { id, force };
+                vms.stop_vm(request).await?.into_inner().vm
+            }
+            Verb::Restart | Verb::ForceRestart => {
+                let force = verb == Verb::ForceRestart;
+                let request = v1::RestartVmRequest { id, force };
+                vms.restart_vm(request).await?.into_inner().vm
+            }
+            Verb::Pause => vms.pause_vm(v1::PauseVmRequest { id }).await?.into_inner().vm,
+            Verb::Resume => vms.resume_vm(v1::ResumeVmRequest { id }).await?.into_inner().vm,
+            Verb::Reset => vms.reset_vm(v1::ResetVmRequest { id }).await?.into_inner().vm,
+        };
+        Ok(vm.expect("a VM"))
+    }
+
+    /// Waits until a VM is in this state.
+    pub async fn in_state(&self, id: &str, state: v1::VmState) -> v1::Vm {
+        eventually(state.as_str_name(), PATIENCE, || async {
+            let vm = self.get(id).await.expect("it is listed");
+            (vm.state() == state).then_some(vm)
+        })
+        .await
+    }
+
+    /// What is kept of a VM's console.
+    pub async fn console(&self, id: &str) -> String {
+        let request = v1::GetConsoleRequest {
+            id: id.to_owned(),
+            ..Default::default()
+        };
+        let stream = self.vms().await.get_console(request).await;
+        let mut stream = stream.expect("it streams").into_inner();
+        let mut bytes = Vec::new();
+        while let Some(chunk) = stream.message().await.expect("a chunk") {
+            bytes.extend(chunk.data);
+        }
+        String::from_utf8_lossy(&bytes).into_owned()
     }
 
     /// Waits until no VM is listed and none runs, and holds that nothing else of one is left.

@@ -332,6 +332,10 @@ fn state_of(status: &Json) -> VmState {
 
 impl VmTask {
     pub(super) async fn up(&mut self, mut up: Up) -> Next {
+        // What was asked of an earlier daemon, which did not live to finish it.
+        if self.vm.record.desired != Desired::Running && up.ladder.is_none() {
+            up.descend(&self.vm, Courtesy::Ask);
+        }
         loop {
             let event = {
                 let ladder = up.ladder.map(|ladder| ladder.until);
