@@ -119,6 +119,13 @@ impl StateDir {
         (&lock)
             .write_all(std::process::id().to_string().as_bytes())
             .map_err(io_error(&lock_path, "writing the lock"))?;
+        // Of a daemon that was killed: it is true again when this one serves.
+        match std::fs::remove_file(path.join("endpoints.json")) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(io_error(&path, "deleting endpoints.json")(error));
+            }
+            _ => {}
+        }
         for (name, mode) in [("records", 0o700), ("vms", 0o711)] {
             let folder = path.join(name);
             if !folder.exists() {
@@ -247,37 +254,22 @@ impl StateDir {
         Ok(left)
     }
 
-    /// Folders of VMs that have no record: what a daemon left that was killed between the two.
-    /// `is_free` says of an id that nothing runs under it. What cannot be deleted keeps nobody from
-    /// starting.
-    pub fn delete_orphans(&self, is_free: impl Fn(VmId) -> bool) {
+    /// Folders of VMs that have no record. The record is there before any of them and goes after
+    /// them, so that somebody else took it away: they are told of, and left alone.
+    pub fn report_orphans(&self) -> Result<(), StoreError> {
         let vms = self.path.join("vms");
         for folder in std::iter::once(vms.as_path()).chain(self.secrets()) {
-            let entries = match std::fs::read_dir(folder) {
-                Ok(entries) => entries.flatten(),
-                Err(error) => {
-                    tracing::error!(path = %folder.display(), %error, "it cannot be listed");
-                    continue;
+            for entry in std::fs::read_dir(folder).map_err(io_error(folder, "listing it"))? {
+                let entry = entry.map_err(io_error(folder, "listing it"))?;
+                let id = entry.file_name().to_str().and_then(VmId::parse);
+                if let Some(id) = id
+                    && !self.record_dir(id).exists()
+                {
+                    tracing::warn!(path = %entry.path().display(), "a VM's folder without a record");
                 }
-            };
-            for entry in entries {
-                let Some(id) = entry.file_name().to_str().and_then(VmId::parse) else {
-                    continue;
-                };
-                // A link that leads nowhere is a record too: somebody put it there.
-                if std::fs::symlink_metadata(self.record_dir(id)).is_ok() {
-                    continue;
-                }
-                let path = entry.path();
-                let is_folder = entry.file_type().is_ok_and(|kind| kind.is_dir());
-                if !is_folder || !is_free(id) {
-                    tracing::warn!(path = %path.display(), "no record, and not to be deleted");
-                    continue;
-                }
-                tracing::warn!(path = %path.display(), "no record: deleted");
-                log_failure(std::fs::remove_dir_all(&path), &path);
             }
         }
+        Ok(())
     }
 }
 
@@ -382,18 +374,27 @@ fn check_private(path: &Path, widest: u32) -> Result<(), StoreError> {
 /// the new one.
 fn write_atomically(path: &Path, content: &[u8]) -> Result<(), StoreError> {
     let temporary = path.with_extension("new");
+    let written = write_beside(&temporary, path, content);
+    if written.is_err() {
+        // On a full disk its half would take the room that others need.
+        let _ = std::fs::remove_file(&temporary);
+    }
+    written
+}
+
+fn write_beside(temporary: &Path, path: &Path, content: &[u8]) -> Result<(), StoreError> {
     let mut file = std::fs::OpenOptions::new()
         .write(true)
         .create(true)
         .truncate(true)
         .mode(0o600)
-        .open(&temporary)
-        .map_err(io_error(&temporary, "making it"))?;
+        .open(temporary)
+        .map_err(io_error(temporary, "making it"))?;
     file.write_all(content)
-        .map_err(io_error(&temporary, "writing it"))?;
+        .map_err(io_error(temporary, "writing it"))?;
     file.sync_all()
-        .map_err(io_error(&temporary, "syncing it"))?;
-    std::fs::rename(&temporary, path).map_err(io_error(path, "renaming it"))?;
+        .map_err(io_error(temporary, "syncing it"))?;
+    std::fs::rename(temporary, path).map_err(io_error(path, "renaming it"))?;
     let folder = path.parent().unwrap_or(Path::new("/"));
     File::open(folder)
         .and_then(|folder| folder.sync_all())

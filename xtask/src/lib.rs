@@ -1,9 +1,10 @@
 //! `cargo xtask`: everything between a fresh clone and a confidential VM that answers.
 //!
-//! Six chores live here because neither Cargo nor a shell script does them well: installing what
+//! Seven chores live here because neither Cargo nor a shell script does them well: installing what
 //! the machine lacks, building backends for WebAssembly with whichever toolchain can, preparing a
 //! guest that boots in seconds, running the daemon with it once, from start to clean end, measuring
-//! the release build, and booting a systemd that may be played with.
+//! the release build, booting a systemd that may be played with, and killing the daemon under
+//! traffic.
 //!
 //! What is downloaded or built is kept under `target/`, each product made in a scratch folder and
 //! renamed into place, so that an interrupted run leaves nothing half made. Processes, listeners
@@ -37,6 +38,7 @@ pub mod setup;
 pub mod wasm_toolchain;
 
 pub mod bench;
+pub mod chaos;
 pub mod demo;
 pub mod systemd;
 pub mod test_suite;

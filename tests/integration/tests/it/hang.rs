@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 const PATIENCE: Duration = Duration::from_secs(60);
 /// What the manager itself may take of a call while one QEMU hangs.
 const MOST: Duration = Duration::from_millis(50);
-/// Calls that are measured.
+/// Calls that are measured, of each kind and at least.
 const CALLS: usize = 400;
 
 fn named(name: &str) -> v1::VmSpec {
@@ -78,7 +78,12 @@ async fn a_stopped_qemu_slows_nobody_down() {
     let mut client = daemon.vms().await;
     let (mut lists, mut creates, mut pauses) = (Vec::new(), Vec::new(), Vec::new());
     let mut seen_unresponsive = false;
-    for number in 0..CALLS {
+    let begun = Instant::now();
+    for number in 0.. {
+        if number >= CALLS && seen_unresponsive {
+            break;
+        }
+        assert!(begun.elapsed() < PATIENCE, "it is shown as what it is");
         let begun = Instant::now();
         let answer = client.list_vms(v1::ListVmsRequest {}).await.expect("an answer");
         lists.push(begun.elapsed());
@@ -99,7 +104,6 @@ async fn a_stopped_qemu_slows_nobody_down() {
         paused.expect("it is paused already");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
-    assert!(seen_unresponsive, "within the {CALLS} calls");
     for (what, times) in [("list", lists), ("create", creates), ("pause", pauses)] {
         let found = percentile(what, times, 0.99);
         assert!(found < MOST, "{what}: p99 is {found:?}");
@@ -191,23 +195,23 @@ async fn a_monitor_that_closes_is_reached_again_or_shown_as_gone() {
 
 /// With the scripted QEMU, whose answers can be late to the millisecond.
 #[tokio::test]
-async fn a_monitor_that_is_late_is_unresponsive_and_then_is_not() {
+async fn a_monitor_that_is_always_late_is_unresponsive_and_its_vm_ends_all_the_same() {
     let daemon = fake(&json!({}));
-    let vm = daemon.create(named("late")).await.expect("it runs");
-    let id = &vm.id;
-    // A QEMU that takes its script at its start is late from then on.
+    let prompt = daemon.create(named("prompt")).await.expect("it runs");
+    // Read at the start of a QEMU: the first one stays as it is.
     rewrite_script(daemon.folder.path(), &json!({"late_ms": {"query-status": 3_000}}));
-    let late = daemon.create(named("later")).await;
-    let late = late.expect("late is not dead");
-    daemon.in_state(&late.id, v1::VmState::Unresponsive).await;
-    // Its answer came after all.
-    daemon.in_state(&late.id, v1::VmState::Running).await;
-    let there = daemon.get(id).await.expect("it is listed");
-    assert_eq!(there.state(), v1::VmState::Running);
-    for id in [id, &late.id] {
-        daemon.act(Verb::Stop, id).await.expect("it stops");
-        daemon.remove(id).await.expect("it goes");
+    for verb in [Verb::Stop, Verb::ForceStop] {
+        let late = daemon.create(named("late")).await.expect("late is not dead");
+        daemon.in_state(&late.id, v1::VmState::Unresponsive).await;
+        assert!(processes::is_alive(late.pid), "it was left alone");
+        let there = daemon.get(&prompt.id).await.expect("it is listed");
+        assert_eq!(there.state(), v1::VmState::Running);
+        let stopped = daemon.act(verb, &late.id).await.expect("it stops");
+        assert_eq!(stopped.state(), v1::VmState::Stopped);
+        assert!(!processes::is_alive(late.pid));
+        daemon.remove(&late.id).await.expect("it goes");
     }
+    daemon.remove(&prompt.id).await.expect("it goes");
     daemon.assert_unwound().await;
 }
 
