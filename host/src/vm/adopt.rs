@@ -125,7 +125,7 @@ async fn settle(
         tracing::warn!(path = %path.display(), "no VM's record; left alone");
         return Settled::Gone("foreign");
     };
-    let found = match content {
+    let mut found = match content {
         LeftContent::Record(found) => *found,
         LeftContent::Broken(reason) => {
             let reason = crate::spec::printable(&reason);
@@ -143,6 +143,11 @@ async fn settle(
             };
         }
     };
+    if let Some(process) = &mut found.vm.process
+        && let Some(place) = process.place.take_if(|place| !place.is_of(id))
+    {
+        tracing::warn!(%id, cgroup = %place.cgroup.display(), "no cgroup of this VM: left alone");
+    }
     let files = match host.store.open_record(id) {
         Ok(files) => files,
         Err(error) => {

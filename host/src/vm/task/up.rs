@@ -25,6 +25,8 @@ use crate::vm::status::{VmState, exit_label};
 /// How often QEMU is asked how it is, and how long it may take to answer.
 const BEAT_INTERVAL: Duration = Duration::from_secs(5);
 const BEAT_TIME: Duration = Duration::from_secs(2);
+/// How long a QEMU that closed its monitor may take to end.
+const END_TIME: Duration = Duration::from_secs(1);
 /// Between two attempts to reach a monitor that was closed.
 const RECONNECT_INTERVAL: Duration = Duration::from_secs(1);
 /// QEMU's own way out takes milliseconds.
@@ -69,6 +71,8 @@ enum Beat {
     Silent,
     /// The monitor is closed.
     Closed,
+    /// It was closed, and QEMU did not end.
+    StaysClosed,
     Connected(Qmp, QmpEvents),
 }
 
@@ -127,7 +131,7 @@ impl Up {
         };
         self.beat = Box::pin(async move {
             tokio::time::sleep(wait).await;
-            ask(&qmp).await
+            ask(qmp).await
         });
     }
 
@@ -145,7 +149,7 @@ impl Up {
             let mut heard: watch::Receiver<u64> = qmp.heard();
             heard.mark_unchanged();
             match heard.changed().await {
-                Ok(()) => ask(&qmp).await,
+                Ok(()) => ask(qmp).await,
                 Err(_) => Beat::Closed,
             }
         });
@@ -305,13 +309,20 @@ fn told(answer: Result<Json, QmpError>) -> Result<(), ActError> {
     answer.map(drop).map_err(ActError::from)
 }
 
-async fn ask(qmp: &Qmp) -> Beat {
-    match qmp.execute_within("query-status", json!({}), BEAT_TIME).await {
-        Ok(status) => Beat::Answered(status),
-        Err(QmpError::Timeout { .. }) => Beat::Silent,
-        Err(QmpError::Closed { .. }) => Beat::Closed,
-        Err(QmpError::Refused { .. } | QmpError::Protocol { .. }) => Beat::Silent,
-    }
+/// A task of its own: while a VM's task waits for the answer to a command, nobody polls the beat, and
+/// a question that stands still there would hold the monitor against that very command.
+async fn ask(qmp: Arc<Qmp>) -> Beat {
+    let asked = tokio::spawn(async move {
+        let answer = qmp.execute_within("query-status", json!({}), BEAT_TIME).await;
+        match answer {
+            Ok(status) => Beat::Answered(status),
+            Err(QmpError::Closed { .. }) => Beat::Closed,
+            Err(
+                QmpError::Timeout { .. } | QmpError::Refused { .. } | QmpError::Protocol { .. },
+            ) => Beat::Silent,
+        }
+    });
+    asked.await.unwrap_or(Beat::Silent)
 }
 
 fn note_shutdown(shutdown: &mut Option<String>, event: &QmpEvent) {
@@ -417,7 +428,10 @@ impl VmTask {
                 }
                 up.beat_after_sign();
             }
+            // What came before the end is read first: it may say why.
+            Beat::Closed if up.events.is_some() => up.beat = Box::pin(std::future::pending()),
             Beat::Closed => self.monitor_closed(up),
+            Beat::StaysClosed => self.reconnect(up),
             Beat::Connected(qmp, events) => {
                 up.qmp = Some(Arc::new(qmp));
                 up.events = Some(events);
@@ -426,7 +440,17 @@ impl VmTask {
         }
     }
 
+    /// A QEMU that ends closes its monitor first.
     fn monitor_closed(&mut self, up: &mut Up) {
+        up.qmp = None;
+        up.events = None;
+        up.beat = Box::pin(async {
+            tokio::time::sleep(END_TIME).await;
+            Beat::StaysClosed
+        });
+    }
+
+    fn reconnect(&mut self, up: &mut Up) {
         if up.ladder.is_none() {
             let reason = "QEMU closed its monitor".to_owned();
             self.vm.enter(VmState::Unresponsive(reason));

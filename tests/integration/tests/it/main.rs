@@ -3,6 +3,7 @@
 
 #![expect(clippy::print_stdout, reason = "a skip says why")]
 
+mod adoption;
 mod argv;
 mod backend_faults;
 mod backend_loading;
@@ -14,14 +15,18 @@ mod docs;
 mod environment;
 mod errors;
 mod guard;
+mod hang;
 mod http;
 mod launch_failures;
+mod lifecycle;
 mod limits;
 mod packaging;
 mod predecessor_client;
 mod predecessor_command;
+mod records;
 mod reload;
 mod swap;
 mod systemd;
 mod tidy;
 mod tls;
+mod watch;
