@@ -66,6 +66,19 @@ pub enum StoreError {
     NotADirectory { path: PathBuf },
 }
 
+impl StoreError {
+    /// Whether there is no room, which is the operator's to make.
+    pub fn is_full(&self) -> bool {
+        let Self::Io { source, .. } = self else {
+            return false;
+        };
+        matches!(
+            source.kind(),
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+        )
+    }
+}
+
 fn io_error(path: &Path, operation: &'static str) -> impl FnOnce(io::Error) -> StoreError {
     let path = path.to_owned();
     move |source| StoreError::Io {
@@ -119,13 +132,6 @@ impl StateDir {
         (&lock)
             .write_all(std::process::id().to_string().as_bytes())
             .map_err(io_error(&lock_path, "writing the lock"))?;
-        // Of a daemon that was killed: it is true again when this one serves.
-        match std::fs::remove_file(path.join("endpoints.json")) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                return Err(io_error(&path, "deleting endpoints.json")(error));
-            }
-            _ => {}
-        }
         for (name, mode) in [("records", 0o700), ("vms", 0o711)] {
             let folder = path.join(name);
             if !folder.exists() {
@@ -254,9 +260,8 @@ impl StateDir {
         Ok(left)
     }
 
-    /// Folders of VMs that have no record. The record is there before any of them and goes after
-    /// them, so that somebody else took it away: they are told of, and left alone.
-    pub fn report_orphans(&self) -> Result<(), StoreError> {
+    /// Folders of VMs that have no record: what a daemon left that was killed between the two.
+    pub fn delete_orphans(&self) -> Result<(), StoreError> {
         let vms = self.path.join("vms");
         for folder in std::iter::once(vms.as_path()).chain(self.secrets()) {
             for entry in std::fs::read_dir(folder).map_err(io_error(folder, "listing it"))? {
@@ -265,7 +270,8 @@ impl StateDir {
                 if let Some(id) = id
                     && !self.record_dir(id).exists()
                 {
-                    tracing::warn!(path = %entry.path().display(), "a VM's folder without a record");
+                    tracing::warn!(path = %entry.path().display(), "no record: deleted");
+                    remove_tree(&entry.path())?;
                 }
             }
         }
@@ -295,7 +301,7 @@ fn is_in_memory(path: &Path) -> bool {
     const TMPFS_MAGIC: i64 = 0x0102_1994;
     const RAMFS_MAGIC: i64 = 0x8584_58f6;
     rustix::fs::statfs(path)
-        .is_ok_and(|status| [TMPFS_MAGIC, RAMFS_MAGIC].contains(&status.f_type))
+        .is_ok_and(|status| [TMPFS_MAGIC, RAMFS_MAGIC].contains(&i64::from(status.f_type)))
 }
 
 #[derive(Debug)]
@@ -332,6 +338,15 @@ fn log_failure(result: io::Result<()>, path: &Path) {
         && error.kind() != io::ErrorKind::NotFound
     {
         tracing::error!(path = %path.display(), %error, "it could not be deleted");
+    }
+}
+
+fn remove_tree(path: &Path) -> Result<(), StoreError> {
+    match std::fs::remove_dir_all(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            Err(io_error(path, "deleting it")(error))
+        }
+        _ => Ok(()),
     }
 }
 
@@ -374,31 +389,30 @@ fn check_private(path: &Path, widest: u32) -> Result<(), StoreError> {
 /// the new one.
 fn write_atomically(path: &Path, content: &[u8]) -> Result<(), StoreError> {
     let temporary = path.with_extension("new");
-    let written = write_beside(&temporary, path, content);
+    let written = write_synced(&temporary, content)
+        .and_then(|()| std::fs::rename(&temporary, path).map_err(io_error(path, "renaming it")));
     if written.is_err() {
-        // On a full disk its half would take the room that others need.
+        // On a full disk it would keep what room there is.
         let _ = std::fs::remove_file(&temporary);
     }
-    written
+    written?;
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    File::open(folder)
+        .and_then(|folder| folder.sync_all())
+        .map_err(io_error(folder, "syncing it"))
 }
 
-fn write_beside(temporary: &Path, path: &Path, content: &[u8]) -> Result<(), StoreError> {
+fn write_synced(path: &Path, content: &[u8]) -> Result<(), StoreError> {
     let mut file = std::fs::OpenOptions::new()
         .write(true)
         .create(true)
         .truncate(true)
         .mode(0o600)
-        .open(temporary)
-        .map_err(io_error(temporary, "making it"))?;
+        .open(path)
+        .map_err(io_error(path, "making it"))?;
     file.write_all(content)
-        .map_err(io_error(temporary, "writing it"))?;
-    file.sync_all()
-        .map_err(io_error(temporary, "syncing it"))?;
-    std::fs::rename(temporary, path).map_err(io_error(path, "renaming it"))?;
-    let folder = path.parent().unwrap_or(Path::new("/"));
-    File::open(folder)
-        .and_then(|folder| folder.sync_all())
-        .map_err(io_error(folder, "syncing it"))
+        .map_err(io_error(path, "writing it"))?;
+    file.sync_all().map_err(io_error(path, "syncing it"))
 }
 
 #[cfg(test)]

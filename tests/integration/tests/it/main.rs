@@ -10,6 +10,7 @@ mod backend_loading;
 mod boot;
 mod cli;
 mod confine;
+mod console;
 mod deadlines;
 mod docs;
 mod environment;
