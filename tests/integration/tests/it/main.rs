@@ -22,6 +22,7 @@ mod predecessor_client;
 mod predecessor_command;
 mod reload;
 mod swap;
+mod system_vm;
 mod systemd;
 mod tidy;
 mod tls;
