@@ -31,6 +31,7 @@ mod sandbox;
 mod secrets;
 mod space;
 mod swap;
+mod system_vm;
 mod systemd;
 mod tidy;
 mod tls;
