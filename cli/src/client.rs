@@ -89,11 +89,7 @@ impl Client {
         tail_bytes: u64,
     ) -> Result<Console, CliError> {
         let mut service = self.vms().await?;
-        let request = self.request(v1::GetConsoleRequest {
-            id,
-            tail_bytes,
-            ..Default::default()
-        });
+        let request = self.request(v1::GetConsoleRequest { id, tail_bytes });
         let chunks = self
             .call(READING_THE_CONSOLE, service.get_console(request))
             .await?;

@@ -116,7 +116,6 @@ impl SpecArguments {
             settings: self.set.iter().cloned().collect(),
             ttl: self.ttl.map(to_proto_duration),
             require_confidential: self.require_confidential,
-            restart_policy: v1::RestartPolicy::Unspecified.into(),
         })
     }
 

@@ -51,23 +51,17 @@ pub(crate) fn state_name(state: VmState) -> &'static str {
         VmState::Exited => "exited",
         VmState::Removing => "removing",
         VmState::Lost => "lost",
-        VmState::Failed => "failed",
-        VmState::Paused => "paused",
-        VmState::Stopped => "stopped",
-        VmState::Unresponsive => "unresponsive",
     }
 }
 
 fn state_tone(state: VmState) -> Tone {
     match state {
         VmState::Running => Tone::Good,
-        VmState::Lost | VmState::Failed | VmState::Unresponsive => Tone::Bad,
-        VmState::Creating
-        | VmState::Starting
-        | VmState::Paused
-        | VmState::Stopping
-        | VmState::Removing => Tone::Attention,
-        VmState::Exited | VmState::Stopped | VmState::Unspecified => Tone::Dim,
+        VmState::Lost => Tone::Bad,
+        VmState::Creating | VmState::Starting | VmState::Stopping | VmState::Removing => {
+            Tone::Attention
+        }
+        VmState::Exited | VmState::Unspecified => Tone::Dim,
     }
 }
 

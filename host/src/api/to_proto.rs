@@ -52,10 +52,6 @@ pub(super) fn vm_in_list(status: &VmStatus) -> v1::Vm {
         pid: status.pid.unwrap_or(0),
         generation: status.generation,
         findings: Vec::new(),
-        restart_policy: v1::RestartPolicy::Unspecified.into(),
-        restarts: 0,
-        started_at: String::new(),
-        last_exit: None,
     }
 }
 

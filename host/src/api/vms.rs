@@ -81,57 +81,6 @@ impl VmService for Vms {
         Ok(Response::new(v1::RemoveVmResponse {}))
     }
 
-    async fn start_vm(
-        &self,
-        _: Request<v1::StartVmRequest>,
-    ) -> Result<Response<v1::StartVmResponse>, Status> {
-        Err(Status::unimplemented("not yet"))
-    }
-
-    async fn stop_vm(
-        &self,
-        _: Request<v1::StopVmRequest>,
-    ) -> Result<Response<v1::StopVmResponse>, Status> {
-        Err(Status::unimplemented("not yet"))
-    }
-
-    async fn restart_vm(
-        &self,
-        _: Request<v1::RestartVmRequest>,
-    ) -> Result<Response<v1::RestartVmResponse>, Status> {
-        Err(Status::unimplemented("not yet"))
-    }
-
-    async fn pause_vm(
-        &self,
-        _: Request<v1::PauseVmRequest>,
-    ) -> Result<Response<v1::PauseVmResponse>, Status> {
-        Err(Status::unimplemented("not yet"))
-    }
-
-    async fn resume_vm(
-        &self,
-        _: Request<v1::ResumeVmRequest>,
-    ) -> Result<Response<v1::ResumeVmResponse>, Status> {
-        Err(Status::unimplemented("not yet"))
-    }
-
-    async fn reset_vm(
-        &self,
-        _: Request<v1::ResetVmRequest>,
-    ) -> Result<Response<v1::ResetVmResponse>, Status> {
-        Err(Status::unimplemented("not yet"))
-    }
-
-    type WatchVmsStream = Iter<std::vec::IntoIter<Result<v1::WatchVmsResponse, Status>>>;
-
-    async fn watch_vms(
-        &self,
-        _: Request<v1::WatchVmsRequest>,
-    ) -> Result<Response<Self::WatchVmsStream>, Status> {
-        Err(Status::unimplemented("not yet"))
-    }
-
     type GetConsoleStream = Iter<std::vec::IntoIter<Result<v1::GetConsoleResponse, Status>>>;
 
     async fn get_console(
@@ -147,7 +96,6 @@ impl VmService for Vms {
             .map(|chunk| {
                 Ok(v1::GetConsoleResponse {
                     data: chunk.to_vec(),
-                    omitted_bytes: 0,
                 })
             })
             .collect();
