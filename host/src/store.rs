@@ -295,7 +295,7 @@ fn is_in_memory(path: &Path) -> bool {
     const TMPFS_MAGIC: i64 = 0x0102_1994;
     const RAMFS_MAGIC: i64 = 0x8584_58f6;
     rustix::fs::statfs(path)
-        .is_ok_and(|status| [TMPFS_MAGIC, RAMFS_MAGIC].contains(&i64::from(status.f_type)))
+        .is_ok_and(|status| [TMPFS_MAGIC, RAMFS_MAGIC].contains(&status.f_type))
 }
 
 #[derive(Debug)]

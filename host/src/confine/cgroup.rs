@@ -141,7 +141,7 @@ pub(super) fn pids(cgroup: &Path) -> Result<Vec<u32>, ConfineError> {
 /// A folder of another file system; one that is gone is none.
 pub(super) fn is_foreign(path: &Path) -> bool {
     const CGROUP2_SUPER_MAGIC: i64 = 0x6367_7270;
-    rustix::fs::statfs(path).is_ok_and(|status| i64::from(status.f_type) != CGROUP2_SUPER_MAGIC)
+    rustix::fs::statfs(path).is_ok_and(|status| status.f_type != CGROUP2_SUPER_MAGIC)
 }
 
 /// A file that was open while its cgroup went answers ENODEV.

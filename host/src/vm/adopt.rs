@@ -361,6 +361,7 @@ async fn go_on(
     let reservation = host.capacity.count(demand_of(&status));
     let record = files.record().try_clone().ok();
     let mut up = Up::new(adopted, monitor, process.place);
+    up.forbid_resets();
     if is_silent {
         up.reconnect(record);
     } else {

@@ -39,6 +39,9 @@ const KILL_TIME: Duration = Duration::from_secs(60);
 const LAST_EVENTS: Duration = Duration::from_secs(1);
 /// A reset is done within milliseconds.
 const RESET_TIME: Duration = Duration::from_secs(5);
+/// How long firmware may take to reset the machine once more: SeaBIOS does that after each reset that
+/// it did not make itself, 0.1 s after it, and other firmware never does.
+const FIRMWARE_TIME: Duration = Duration::from_secs(10);
 
 /// A QEMU that is up.
 pub(in crate::vm) struct Up {
@@ -53,6 +56,8 @@ pub(in crate::vm) struct Up {
     since: Instant,
     /// A restart: down first, then up again.
     returns: bool,
+    /// The guest may reset itself until then; afterwards QEMU is to be told that it may not.
+    resets_until: Option<Instant>,
 }
 
 impl std::fmt::Debug for Up {
@@ -119,6 +124,7 @@ impl Up {
             shutdown: None,
             since: Instant::now(),
             returns: false,
+            resets_until: None,
         };
         up.beat_after(BEAT_INTERVAL);
         up
@@ -138,6 +144,11 @@ impl Up {
     /// Asks QEMU at once how it is.
     pub(in crate::vm) fn look(&mut self) {
         self.beat_after(Duration::ZERO);
+    }
+
+    /// The daemon that started this QEMU may have died in the middle of a reset.
+    pub(in crate::vm) fn forbid_resets(&mut self) {
+        self.resets_until = Some(Instant::now());
     }
 
     /// Waits for a sign of life of a QEMU that did not answer, and asks it then.
@@ -269,14 +280,26 @@ impl Up {
     }
 
     /// Has the guest boot again in the same process. QEMU runs with `-no-reboot`, by which a reset
-    /// is an end, so that is changed for the moment.
+    /// is an end, so that is changed until the firmware is through with it.
     async fn reset(&mut self) -> Result<(), QmpError> {
         self.command("set-action", json!({"reboot": "reset"})).await?;
         let reset = self.reset_once().await;
         // Whatever came of it: a guest that resets itself is not to boot unseen.
-        self.command("set-action", json!({"reboot": "shutdown"}))
-            .await?;
+        self.resets_until = Some(match reset {
+            Ok(()) => Instant::now() + FIRMWARE_TIME,
+            Err(_) => Instant::now(),
+        });
         reset
+    }
+
+    /// To be called when QEMU has just answered. What fails is tried again at the next beat.
+    async fn forbid_resets_when_due(&mut self) {
+        if self.resets_until.is_some_and(|until| until <= Instant::now()) {
+            match self.command("set-action", json!({"reboot": "shutdown"})).await {
+                Ok(_) => self.resets_until = None,
+                Err(error) => tracing::warn!(%error, "the guest may still reset itself"),
+            }
+        }
     }
 
     async fn reset_once(&mut self) -> Result<(), QmpError> {
@@ -383,10 +406,14 @@ impl VmTask {
                     self.vm.desire(Desired::Absent);
                     up.descend(&self.vm, Courtesy::Ask);
                 }
-                UpEvent::Beat(beat) => self.beat(&mut up, beat),
+                UpEvent::Beat(beat) => self.beat(&mut up, beat).await,
                 UpEvent::Qmp(Some(event)) => {
                     note_shutdown(&mut up.shutdown, &event);
-                    if matches!(event.name.as_str(), "STOP" | "RESUME") {
+                    let is_firmwares = event.name == "RESET" && up.resets_until.is_some();
+                    if is_firmwares {
+                        up.resets_until = Some(Instant::now());
+                    }
+                    if is_firmwares || matches!(event.name.as_str(), "STOP" | "RESUME") {
                         up.beat_after(Duration::ZERO);
                     }
                 }
@@ -410,12 +437,17 @@ impl VmTask {
         }
     }
 
-    fn beat(&mut self, up: &mut Up, beat: Beat) {
+    async fn beat(&mut self, up: &mut Up, beat: Beat) {
         let is_going = up.ladder.is_some();
         match beat {
             Beat::Answered(status) => {
+                let state = state_of(&status);
+                // The firmware of a machine that is paused gets nowhere.
+                if state == VmState::Running && !is_going {
+                    up.forbid_resets_when_due().await;
+                }
                 if !is_going {
-                    self.vm.enter(state_of(&status));
+                    self.vm.enter(state);
                 }
                 up.beat_after(BEAT_INTERVAL);
             }
@@ -489,13 +521,22 @@ impl VmTask {
                 return;
             }
             (Verdict::Accept, Action::Pause) => told(up.command("stop", json!({})).await),
-            (Verdict::Accept, Action::Resume) => told(up.command("cont", json!({})).await),
+            (Verdict::Accept, Action::Resume) => {
+                if let Some(until) = &mut up.resets_until {
+                    *until = Instant::now() + FIRMWARE_TIME;
+                }
+                told(up.command("cont", json!({})).await)
+            }
             (Verdict::Accept, Action::Reset) => up.reset().await.map_err(ActError::from),
             // Not accepted of a VM that is up, or not an action.
             (Verdict::Accept, Action::Start | Action::Remove) => {
                 Err(self.vm.denied(action, verdict))
             }
         };
+        if verdict == Verdict::Accept {
+            // An answer that was on its way tells of the time before.
+            up.beat_after(Duration::ZERO);
+        }
         let answer = match done {
             Ok(()) => {
                 match (verdict, action) {
@@ -509,7 +550,6 @@ impl VmTask {
             }
             Err(error) => {
                 tracing::warn!(error = %crate::backend::catalog::chain(&error), "not done");
-                up.beat_after(Duration::ZERO);
                 Err(error)
             }
         };

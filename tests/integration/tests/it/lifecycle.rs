@@ -99,11 +99,29 @@ async fn a_booted_guest_is_paused_reset_stopped_and_started_again() {
     for own in ["NONCE=nonce-of-guest\n".to_owned(), format!("AGENT_CVM_ID={}\n", vm.id)] {
         assert!(body.contains(&own), "{body}");
     }
-    // By the reset that it makes itself a guest does not boot unseen: `-no-reboot` is as before.
     let restarted = act(&daemon, Verb::ForceRestart, &vm.id).await;
     assert_ne!(restarted.pid, started.pid);
     assert_eq!(restarted.last_exit.expect("it ended").reason, "host-qmp-quit");
     assert_eq!(processes::with_uuid(&vm.id), [restarted.pid]);
+}
+
+/// With the scripted QEMU, whose guest resets itself on cue: once as its firmware does after a reset
+/// from outside, and once for a reason of its own, by which it must not boot unseen.
+#[tokio::test]
+async fn after_a_reset_the_firmware_may_reset_once_more_and_the_guest_may_not() {
+    let daemon = fake(&json!({})).start();
+    let vm = create(&daemon, v1::RestartPolicy::Never).await;
+    for _ in 0..2 {
+        act(&daemon, Verb::Reset, &vm.id).await;
+        processes::signal(vm.pid, Signal::ALARM);
+        tokio::time::sleep(QUIET).await;
+        let there = daemon.get(&vm.id).await.expect("it is listed");
+        assert_eq!((there.state(), there.pid), (v1::VmState::Running, vm.pid));
+        assert!(processes::is_alive(vm.pid));
+    }
+    processes::signal(vm.pid, Signal::ALARM);
+    let ended = daemon.in_state(&vm.id, v1::VmState::Exited).await;
+    assert_eq!(ended.last_exit.expect("it ended").reason, "guest-reset");
 }
 
 /// How a VM ends that nobody told to.
