@@ -55,10 +55,8 @@ pub fn prepare(run: &Run) -> Result<()> {
         step.done("kernel and initrd (cached)");
         return Ok(());
     }
-    if layout::made_from(&run.layout.guest_parts()).as_deref() != Some(parts_recipe().as_str()) {
-        fetch_parts(run, &mut step)?;
-    }
     let parts = run.layout.guest_parts();
+    ensure_parts(run, &mut step, &parts, &MODULES)?;
     let scratch = run.scratch()?;
     step.progress("packing the initrd");
     std::fs::copy(parts.join("vmlinuz"), scratch.path().join("vmlinuz"))
@@ -70,21 +68,35 @@ pub fn prepare(run: &Run) -> Result<()> {
     Ok(())
 }
 
-fn parts_recipe() -> String {
-    format!("{RECIPE} {}", MODULES.join(" "))
+fn parts_recipe(modules: &[&str]) -> String {
+    format!("{RECIPE} {}", modules.join(" "))
 }
 
 fn recipe_digest() -> String {
     let mut hash = Sha256::new();
-    for part in [&parts_recipe(), INIT, AGENT, DHCP_ANSWER] {
+    for part in [&parts_recipe(&MODULES), INIT, AGENT, DHCP_ANSWER] {
         hash.update(part);
         hash.update([0]);
     }
     format!("{:x}", hash.finalize())
 }
 
-/// Downloads kernel and busybox and keeps what the guest needs of them.
-fn fetch_parts(run: &Run, step: &mut Step<'_>) -> Result<()> {
+/// Makes sure that `folder` holds kernel, busybox and the modules, in the order in which they can be
+/// loaded.
+pub(crate) fn ensure_parts(
+    run: &Run,
+    step: &mut Step<'_>,
+    folder: &Path,
+    modules: &[&str],
+) -> Result<()> {
+    if layout::made_from(folder).as_deref() == Some(parts_recipe(modules).as_str()) {
+        return Ok(());
+    }
+    fetch_parts(run, step, folder, modules)
+}
+
+/// Downloads kernel and busybox and keeps what is wanted of them.
+fn fetch_parts(run: &Run, step: &mut Step<'_>, folder: &Path, wanted: &[&str]) -> Result<()> {
     step.progress("looking for the kernel's package");
     let apt = PrivateApt::open(run, step)?;
     let kernel = kernel_package(&apt)?;
@@ -120,7 +132,7 @@ fn fetch_parts(run: &Run, step: &mut Step<'_>) -> Result<()> {
     step.progress("choosing kernel modules");
     let tree = ModuleTree::read(&folder_of_modules(unpacked.path())?)?;
     let mut order = String::new();
-    for module in tree.in_loading_order(run, &MODULES)? {
+    for module in tree.in_loading_order(run, wanted)? {
         let file = format!("{}.ko", module.name);
         std::fs::write(modules.join(&file), module.content)
             .with_context(|| format!("cannot write {file}"))?;
@@ -130,7 +142,7 @@ fn fetch_parts(run: &Run, step: &mut Step<'_>) -> Result<()> {
     std::fs::write(parts.path().join("order"), order).context("cannot write the order")?;
     std::fs::write(parts.path().join("kernel-package"), &kernel)
         .context("cannot write the kernel's name")?;
-    layout::put_in_place(parts.path(), &run.layout.guest_parts(), &parts_recipe())
+    layout::put_in_place(parts.path(), folder, &parts_recipe(wanted))
 }
 
 /// The package that the distribution's current kernel really is in.
@@ -176,8 +188,15 @@ fn copy_only_match(folder: &Path, prefix: &str, to: &Path) -> Result<()> {
 
 /// Writes `initrd.cpio.gz` into `folder` and returns its size.
 fn pack_initrd(run: &Run, step: &mut Step<'_>, parts: &Path, folder: &Path) -> Result<u64> {
-    let order = read_text(&parts.join("order"))?;
     let busybox = std::fs::read(parts.join("busybox")).context("cannot read busybox")?;
+    let (order, modules) = read_modules(parts)?;
+    let root = write_root(&busybox, &order, &modules).context("cannot write the initrd")?;
+    compress(run, step, &root, folder)
+}
+
+/// The order of loading, and path and content of each module in a first root.
+pub(crate) fn read_modules(parts: &Path) -> Result<(String, Vec<(String, Vec<u8>)>)> {
+    let order = read_text(&parts.join("order"))?;
     let mut modules = Vec::new();
     for file in order.lines() {
         let path = parts.join("modules").join(file);
@@ -185,15 +204,22 @@ fn pack_initrd(run: &Run, step: &mut Step<'_>, parts: &Path, folder: &Path) -> R
             std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
         modules.push((format!("modules/{file}"), content));
     }
+    Ok((order, modules))
+}
+
+/// Writes a first root as `initrd.cpio.gz` into `folder` and returns its size.
+pub(crate) fn compress(
+    run: &Run,
+    step: &mut Step<'_>,
+    root: &[u8],
+    folder: &Path,
+) -> Result<u64> {
     let cpio = folder.join("initrd.cpio");
-    let mut output = write_root(&busybox, &order, &modules)
-        .and_then(|bytes| {
-            let mut file = File::create(&cpio)?;
-            file.write_all(&bytes)?;
-            Ok(file)
-        })
+    let mut output = File::create(&cpio).context("cannot write the initrd")?;
+    output
+        .write_all(root)
+        .and_then(|()| output.flush())
         .context("cannot write the initrd")?;
-    output.flush().context("cannot write the initrd")?;
     // `-n` leaves name and time out, so that the same parts give the same file.
     child::run(
         run,

@@ -8,7 +8,7 @@ use xtask::bench::{self, MissedBudget};
 use xtask::chaos::{self, Qemu};
 use xtask::demo::{self, Accelerator, Ending};
 use xtask::run::Run;
-use xtask::{backends, failure, orphans, setup, systemd, test_suite};
+use xtask::{backends, failure, orphans, setup, system_vm, systemd, test_suite};
 
 #[derive(Debug, Parser)]
 #[command(
@@ -64,6 +64,12 @@ enum Chore {
         #[arg(last = true, required = true)]
         command: Vec<OsString>,
     },
+    /// Boot a VM that stands for a whole host and run a command in it, or without one, the tests
+    /// that need a host of their own: limits of memory, reboots, clocks
+    SystemVm {
+        #[arg(last = true)]
+        command: Vec<OsString>,
+    },
     /// Prepare everything and run all tests; arguments after `--` go to `cargo test`
     Test {
         #[arg(last = true)]
@@ -104,6 +110,7 @@ fn main() -> ExitCode {
                 bench::run(&run, filter.as_deref(), missed)
             }
             Chore::Systemd { command } => systemd::run(&run, &command),
+            Chore::SystemVm { command } => system_vm::run(&run, &command),
             Chore::Test {
                 cargo_test_arguments,
             } => test_suite::run(&run, &cargo_test_arguments),

@@ -134,29 +134,39 @@ fn write_units(folder: &Path) -> Result<()> {
 
 /// As a shell sees it: variables, the folder, the command, and its exit code at the end.
 fn write_command(run: &Run, exchange: &Path, command: &[OsString]) -> Result<()> {
-    let mut script = format!("export {IN_BOX}=1\n");
-    for name in PASSED_ON {
-        if let Some(value) = std::env::var_os(name) {
-            script += &format!("export {name}={}\n", quoted(&value.to_string_lossy()));
-        }
-    }
-    let workspace = run.layout.workspace().to_string_lossy().into_owned();
-    script += &format!("cd {}\n", quoted(&workspace));
-    let words: Vec<String> = command
-        .iter()
-        .map(|word| quoted(&word.to_string_lossy()))
-        .collect();
-    script += &format!(
-        "{}\necho $? > /run/casemate-box/code.new\n\
+    let script = format!(
+        "export {IN_BOX}=1\n{}cd {}\n{}\necho $? > /run/casemate-box/code.new\n\
          mv /run/casemate-box/code.new /run/casemate-box/code\n",
-        words.join(" ")
+        variables(),
+        quoted(&run.layout.workspace().to_string_lossy()),
+        shell_line(command)
     );
     fs::write(exchange.join("command"), script).context("cannot write the command")?;
     fs::write(exchange.join("output"), "").context("cannot make a file for its output")
 }
 
+/// What a command in a box or a VM has of the caller's environment, for a POSIX shell.
+pub(crate) fn variables() -> String {
+    let mut script = String::new();
+    for name in PASSED_ON {
+        if let Some(value) = std::env::var_os(name) {
+            script += &format!("export {name}={}\n", quoted(&value.to_string_lossy()));
+        }
+    }
+    script
+}
+
+/// A command for a POSIX shell.
+pub(crate) fn shell_line(command: &[OsString]) -> String {
+    let words: Vec<String> = command
+        .iter()
+        .map(|word| quoted(&word.to_string_lossy()))
+        .collect();
+    words.join(" ")
+}
+
 /// For a POSIX shell: nothing is special between single quotes.
-fn quoted(text: &str) -> String {
+pub(crate) fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', "'\\''"))
 }
 

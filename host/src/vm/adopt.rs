@@ -392,6 +392,8 @@ async fn ended(host: &Host, left: Left, on_boot: OnBoot, processes: &Processes) 
     } = left;
     let id = vm.id;
     let mut restarts = false;
+    // Its task removes it; it is not to run once more before that.
+    let is_over = vm.expires.as_ref().is_some_and(|expires| expires.left(&Now::read()).is_zero());
     if let Some(process) = &claimed {
         let is_this_boot = process.qemu.boot_id == crate::probe::boot_id();
         let logs = console::open(files.record(), vm.launches).ok().flatten();
@@ -419,7 +421,7 @@ async fn ended(host: &Host, left: Left, on_boot: OnBoot, processes: &Processes) 
             note: Some(note.to_owned()),
         });
         let wanted = vm.desired == Desired::Running;
-        restarts = wanted && !is_this_boot && on_boot == OnBoot::Start;
+        restarts = wanted && !is_over && !is_this_boot && on_boot == OnBoot::Start;
         if is_this_boot && let Some(place) = &process.place {
             launch::remove_place(place).await;
         }

@@ -17,7 +17,8 @@
 //!   "wrong_uuid": "6f1c8a52-0000-4000-8000-00000000dead",
 //!   "hostfwd_refuse": 2,
 //!   "console_text": "Linux version 6.1\n",
-//!   "console_flood": {"bytes": 200000000, "line": "spam"}
+//!   "console_flood": {"bytes": 200000000, "line": "spam"},
+//!   "eat_mib": 1024
 //! }
 //! ```
 //!
@@ -40,6 +41,7 @@
 //! - `hostfwd_refuse` is how many forwards are refused before the first one is made, as if the port
 //!   had been taken between a check and its use.
 //! - `console_text`, then `console_flood`, is what the guest writes once it runs.
+//! - `eat_mib` is memory that it takes when it runs, at the time of the stage `running`, and keeps.
 //!
 //! Signals are a guest's own cues, at any time: SIGUSR1 it shuts down, SIGUSR2 it panics, SIGALRM
 //! it reboots. A guest that does not run does so when it does.
@@ -127,6 +129,7 @@ pub(crate) struct Script {
     wrong_uuid: Option<String>,
     refused_forwards: u64,
     console: Output,
+    eat_mib: u64,
     applies_to_probes: bool,
 }
 
@@ -166,6 +169,7 @@ impl Script {
             wrong_uuid: None,
             refused_forwards: 0,
             console: Output::default(),
+            eat_mib: 0,
             applies_to_probes: false,
         }
     }
@@ -232,6 +236,7 @@ impl Script {
             "hostfwd_refuse" => value.as_u64().map(|count| self.refused_forwards = count),
             "on_reconnect" => OnReconnect::of(value).map(|what| self.on_reconnect = what),
             "console_text" => text().map(|text| self.console.text = text),
+            "eat_mib" => value.as_u64().map(|size| self.eat_mib = size),
             "console_flood" => value.as_object().and_then(|flood| {
                 let (bytes, line) = (flood.get("bytes")?, flood.get("line")?);
                 self.console.flood_bytes = bytes.as_u64()?;
@@ -309,7 +314,10 @@ impl Script {
     /// Called once the first `cont` was answered. What happens comes on its own, while the monitor
     /// still answers.
     pub(crate) fn begin_running(&self, wire: &Arc<Wire>) {
-        if self.die_at != Some(Stage::Running) && self.close_at != Some(Stage::Running) {
+        let is_quiet = self.die_at != Some(Stage::Running)
+            && self.close_at != Some(Stage::Running)
+            && self.eat_mib == 0;
+        if is_quiet {
             return;
         }
         let delay = self.delays.get(&Stage::Running).copied();
@@ -317,11 +325,16 @@ impl Script {
         let wire = Arc::clone(wire);
         thread::spawn(move || {
             thread::sleep(delay.unwrap_or(RUNNING_DELAY));
+            // Written to, page by page: memory that is only mapped is nobody's.
+            let eaten: Vec<Vec<u8>> = (0..script.eat_mib).map(|_| vec![1; 1 << 20]).collect();
             if script.close_at == Some(Stage::Running) {
                 wire.hang_up();
             }
             if script.die_at == Some(Stage::Running) {
                 script.die();
+            }
+            if !eaten.is_empty() {
+                hang();
             }
         });
     }
@@ -414,7 +427,7 @@ mod tests {
                 "hang_at":"hostfwd","ignore":["quit"],"exit_signal":6,"late_ms":{"query-uuid":9},
                 "stall_at":"resume","close_qmp_at":"uuid","on_reconnect":"silent",
                 "wrong_uuid":"u","hostfwd_refuse":2,"console_text":"t",
-                "console_flood":{"bytes":7,"line":"l"}}"#,
+                "console_flood":{"bytes":7,"line":"l"},"eat_mib":5}"#,
         )
         .unwrap();
         assert_eq!(script.die_at, Some(Stage::Cont));
@@ -437,6 +450,7 @@ mod tests {
         assert_eq!(script.console().text, "t");
         assert_eq!(script.console().flood_bytes, 7);
         assert_eq!(script.console().flood_line, "l");
+        assert_eq!(script.eat_mib, 5);
         assert_eq!(script.for_probe(), Script::healthy());
     }
 

@@ -234,3 +234,47 @@ fn systemd_understands_the_units() {
         }
     }
 }
+
+/// Of ten; what is left open is what the list above says. Another systemd counts a little otherwise.
+const MOST_EXPOSURE: &str = "65";
+
+#[test]
+fn the_service_is_as_closed_as_its_work_allows() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let unit = std::fs::read_to_string(packaged("casemated.service")).expect("it is packaged");
+    let judge = |text: &str| {
+        let path = folder.path().join("casemated.service");
+        std::fs::write(&path, text).expect("a file");
+        #[expect(clippy::disallowed_methods, reason = "the subject of the test")]
+        let mut command = Command::new("systemd-analyze");
+        command
+            .args(["security", "--no-pager", "--offline=true", "--threshold"])
+            .arg(MOST_EXPOSURE)
+            .arg(&path)
+            .output()
+    };
+    let says = |output: &Output| {
+        let said = [output.stdout.as_slice(), output.stderr.as_slice()].concat();
+        let said = String::from_utf8_lossy(&said).into_owned();
+        said.lines().last().unwrap_or_default().to_owned()
+    };
+    let output = match judge(&unit) {
+        Ok(output) if !output.stdout.is_empty() => output,
+        Ok(output) => {
+            println!("skipped: systemd-analyze judges no files: {}", says(&output));
+            return;
+        }
+        Err(error) => {
+            println!("skipped: no systemd-analyze: {error}");
+            return;
+        }
+    };
+    assert!(output.status.success(), "{}", says(&output));
+    // It does say no to a service that is more open.
+    let open: Vec<&str> = unit
+        .lines()
+        .filter(|line| !line.starts_with("SystemCallFilter=") && !line.starts_with("Restrict"))
+        .collect();
+    let output = judge(&open.join("\n")).expect("it started before");
+    assert!(!output.status.success(), "{}", says(&output));
+}

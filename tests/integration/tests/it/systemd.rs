@@ -2,6 +2,8 @@
 //! outlives them. They manage units, so they run only where that is what the machine is for:
 //! `cargo xtask systemd -- cargo test --workspace --test it -- systemd:: confine::`.
 
+mod vms;
+
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
@@ -19,6 +21,8 @@ const UNIT: &str = "casemated.service";
 /// Where units are for as long as this systemd runs.
 const UNITS: &str = "/run/systemd/system";
 const PATIENCE: Duration = Duration::from_secs(60);
+/// There is one unit, so tests take turns.
+static TURN: tokio::sync::Mutex<()> = tokio::sync::Mutex::const_new(());
 /// Shorter than the packaged one, so that it can be waited for.
 const WATCHDOG: Duration = Duration::from_secs(3);
 
@@ -57,22 +61,24 @@ fn signal(pid: &str, signal: rustix::process::Signal) {
     rustix::process::kill_process(pid.expect("a pid"), signal).expect("it is there");
 }
 
-/// The packaged service with the built program and a config of the test's. Dropped, it is stopped.
+/// The packaged service with the built program and a config of the test's. Dropped, it is stopped,
+/// and so are the VMs that it left.
 struct Service {
     /// With the config and the state directory.
-    _setup: Setup,
+    setup: Setup,
     unit: PathBuf,
+    _turn: tokio::sync::MutexGuard<'static, ()>,
 }
 
 impl Service {
     /// None, and why on standard output, outside the box.
-    fn install() -> Option<Self> {
+    async fn install(setup: Setup) -> Option<Self> {
         if std::env::var_os(IN_BOX).is_none() {
             println!("skipped: no systemd of the tests' own ({IN_BOX} is not set)");
             return None;
         }
+        let turn = TURN.lock().await;
         let packaging = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../packaging");
-        let setup = Setup::new();
         let unit = Path::new(UNITS).join(UNIT);
         std::fs::create_dir_all(unit.with_extension("service.d")).expect("a folder");
         std::fs::copy(packaging.join(UNIT), &unit).expect("it is packaged");
@@ -91,26 +97,31 @@ impl Service {
         std::fs::write(drop_in, change).expect("a file");
         run(&["daemon-reload"]);
         Some(Self {
-            _setup: setup,
+            setup,
             unit,
+            _turn: turn,
         })
     }
 }
 
 impl Drop for Service {
     fn drop(&mut self) {
+        if std::thread::panicking() {
+            let log = systemctl(&["status", "--full", "--lines=40", UNIT]);
+            println!("{}", log.unwrap_or_else(|error| error));
+        }
         let _ = systemctl(&["kill", "--signal=CONT", UNIT]);
         let _ = systemctl(&["stop", UNIT]);
+        let _ = systemctl(&["stop", "casemate-vm-*.scope"]);
         let _ = std::fs::remove_file(&self.unit);
         let _ = std::fs::remove_dir_all(self.unit.with_extension("service.d"));
         let _ = systemctl(&["daemon-reload"]);
     }
 }
 
-/// One test for all of it: there is one unit.
 #[tokio::test(flavor = "multi_thread")]
-async fn the_service_tells_systemd_how_it_is_and_vms_outlive_it() {
-    let Some(_service) = Service::install() else {
+async fn the_service_tells_systemd_how_it_is_and_scopes_outlive_it() {
+    let Some(_service) = Service::install(Setup::new()).await else {
         return;
     };
     // With `Type=notify` this returns when the daemon said that it is ready.
@@ -172,7 +183,6 @@ async fn the_service_tells_systemd_how_it_is_and_vms_outlive_it() {
 
     run(&["restart", UNIT]);
     vm_lives("a restart");
-    a_vm_of_the_daemon_outlives_it();
 
     run(&["stop", UNIT]);
     assert_eq!(property(UNIT, "Result"), "success");
@@ -243,8 +253,3 @@ async fn a_scope_is_the_vms_own(vm: &Probe) -> Scope {
     println!("a process that is gone: {nobody}");
     Scope { place, unit }
 }
-
-/// To be filled in with the daemon's adoption of VMs: create one over gRPC, find its QEMU in a scope
-/// of its own, restart and kill the daemon, and see that it is listed as running with the same
-/// process.
-fn a_vm_of_the_daemon_outlives_it() {}
