@@ -251,7 +251,9 @@ impl Setup {
         loop {
             if let Ok(Some(_)) = child.try_wait() {
                 let text = std::fs::read_to_string(log).unwrap_or_default();
-                let own = usize::try_from(before).ok().and_then(|before| text.get(before..));
+                let own = usize::try_from(before)
+                    .ok()
+                    .and_then(|before| text.get(before..));
                 return Err(own.unwrap_or_default().to_owned());
             }
             if let Ok(text) = std::fs::read_to_string(&endpoints) {
@@ -395,7 +397,12 @@ impl Daemon {
         let mut vms = self.vms().await;
         let id = id.to_owned();
         let vm = match verb {
-            Verb::Start => vms.start_vm(v1::StartVmRequest { id }).await?.into_inner().vm,
+            Verb::Start => {
+                vms.start_vm(v1::StartVmRequest { id })
+                    .await?
+                    .into_inner()
+                    .vm
+            }
             Verb::Stop | Verb::ForceStop => {
                 let force = verb == Verb::ForceStop;
                 let request = v1::StopVmRequest { id, force };
@@ -406,9 +413,24 @@ impl Daemon {
                 let request = v1::RestartVmRequest { id, force };
                 vms.restart_vm(request).await?.into_inner().vm
             }
-            Verb::Pause => vms.pause_vm(v1::PauseVmRequest { id }).await?.into_inner().vm,
-            Verb::Resume => vms.resume_vm(v1::ResumeVmRequest { id }).await?.into_inner().vm,
-            Verb::Reset => vms.reset_vm(v1::ResetVmRequest { id }).await?.into_inner().vm,
+            Verb::Pause => {
+                vms.pause_vm(v1::PauseVmRequest { id })
+                    .await?
+                    .into_inner()
+                    .vm
+            }
+            Verb::Resume => {
+                vms.resume_vm(v1::ResumeVmRequest { id })
+                    .await?
+                    .into_inner()
+                    .vm
+            }
+            Verb::Reset => {
+                vms.reset_vm(v1::ResetVmRequest { id })
+                    .await?
+                    .into_inner()
+                    .vm
+            }
         };
         Ok(vm.expect("a VM"))
     }

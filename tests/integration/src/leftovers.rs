@@ -26,7 +26,10 @@ fn naming(path: &Path) -> Vec<(u32, String)> {
         .expect("/proc is there")
         .flatten()
     {
-        let pid = entry.file_name().to_str().and_then(|name| name.parse().ok());
+        let pid = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok());
         if let Some(pid) = pid
             && let Ok(command) = std::fs::read(entry.path().join("cmdline"))
         {
@@ -52,9 +55,8 @@ pub fn end_processes_naming(path: &Path) {
         for pid in pids {
             cgroups.extend(own_cgroup(pid));
             let raw = i32::try_from(pid).ok().and_then(Pid::from_raw);
-            let held = raw.and_then(|pid| {
-                rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok()
-            });
+            let held =
+                raw.and_then(|pid| rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok());
             // Looked at again now that it is held: a pid can be another's by now.
             if let Some(held) = held
                 && pids_naming(path).contains(&pid)

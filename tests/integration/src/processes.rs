@@ -51,7 +51,9 @@ pub async fn ended(pid: u32) {
 /// Processes that were started with this `-uuid`.
 pub fn with_uuid(id: &str) -> Vec<u32> {
     let needle = format!("-uuid\0{id}\0");
-    let entries = std::fs::read_dir("/proc").expect("/proc is there").flatten();
+    let entries = std::fs::read_dir("/proc")
+        .expect("/proc is there")
+        .flatten();
     let found = entries.filter_map(|entry| {
         let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
         let command = std::fs::read(entry.path().join("cmdline")).ok()?;

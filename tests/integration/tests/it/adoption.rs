@@ -53,10 +53,15 @@ async fn booted_guests_outlive_a_crash_and_a_graceful_end() {
     let mut daemon = lasting().start();
     let (one, two) = tokio::join!(daemon.create(spec("one")), daemon.create(spec("two")));
     let before = [one.expect("it runs"), two.expect("it runs")];
-    let started = before.each_ref().map(|vm| stat(vm.pid).expect("it runs").start_time);
+    let started = before
+        .each_ref()
+        .map(|vm| stat(vm.pid).expect("it runs").start_time);
     for vm in &before {
         let body = agent_answer(&vm.agent_address).await;
-        assert!(body.contains(&format!("NONCE=nonce-of-{}\n", vm.name)), "{body}");
+        assert!(
+            body.contains(&format!("NONCE=nonce-of-{}\n", vm.name)),
+            "{body}"
+        );
     }
     for is_crash in [true, false] {
         if is_crash {
@@ -70,7 +75,11 @@ async fn booted_guests_outlive_a_crash_and_a_graceful_end() {
         let after = daemon.list().await;
         assert_eq!(after.len(), 2, "{after:?}");
         for ((before, after), started) in before.iter().zip(&after).zip(started) {
-            assert_eq!((&before.id, &before.name), (&after.id, &after.name), "the order of creation");
+            assert_eq!(
+                (&before.id, &before.name),
+                (&after.id, &after.name),
+                "the order of creation"
+            );
             assert_eq!(after.state(), v1::VmState::Running, "{}", after.detail);
             assert_eq!(before.pid, after.pid);
             assert_eq!(stat(after.pid).map(|stat| stat.start_time), Some(started));
@@ -79,19 +88,35 @@ async fn booted_guests_outlive_a_crash_and_a_graceful_end() {
             assert_eq!(before.created_at, after.created_at);
             assert_eq!(before.started_at, after.started_at);
             assert_eq!(
-                (&before.backend, &before.backend_sha256, &before.machine, before.memory_bytes),
-                (&after.backend, &after.backend_sha256, &after.machine, after.memory_bytes)
+                (
+                    &before.backend,
+                    &before.backend_sha256,
+                    &before.machine,
+                    before.memory_bytes
+                ),
+                (
+                    &after.backend,
+                    &after.backend_sha256,
+                    &after.machine,
+                    after.memory_bytes
+                )
             );
             assert!(after.generation > before.generation);
             let body = agent_answer(&after.agent_address).await;
-            assert!(body.contains(&format!("NONCE=nonce-of-{}\n", after.name)), "{body}");
+            assert!(
+                body.contains(&format!("NONCE=nonce-of-{}\n", after.name)),
+                "{body}"
+            );
         }
     }
     let [one, two] = before;
     // What the guest says from now on is heard, as is its answer to the power button.
     let stopped = daemon.act(Verb::Stop, &one.id).await.expect("it stops");
     assert_eq!(stopped.state(), v1::VmState::Stopped);
-    assert_eq!(stopped.last_exit.expect("it ended").reason, "guest-shutdown");
+    assert_eq!(
+        stopped.last_exit.expect("it ended").reason,
+        "guest-shutdown"
+    );
     let said = daemon.console(&one.id).await;
     for part in ["casemate-agent: ready", "casemate-agent: power button"] {
         assert!(said.contains(part), "{part}: {said}");
@@ -149,7 +174,10 @@ async fn a_time_to_live_goes_on_and_ends_without_a_daemon_too() {
         ttl: Some(prost_types::Duration { seconds, nanos: 0 }),
         ..spec(name)
     };
-    let long = daemon.create(with_ttl("long", 3_600)).await.expect("it runs");
+    let long = daemon
+        .create(with_ttl("long", 3_600))
+        .await
+        .expect("it runs");
     let short = daemon.create(with_ttl("short", 12)).await.expect("it runs");
     let past = daemon.create(with_ttl("past", 1)).await.expect("it runs");
     daemon.kill();
@@ -183,9 +211,27 @@ enum End {
 #[tokio::test]
 async fn how_a_qemu_ended_meanwhile_is_told() {
     let cases = [
-        ("its guest shuts down", json!({}), End::Signal(Signal::USR1), Some(0), None),
-        ("SIGKILL", json!({}), End::Signal(Signal::KILL), None, Some(9)),
-        ("SIGABRT", json!({}), End::Signal(Signal::ABORT), None, Some(6)),
+        (
+            "its guest shuts down",
+            json!({}),
+            End::Signal(Signal::USR1),
+            Some(0),
+            None,
+        ),
+        (
+            "SIGKILL",
+            json!({}),
+            End::Signal(Signal::KILL),
+            None,
+            Some(9),
+        ),
+        (
+            "SIGABRT",
+            json!({}),
+            End::Signal(Signal::ABORT),
+            None,
+            Some(6),
+        ),
         (
             "an exit code",
             json!({"die_at": "running", "exit_code": 7, "delay_ms": {"running": 4_000}}),
@@ -208,11 +254,18 @@ async fn how_a_qemu_ended_meanwhile_is_told() {
         daemon.restart();
         let ended = daemon.get(&vm.id).await.expect("it is listed");
         assert_eq!(ended.state(), v1::VmState::Exited, "{name}");
-        assert!(ended.detail.contains("while no daemon ran"), "{name}: {}", ended.detail);
+        assert!(
+            ended.detail.contains("while no daemon ran"),
+            "{name}: {}",
+            ended.detail
+        );
         assert_eq!((ended.pid, ended.agent_address.as_str()), (0, ""), "{name}");
         let exit = ended.last_exit.expect(name);
         assert_eq!((exit.code, exit.signal), (code, signal), "{name}");
-        assert!(daemon.console(&vm.id).await.contains("fake console"), "{name}");
+        assert!(
+            daemon.console(&vm.id).await.contains("fake console"),
+            "{name}"
+        );
         daemon.remove(&vm.id).await.expect(name);
         daemon.assert_unwound().await;
     }
@@ -265,7 +318,9 @@ async fn a_stop_and_a_removal_that_were_under_way_are_finished() {
             if is_removal {
                 vms.remove_vm(v1::RemoveVmRequest { id }).await.is_ok()
             } else {
-                vms.stop_vm(v1::StopVmRequest { id, force: false }).await.is_ok()
+                vms.stop_vm(v1::StopVmRequest { id, force: false })
+                    .await
+                    .is_ok()
             }
         });
         daemon.in_state(&vm.id, v1::VmState::Stopping).await;
@@ -334,12 +389,24 @@ async fn a_vm_that_does_not_answer_is_taken_over_and_answers_later() {
     processes::signal(vm.pid, Signal::STOP);
     daemon.restart();
     let frozen = daemon.get(&vm.id).await.expect("it is listed");
-    assert_eq!(frozen.state(), v1::VmState::Unresponsive, "{}", frozen.detail);
+    assert_eq!(
+        frozen.state(),
+        v1::VmState::Unresponsive,
+        "{}",
+        frozen.detail
+    );
     assert_eq!(frozen.pid, vm.pid);
-    assert_eq!(stat(vm.pid).map(|stat| stat.state), Some('T'), "it was left as it is");
+    assert_eq!(
+        stat(vm.pid).map(|stat| stat.state),
+        Some('T'),
+        "it was left as it is"
+    );
     processes::signal(vm.pid, Signal::CONT);
     let awake = daemon.in_state(&vm.id, v1::VmState::Running).await;
-    assert_eq!((awake.pid, &awake.agent_address), (vm.pid, &vm.agent_address));
+    assert_eq!(
+        (awake.pid, &awake.agent_address),
+        (vm.pid, &vm.agent_address)
+    );
     // And one that never wakes can be removed.
     daemon.kill();
     processes::signal(vm.pid, Signal::STOP);

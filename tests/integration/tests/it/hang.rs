@@ -52,7 +52,11 @@ fn percentile(what: &str, mut times: Vec<Duration>, share: f64) -> Duration {
     )]
     let position = (times.len() as f64 * share) as usize;
     let found = times[position.min(times.len() - 1)];
-    println!("{what}: {} calls, p{:.0} {found:?};{histogram}", times.len(), share * 100.0);
+    println!(
+        "{what}: {} calls, p{:.0} {found:?};{histogram}",
+        times.len(),
+        share * 100.0
+    );
     found
 }
 
@@ -68,7 +72,10 @@ async fn a_stopped_qemu_slows_nobody_down() {
     let daemon = setup.start();
     let mut vms = Vec::new();
     for number in 0..5 {
-        let vm = daemon.create(named(&format!("vm-{number}"))).await.expect("it runs");
+        let vm = daemon
+            .create(named(&format!("vm-{number}")))
+            .await
+            .expect("it runs");
         daemon.act(Verb::Pause, &vm.id).await.expect("it pauses");
         vms.push(vm);
     }
@@ -85,7 +92,10 @@ async fn a_stopped_qemu_slows_nobody_down() {
         }
         assert!(begun.elapsed() < PATIENCE, "it is shown as what it is");
         let begun = Instant::now();
-        let answer = client.list_vms(v1::ListVmsRequest {}).await.expect("an answer");
+        let answer = client
+            .list_vms(v1::ListVmsRequest {})
+            .await
+            .expect("an answer");
         lists.push(begun.elapsed());
         seen_unresponsive |= answer
             .get_ref()
@@ -93,8 +103,13 @@ async fn a_stopped_qemu_slows_nobody_down() {
             .iter()
             .any(|vm| vm.id == hung.id && vm.state() == v1::VmState::Unresponsive);
         let begun = Instant::now();
-        let request = v1::CreateVmRequest { spec: Some(named("more")) };
-        let refused = client.create_vm(request).await.expect_err("all slots are taken");
+        let request = v1::CreateVmRequest {
+            spec: Some(named("more")),
+        };
+        let refused = client
+            .create_vm(request)
+            .await
+            .expect_err("all slots are taken");
         creates.push(begun.elapsed());
         assert_eq!(refused.code(), tonic::Code::ResourceExhausted, "{refused}");
         let begun = Instant::now();
@@ -118,11 +133,18 @@ async fn a_stopped_qemu_slows_nobody_down() {
     let other = daemon.create(named("other")).await.expect("it runs");
     daemon.remove(&other.id).await.expect("it goes");
 
-    assert_eq!(stat(hung.pid).map(|stat| stat.state), Some('T'), "nobody woke it");
+    assert_eq!(
+        stat(hung.pid).map(|stat| stat.state),
+        Some('T'),
+        "nobody woke it"
+    );
     processes::signal(hung.pid, Signal::CONT);
     let awake = daemon.in_state(&hung.id, v1::VmState::Paused).await;
     assert_eq!(awake.pid, hung.pid);
-    daemon.act(Verb::Resume, &hung.id).await.expect("it answers");
+    daemon
+        .act(Verb::Resume, &hung.id)
+        .await
+        .expect("it answers");
     processes::signal(hung.pid, Signal::STOP);
     daemon.in_state(&hung.id, v1::VmState::Unresponsive).await;
     daemon.remove(&hung.id).await.expect("it goes");
@@ -134,7 +156,13 @@ async fn a_stopped_qemu_slows_nobody_down() {
 #[tokio::test]
 async fn calls_to_a_stopped_qemu_end() {
     let daemon = fake(&json!({}));
-    for verb in [Verb::Pause, Verb::Reset, Verb::Stop, Verb::ForceStop, Verb::Restart] {
+    for verb in [
+        Verb::Pause,
+        Verb::Reset,
+        Verb::Stop,
+        Verb::ForceStop,
+        Verb::Restart,
+    ] {
         let vm = daemon.create(named("stopped")).await.expect("it runs");
         processes::signal(vm.pid, Signal::STOP);
         match (daemon.act(verb, &vm.id).await, verb) {
@@ -170,7 +198,10 @@ async fn a_monitor_that_closes_is_reached_again_or_shown_as_gone() {
         let daemon = fake(&script);
         let vm = daemon.create(named("closed")).await.expect("it runs");
         eventually(on_reconnect, PATIENCE, || async {
-            daemon.log().contains("QEMU closed its monitor").then_some(())
+            daemon
+                .log()
+                .contains("QEMU closed its monitor")
+                .then_some(())
         })
         .await;
         if comes_back {
@@ -182,7 +213,10 @@ async fn a_monitor_that_closes_is_reached_again_or_shown_as_gone() {
             let shown = daemon.in_state(&vm.id, v1::VmState::Unresponsive).await;
             assert_eq!(shown.pid, vm.pid);
             assert!(processes::is_alive(vm.pid), "it was left alone");
-            daemon.act(Verb::Pause, &vm.id).await.expect_err(on_reconnect);
+            daemon
+                .act(Verb::Pause, &vm.id)
+                .await
+                .expect_err(on_reconnect);
         }
         // Neither needs the monitor to end it.
         let stopped = daemon.act(Verb::Stop, &vm.id).await.expect(on_reconnect);
@@ -199,9 +233,15 @@ async fn a_monitor_that_is_always_late_is_unresponsive_and_its_vm_ends_all_the_s
     let daemon = fake(&json!({}));
     let prompt = daemon.create(named("prompt")).await.expect("it runs");
     // Read at the start of a QEMU: the first one stays as it is.
-    rewrite_script(daemon.folder.path(), &json!({"late_ms": {"query-status": 3_000}}));
+    rewrite_script(
+        daemon.folder.path(),
+        &json!({"late_ms": {"query-status": 3_000}}),
+    );
     for verb in [Verb::Stop, Verb::ForceStop] {
-        let late = daemon.create(named("late")).await.expect("late is not dead");
+        let late = daemon
+            .create(named("late"))
+            .await
+            .expect("late is not dead");
         daemon.in_state(&late.id, v1::VmState::Unresponsive).await;
         assert!(processes::is_alive(late.pid), "it was left alone");
         let there = daemon.get(&prompt.id).await.expect("it is listed");

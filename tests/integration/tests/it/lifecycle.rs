@@ -37,7 +37,9 @@ fn spec(name: &str, policy: v1::RestartPolicy) -> v1::VmSpec {
 }
 
 async fn create(daemon: &Daemon, policy: v1::RestartPolicy) -> v1::Vm {
-    let created = daemon.create(spec(policy.as_str_name().trim_matches('_'), policy)).await;
+    let created = daemon
+        .create(spec(policy.as_str_name().trim_matches('_'), policy))
+        .await;
     created.expect("it runs")
 }
 
@@ -53,7 +55,10 @@ async fn a_booted_guest_is_paused_reset_stopped_and_started_again() {
     let port = free_port();
     setup.set("network.ports", format!("{port}-{port}"));
     let daemon = setup.start();
-    let vm = daemon.create(spec("guest", v1::RestartPolicy::Never)).await.expect("it runs");
+    let vm = daemon
+        .create(spec("guest", v1::RestartPolicy::Never))
+        .await
+        .expect("it runs");
     let address: SocketAddr = vm.agent_address.parse().expect("an address");
     assert_eq!(address.port(), port);
     let process = stat(vm.pid).expect("it runs");
@@ -67,7 +72,10 @@ async fn a_booted_guest_is_paused_reset_stopped_and_started_again() {
     let paused = act(&daemon, Verb::Pause, &vm.id).await;
     assert_eq!(paused.state(), v1::VmState::Paused);
     let answer = tokio::time::timeout(Duration::from_secs(3), get_http(address, "/")).await;
-    assert!(!matches!(answer, Ok(Ok((200, _)))), "a paused guest answers nothing");
+    assert!(
+        !matches!(answer, Ok(Ok((200, _)))),
+        "a paused guest answers nothing"
+    );
     let resumed = act(&daemon, Verb::Resume, &vm.id).await;
     assert_eq!(resumed.state(), v1::VmState::Running);
     agent_answer(&vm.agent_address).await;
@@ -87,21 +95,38 @@ async fn a_booted_guest_is_paused_reset_stopped_and_started_again() {
     let stopped = act(&daemon, Verb::Stop, &vm.id).await;
     assert_eq!(stopped.state(), v1::VmState::Stopped);
     let exit = stopped.last_exit.expect("it ended");
-    assert_eq!((exit.reason.as_str(), exit.code), ("guest-shutdown", Some(0)));
+    assert_eq!(
+        (exit.reason.as_str(), exit.code),
+        ("guest-shutdown", Some(0))
+    );
     assert!(!processes::is_alive(vm.pid));
-    assert!(daemon.console(&vm.id).await.contains("casemate-agent: power button"));
+    assert!(
+        daemon
+            .console(&vm.id)
+            .await
+            .contains("casemate-agent: power button")
+    );
 
     let started = act(&daemon, Verb::Start, &vm.id).await;
     assert_eq!(started.state(), v1::VmState::Running);
     assert_ne!(started.pid, vm.pid);
-    assert_eq!(started.agent_address, vm.agent_address, "its port is kept for it");
+    assert_eq!(
+        started.agent_address, vm.agent_address,
+        "its port is kept for it"
+    );
     let body = agent_answer(&vm.agent_address).await;
-    for own in ["NONCE=nonce-of-guest\n".to_owned(), format!("AGENT_CVM_ID={}\n", vm.id)] {
+    for own in [
+        "NONCE=nonce-of-guest\n".to_owned(),
+        format!("AGENT_CVM_ID={}\n", vm.id),
+    ] {
         assert!(body.contains(&own), "{body}");
     }
     let restarted = act(&daemon, Verb::ForceRestart, &vm.id).await;
     assert_ne!(restarted.pid, started.pid);
-    assert_eq!(restarted.last_exit.expect("it ended").reason, "host-qmp-quit");
+    assert_eq!(
+        restarted.last_exit.expect("it ended").reason,
+        "host-qmp-quit"
+    );
     assert_eq!(processes::with_uuid(&vm.id), [restarted.pid]);
 }
 
@@ -141,16 +166,58 @@ async fn a_restart_policy_acts_on_what_the_end_was() {
     let panics = Cue::Signal(Signal::USR2);
     let killed = Cue::Signal(Signal::KILL);
     let cases = [
-        (Never, json!({}), shuts_down, ("guest-shutdown", Some(0), None), false),
-        (Never, json!({}), panics, ("guest-panic", Some(0), None), false),
+        (
+            Never,
+            json!({}),
+            shuts_down,
+            ("guest-shutdown", Some(0), None),
+            false,
+        ),
+        (
+            Never,
+            json!({}),
+            panics,
+            ("guest-panic", Some(0), None),
+            false,
+        ),
         (Never, json!({}), killed, ("", None, Some(9)), false),
         (Never, dies.clone(), Cue::Itself, ("", Some(3), None), false),
-        (OnFailure, json!({}), shuts_down, ("guest-shutdown", Some(0), None), false),
-        (OnFailure, json!({}), panics, ("guest-panic", Some(0), None), true),
-        (OnFailure, json!({}), Cue::Signal(Signal::ALARM), ("guest-reset", Some(0), None), true),
+        (
+            OnFailure,
+            json!({}),
+            shuts_down,
+            ("guest-shutdown", Some(0), None),
+            false,
+        ),
+        (
+            OnFailure,
+            json!({}),
+            panics,
+            ("guest-panic", Some(0), None),
+            true,
+        ),
+        (
+            OnFailure,
+            json!({}),
+            Cue::Signal(Signal::ALARM),
+            ("guest-reset", Some(0), None),
+            true,
+        ),
         (OnFailure, json!({}), killed, ("", None, Some(9)), true),
-        (OnFailure, dies.clone(), Cue::Itself, ("", Some(3), None), true),
-        (Always, json!({}), shuts_down, ("guest-shutdown", Some(0), None), true),
+        (
+            OnFailure,
+            dies.clone(),
+            Cue::Itself,
+            ("", Some(3), None),
+            true,
+        ),
+        (
+            Always,
+            json!({}),
+            shuts_down,
+            ("guest-shutdown", Some(0), None),
+            true,
+        ),
         (Always, json!({}), killed, ("", None, Some(9)), true),
     ];
     for script in [json!({}), dies] {
@@ -175,7 +242,10 @@ async fn a_restart_policy_acts_on_what_the_end_was() {
                 daemon.in_state(&vm.id, v1::VmState::Exited).await
             };
             let exit = later.last_exit.expect(&name);
-            assert_eq!((exit.reason.as_str(), exit.code, exit.signal), (*reason, *code, *signal));
+            assert_eq!(
+                (exit.reason.as_str(), exit.code, exit.signal),
+                (*reason, *code, *signal)
+            );
             if *is_restarted {
                 assert_ne!(later.pid, vm.pid, "{name}");
             } else {
@@ -208,14 +278,28 @@ async fn restarts_come_ever_later_until_somebody_stops_it() {
     assert_eq!(later.restarts, stopped.restarts);
     assert!(processes::with_uuid(&vm.id).is_empty());
     let starts = Setup::fake_starts(daemon.folder.path()).len();
-    assert_eq!(starts, 1 + stopped.restarts as usize, "each restart was one process");
+    assert_eq!(
+        starts,
+        1 + stopped.restarts as usize,
+        "each restart was one process"
+    );
     let log = daemon.log();
     let delays: Vec<u64> = log
         .lines()
         .filter(|line| line.contains("to be started again"))
-        .filter_map(|line| line.split("delay=").nth(1)?.trim().strip_suffix('s')?.parse().ok())
+        .filter_map(|line| {
+            line.split("delay=")
+                .nth(1)?
+                .trim()
+                .strip_suffix('s')?
+                .parse()
+                .ok()
+        })
         .collect();
-    assert!(delays.len() >= 3 && delays.is_sorted_by(|one, two| one < two), "{delays:?}");
+    assert!(
+        delays.len() >= 3 && delays.is_sorted_by(|one, two| one < two),
+        "{delays:?}"
+    );
     daemon.remove(&vm.id).await.expect("it goes");
     daemon.assert_unwound().await;
 }
@@ -288,7 +372,11 @@ async fn what_is_done_already_is_no_error_and_what_makes_no_sense_is_refused() {
                 state = *wanted;
             }
             (Err(refused), None) => {
-                assert_eq!(refused.code(), Code::FailedPrecondition, "{number}: {refused}");
+                assert_eq!(
+                    refused.code(),
+                    Code::FailedPrecondition,
+                    "{number}: {refused}"
+                );
                 assert!(refused.message().contains("remedy: "), "{refused}");
                 let after = daemon.get(&vm.id).await.expect("it is listed");
                 assert_eq!((after.state(), after.pid), (before.state(), before.pid));
@@ -298,14 +386,26 @@ async fn what_is_done_already_is_no_error_and_what_makes_no_sense_is_refused() {
         }
         let shown = daemon.get(&vm.id).await.expect("it is listed");
         assert_eq!(shown.state(), state, "{number}: {verb:?}");
-        let runs: Vec<u32> = Some(shown.pid).filter(|pid| *pid != 0).into_iter().collect();
+        let runs: Vec<u32> = Some(shown.pid)
+            .filter(|pid| *pid != 0)
+            .into_iter()
+            .collect();
         assert_eq!(processes::with_uuid(&vm.id), runs, "{number}: {verb:?}");
         assert_eq!(runs.is_empty(), state == Stopped, "{number}: {verb:?}");
     }
-    for unknown in ["6f1c8a52-0000-4000-8000-00000000dead", "", "no id", "../../etc"] {
+    for unknown in [
+        "6f1c8a52-0000-4000-8000-00000000dead",
+        "",
+        "no id",
+        "../../etc",
+    ] {
         for verb in Verb::ALL {
             let refused = daemon.act(verb, unknown).await.expect_err(unknown);
-            assert_eq!(refused.code(), Code::NotFound, "{verb:?} {unknown}: {refused}");
+            assert_eq!(
+                refused.code(),
+                Code::NotFound,
+                "{verb:?} {unknown}: {refused}"
+            );
         }
         let refused = daemon.remove(unknown).await.expect_err(unknown);
         assert_eq!(refused.code(), Code::NotFound, "{unknown}: {refused}");
@@ -324,10 +424,7 @@ async fn what_a_plan_does_not_allow_is_refused_and_not_sent_to_qemu() {
         ..v1::VmSpec::default()
     };
     let vm = daemon.create(spec).await.expect("it runs");
-    for (verb, ability) in [
-        (Verb::Pause, "pause"),
-        (Verb::Reset, "reset"),
-    ] {
+    for (verb, ability) in [(Verb::Pause, "pause"), (Verb::Reset, "reset")] {
         let refused = daemon.act(verb, &vm.id).await.expect_err(ability);
         assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
         for part in [&format!("ability \"{ability}\""), "remedy: "] {
@@ -337,8 +434,14 @@ async fn what_a_plan_does_not_allow_is_refused_and_not_sent_to_qemu() {
         assert_eq!((there.state(), there.pid), (v1::VmState::Running, vm.pid));
     }
     let stopped = act(&daemon, Verb::Stop, &vm.id).await;
-    assert_eq!(stopped.last_exit.expect("it ended").reason, "guest-shutdown");
-    assert_eq!(act(&daemon, Verb::Start, &vm.id).await.state(), v1::VmState::Running);
+    assert_eq!(
+        stopped.last_exit.expect("it ended").reason,
+        "guest-shutdown"
+    );
+    assert_eq!(
+        act(&daemon, Verb::Start, &vm.id).await.state(),
+        v1::VmState::Running
+    );
 }
 
 /// With the scripted QEMU, for the number of starts. The seed makes the order of calls the same,
@@ -358,7 +461,9 @@ async fn a_storm_of_calls_on_one_vm_ends_in_a_true_state() {
             let mut outcomes = BTreeSet::new();
             while Instant::now() < end {
                 // Knuth's constants.
-                random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                random = random
+                    .wrapping_mul(6_364_136_223_846_793_005)
+                    .wrapping_add(1);
                 let verb = Verb::ALL[(random >> 33) as usize % Verb::ALL.len()];
                 outcomes.insert(match daemon.act(verb, &id).await {
                     Ok(_) => "Ok".to_owned(),
@@ -387,7 +492,10 @@ async fn a_storm_of_calls_on_one_vm_ends_in_a_true_state() {
         is_settled.then_some(vm)
     })
     .await;
-    let runs: Vec<u32> = Some(settled.pid).filter(|pid| *pid != 0).into_iter().collect();
+    let runs: Vec<u32> = Some(settled.pid)
+        .filter(|pid| *pid != 0)
+        .into_iter()
+        .collect();
     assert_eq!(processes::with_uuid(&vm.id), runs, "{settled:?}");
     assert_eq!(runs.is_empty(), settled.state() == v1::VmState::Stopped);
     // It does as it is told, still.
@@ -404,7 +512,10 @@ async fn a_storm_of_calls_on_one_vm_ends_in_a_true_state() {
             if number % 4 == 0 {
                 daemon.remove(&id).await.err()
             } else {
-                daemon.act(Verb::ALL[number % Verb::ALL.len()], &id).await.err()
+                daemon
+                    .act(Verb::ALL[number % Verb::ALL.len()], &id)
+                    .await
+                    .err()
             }
         });
     }
@@ -429,7 +540,10 @@ async fn a_daemon_that_is_to_stop_its_vms_stops_them_all_and_knows_it_later() {
             vms.push(create(&daemon, v1::RestartPolicy::Always).await);
         }
         assert_eq!(daemon.stop(), Some(0), "{ignored}");
-        assert_eq!(leftovers::processes_naming(&daemon.state_dir), Vec::<String>::new());
+        assert_eq!(
+            leftovers::processes_naming(&daemon.state_dir),
+            Vec::<String>::new()
+        );
         daemon.restart();
         let listed = daemon.list().await;
         assert_eq!(listed.len(), 3);

@@ -34,7 +34,9 @@ impl Innocent {
     fn start(arguments: &[&str]) -> Self {
         #[expect(clippy::disallowed_methods, reason = "it stands for somebody else's")]
         let mut command = std::process::Command::new("/bin/sh");
-        command.args(["-c", "read line", "innocent"]).args(arguments);
+        command
+            .args(["-c", "read line", "innocent"])
+            .args(arguments);
         Self(command.stdin(Stdio::piped()).spawn().expect("it starts"))
     }
 
@@ -49,7 +51,10 @@ impl Innocent {
     }
 
     fn assert_untouched(&mut self, what: &str) {
-        assert!(matches!(self.0.try_wait(), Ok(None)), "{what}: it was ended");
+        assert!(
+            matches!(self.0.try_wait(), Ok(None)),
+            "{what}: it was ended"
+        );
         let state = stat(self.0.id()).expect("it runs").state;
         assert_eq!(state, 'S', "{what}: it waits as before");
     }
@@ -138,10 +143,16 @@ fn id(number: u32) -> String {
 }
 
 async fn assert_lost(daemon: &Daemon, id: &str, part: &str) {
-    let vm = daemon.get(id).await.unwrap_or_else(|error| panic!("{part}: {error}"));
+    let vm = daemon
+        .get(id)
+        .await
+        .unwrap_or_else(|error| panic!("{part}: {error}"));
     assert_eq!(vm.state(), v1::VmState::Lost, "{part}: {}", vm.detail);
     assert!(vm.detail.contains(part), "{part}: {}", vm.detail);
-    let refused = daemon.remove(id).await.expect_err("it is nobody's to remove");
+    let refused = daemon
+        .remove(id)
+        .await
+        .expect_err("it is nobody's to remove");
     assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
     let request = v1::StopVmRequest {
         id: id.to_owned(),
@@ -167,7 +178,9 @@ async fn a_claimed_process_that_is_not_the_vms_is_never_touched() {
     let forged = id(1);
     let mut named = Innocent::start(&[]);
     let identity = named.identity();
-    template.plant(&state_dir, &forged, |vm| vm["process"]["qemu"] = identity.clone());
+    template.plant(&state_dir, &forged, |vm| {
+        vm["process"]["qemu"] = identity.clone()
+    });
     // As the process of a launch that was under way, and of one that was a second one.
     let unfinished = id(2);
     template.plant(&state_dir, &unfinished, |vm| {
@@ -177,7 +190,9 @@ async fn a_claimed_process_that_is_not_the_vms_is_never_touched() {
     });
     // As the launcher alone: it is waited for and never signalled.
     let launcher = id(3);
-    template.plant(&state_dir, &launcher, |vm| vm["process"]["launcher"] = identity.clone());
+    template.plant(&state_dir, &launcher, |vm| {
+        vm["process"]["launcher"] = identity.clone()
+    });
     // The pid was reused.
     let reused = id(4);
     let mut other = Innocent::start(&[]);
@@ -241,12 +256,18 @@ async fn a_claimed_process_that_is_not_the_vms_is_never_touched() {
         (&mut other, "has a pid that was reused"),
         (&mut disguise, "has the id in its command line"),
         (&mut stranger, "runs under an id"),
-        (&mut second_stranger, "runs under the id of a VM that is down"),
+        (
+            &mut second_stranger,
+            "runs under the id of a VM that is down",
+        ),
         (&mut third_stranger, "runs under an id without a record"),
     ] {
         innocent.assert_untouched(what);
     }
-    assert!(elsewhere.is_dir(), "no cgroup, and not the daemon's to remove");
+    assert!(
+        elsewhere.is_dir(),
+        "no cgroup, and not the daemon's to remove"
+    );
     // What is lost is as it was.
     let after = snapshot(&state_dir);
     for (path, content) in &before {
@@ -370,7 +391,11 @@ async fn what_is_no_record_is_left_alone_and_keeps_nobody_from_starting() {
     std::fs::write(vms.join(id(21)), "no folder").expect("a file");
     std::fs::create_dir(vms.join(id(22))).expect("a folder");
     std::fs::write(vms.join(id(22)).join("disk.qcow2"), "data").expect("a file");
-    let before = (snapshot(&state_dir), snapshot(&theirs), snapshot(&with_record));
+    let before = (
+        snapshot(&state_dir),
+        snapshot(&theirs),
+        snapshot(&with_record),
+    );
 
     daemon.restart();
     for (id, part) in &lost {
@@ -428,11 +453,19 @@ async fn records_of_every_format_load() {
         daemon.restart();
         let found = daemon.get(&id).await.expect("it is listed");
         // Its process is of another boot.
-        assert_eq!(found.state(), v1::VmState::Exited, "{format}: {}", found.detail);
+        assert_eq!(
+            found.state(),
+            v1::VmState::Exited,
+            "{format}: {}",
+            found.detail
+        );
         assert_eq!(found.name, format!("format-{format}"));
         let (launch, expires) = match format {
             "1" => (vm.clone(), vm["expires_at"].clone()),
-            _ => (fixture(format, "launch.json"), vm["expires"]["wall"].clone()),
+            _ => (
+                fixture(format, "launch.json"),
+                vm["expires"]["wall"].clone(),
+            ),
         };
         for (shown, recorded) in [
             (json!(found.backend), &launch["backend"]),
@@ -442,7 +475,10 @@ async fn records_of_every_format_load() {
             (json!(found.vcpus), &launch["vcpus"]),
             (json!(found.memory_bytes), &launch["memory_bytes"]),
             (json!(found.machine), &launch["plan"]["machine"]["kind"]),
-            (json!(found.kernel_cmdline), &launch["request"]["kernel_cmdline"]),
+            (
+                json!(found.kernel_cmdline),
+                &launch["request"]["kernel_cmdline"],
+            ),
             (json!(found.created_at), &vm["created_at"]),
             (json!(found.expires_at), &expires),
         ] {
@@ -477,9 +513,7 @@ fn compare(path: &str, wanted: &Value, found: &Value, differences: &mut Vec<Stri
                 compare(&format!("{path}[]"), wanted, found, differences);
             }
         }
-        (wanted, found)
-            if std::mem::discriminant(wanted) != std::mem::discriminant(found) =>
-        {
+        (wanted, found) if std::mem::discriminant(wanted) != std::mem::discriminant(found) => {
             differences.push(format!("{path} was {wanted} and is {found}"));
         }
         _ => {}

@@ -93,7 +93,11 @@ async fn every_change_comes_in_its_order() {
     let mut all = Watch::of(&daemon, "").await.expect("it streams");
     let present = all.until(is_synchronized).await;
     assert_eq!(states(&present, &before.id), [Running]);
-    assert_eq!(present.len(), 2, "one VM, and that this was all: {present:?}");
+    assert_eq!(
+        present.len(),
+        2,
+        "one VM, and that this was all: {present:?}"
+    );
     let mut one = Watch::of(&daemon, &before.id).await.expect("it streams");
     one.until(is_synchronized).await;
 
@@ -112,7 +116,11 @@ async fn every_change_comes_in_its_order() {
         ]
     );
     let greatest = seen.iter().map(|(generation, _)| *generation).max();
-    assert_eq!(seen.last().map(|(generation, _)| *generation), greatest, "removed comes last");
+    assert_eq!(
+        seen.last().map(|(generation, _)| *generation),
+        greatest,
+        "removed comes last"
+    );
     // What a watch tells is what a list tells.
     let mut told = BTreeMap::new();
     for (_, change) in present.into_iter().chain(seen) {
@@ -137,7 +145,10 @@ async fn every_change_comes_in_its_order() {
     }
     assert_eq!(states(&seen, &before.id), [Stopping, Removing]);
     let unknown = Watch::of(&daemon, &before.id).await;
-    assert_eq!(unknown.map(drop).expect_err("it is gone").code(), Code::NotFound);
+    assert_eq!(
+        unknown.map(drop).expect_err("it is gone").code(),
+        Code::NotFound
+    );
 }
 
 #[tokio::test]
@@ -161,7 +172,10 @@ async fn numbers_grow_over_every_end_of_the_daemon() {
         }
         // A watch that loses its daemon does not look as if nothing happened any more.
         let end = loop {
-            match tokio::time::timeout(PATIENCE, watch.0.message()).await.expect("in time") {
+            match tokio::time::timeout(PATIENCE, watch.0.message())
+                .await
+                .expect("in time")
+            {
                 Ok(Some(_)) => {}
                 end => break end,
             }
@@ -173,16 +187,18 @@ async fn numbers_grow_over_every_end_of_the_daemon() {
         for (generation, _) in &present {
             assert!(*generation > last, "{generation} after {last}");
         }
-        last = present.iter().map(|(generation, _)| *generation).max().expect("there are some");
+        last = present
+            .iter()
+            .map(|(generation, _)| *generation)
+            .max()
+            .expect("there are some");
     }
     // The end that no call asked for is told too.
     let mut watch = Watch::of(&daemon, &vm.id).await.expect("it streams");
     watch.until(is_synchronized).await;
     processes::signal(vm.pid, Signal::KILL);
     let seen = watch
-        .until(|change| {
-            matches!(change, Change::Vm(vm) if vm.state() == v1::VmState::Exited)
-        })
+        .until(|change| matches!(change, Change::Vm(vm) if vm.state() == v1::VmState::Exited))
         .await;
     let Some((_, Change::Vm(exited))) = seen.last() else {
         panic!("{seen:?}");
@@ -217,23 +233,39 @@ async fn a_slow_reader_is_cut_off_and_holds_up_nobody() {
     const PAIRS: usize = 2_000;
     for _ in 0..PAIRS {
         let id = vm.id.clone();
-        client.pause_vm(v1::PauseVmRequest { id }).await.expect("it pauses");
+        client
+            .pause_vm(v1::PauseVmRequest { id })
+            .await
+            .expect("it pauses");
         let id = vm.id.clone();
-        client.resume_vm(v1::ResumeVmRequest { id }).await.expect("it goes on");
+        client
+            .resume_vm(v1::ResumeVmRequest { id })
+            .await
+            .expect("it goes on");
     }
     daemon.remove(&vm.id).await.expect("it goes");
-    let heard = tokio::time::timeout(PATIENCE, quick).await.expect("in time");
+    let heard = tokio::time::timeout(PATIENCE, quick)
+        .await
+        .expect("in time");
     assert!(heard.expect("no panic") > 2 * PAIRS, "who reads hears all");
     let status = loop {
-        match tokio::time::timeout(PATIENCE, slow.0.message()).await.expect("in time") {
+        match tokio::time::timeout(PATIENCE, slow.0.message())
+            .await
+            .expect("in time")
+        {
             Ok(Some(_)) => {}
             Ok(None) => panic!("a quiet end"),
             Err(status) => break status,
         }
     };
     assert_eq!(status.code(), Code::Aborted, "{status}");
-    let info = status.get_details_error_info().expect("what kind of error it is");
-    assert_eq!((info.reason.as_str(), info.domain.as_str()), ("WATCH_TOO_SLOW", "casemate"));
+    let info = status
+        .get_details_error_info()
+        .expect("what kind of error it is");
+    assert_eq!(
+        (info.reason.as_str(), info.domain.as_str()),
+        ("WATCH_TOO_SLOW", "casemate")
+    );
     assert!(status.message().contains("remedy: "), "{status}");
     // It may come again.
     let mut again = Watch::of(&daemon, "").await.expect("it streams");
