@@ -263,12 +263,11 @@ async fn a_restart_policy_acts_on_what_the_end_was() {
 async fn restarts_come_ever_later_until_somebody_stops_it() {
     let daemon = fake(&json!({"die_at": "running", "exit_code": 1})).start();
     let vm = create(&daemon, v1::RestartPolicy::Always).await;
-    let looping = eventually("its third restart", PATIENCE, || async {
+    eventually("its third restart", PATIENCE, || async {
         let vm = daemon.get(&vm.id).await.expect("it is listed");
-        (vm.restarts >= 3).then_some(vm)
+        (vm.restarts >= 3).then_some(())
     })
     .await;
-    assert!(!looping.detail.is_empty() || looping.state() == v1::VmState::Running);
     daemon.in_state(&vm.id, v1::VmState::Exited).await;
     let stopped = act(&daemon, Verb::Stop, &vm.id).await;
     assert_eq!(stopped.state(), v1::VmState::Stopped);
