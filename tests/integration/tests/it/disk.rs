@@ -115,6 +115,14 @@ async fn a_guest_boots_from_an_overlay_that_is_its_own() {
     assert_eq!(artifacts::sha256(&image), before, "the operator's image");
 }
 
+/// A sound qcow2 image but for one byte.
+fn spoiled(image: &Path, at: u64, byte: u8) {
+    use std::os::unix::fs::FileExt as _;
+    tool(&["qemu-img", "create", "-f", "qcow2", text(image), "64M"]);
+    let file = std::fs::File::options().write(true).open(image).expect("a file");
+    file.write_all_at(&[byte], at).expect("a byte");
+}
+
 /// How an image comes to be, what the refusal is, and what it says beside the image's path.
 type Case = (&'static str, fn(&Path), ErrorId, &'static str);
 
@@ -133,14 +141,18 @@ const UNUSABLE: &[Case] = &[
         "not in qcow2 format",
     ),
     (
-        "corrupt",
-        |image| {
-            tool(&["qemu-img", "create", "-f", "qcow2", text(image), "64M"]);
-            let file = std::fs::File::options().write(true).open(image).expect("a file");
-            file.set_len(200).expect("it shrinks");
-        },
+        // The low byte of `cluster_bits`, of the header as QEMU documents it.
+        "broken header",
+        |image| spoiled(image, 23, 99),
         ErrorId::DiskUnusable,
-        "",
+        "Unsupported cluster size",
+    ),
+    (
+        // Bit 1 of `incompatible_features`.
+        "marked corrupt",
+        |image| spoiled(image, 79, 2),
+        ErrorId::DiskUnusable,
+        "is marked corrupt",
     ),
     (
         "empty",
