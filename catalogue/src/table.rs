@@ -284,6 +284,9 @@ table! {
         Store "store" Grpc(Internal),
             "The state directory cannot be written.",
             "see that the state directory has room and is the daemon's own";
+        StoreFull "store-full" Grpc(ResourceExhausted),
+            "The file system of the state directory or of `secrets_dir` is full.",
+            "free room on the file system of the path that is named; VMs that run go on, and removing one works";
         CommandUnrenderable "command-unrenderable" Grpc(Internal),
             "A checked plan cannot be made into arguments.",
             "report it as a bug of Casemate";

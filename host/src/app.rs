@@ -228,6 +228,7 @@ impl App {
         tracing::info!("stopping");
         notifier.stopping();
         self.manager.shut_down().await;
+        self.manager.host().confinement.leave();
         let _ = stopping.send(true);
         // Streams of slow clients must not hold the end.
         let drained = async {

@@ -257,6 +257,17 @@ impl Place {
         self.cgroup.is_dir()
     }
 
+    /// Whether it can be the cgroup of that VM: a record may name any folder, and an empty one
+    /// would be removed with the VM.
+    pub fn is_of(&self, id: VmId) -> bool {
+        let name = match &self.unit {
+            Some(unit) if *unit != scope::unit_of(id) => return false,
+            Some(unit) => unit.clone(),
+            None => id.to_string(),
+        };
+        self.cgroup.is_absolute() && self.cgroup.ends_with(&name) && !cgroup::is_foreign(&self.cgroup)
+    }
+
     /// Processes that are in it now; none if it is gone.
     pub fn pids(&self) -> Result<Vec<u32>, ConfineError> {
         cgroup::pids(&self.cgroup)

@@ -66,6 +66,19 @@ pub enum StoreError {
     NotADirectory { path: PathBuf },
 }
 
+impl StoreError {
+    /// Whether there is no room, which is the operator's to make.
+    pub fn is_full(&self) -> bool {
+        let Self::Io { source, .. } = self else {
+            return false;
+        };
+        matches!(
+            source.kind(),
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded
+        )
+    }
+}
+
 fn io_error(path: &Path, operation: &'static str) -> impl FnOnce(io::Error) -> StoreError {
     let path = path.to_owned();
     move |source| StoreError::Io {
@@ -376,22 +389,30 @@ fn check_private(path: &Path, widest: u32) -> Result<(), StoreError> {
 /// the new one.
 fn write_atomically(path: &Path, content: &[u8]) -> Result<(), StoreError> {
     let temporary = path.with_extension("new");
+    let written = write_synced(&temporary, content)
+        .and_then(|()| std::fs::rename(&temporary, path).map_err(io_error(path, "renaming it")));
+    if written.is_err() {
+        // On a full disk it would keep what room there is.
+        let _ = std::fs::remove_file(&temporary);
+    }
+    written?;
+    let folder = path.parent().unwrap_or(Path::new("/"));
+    File::open(folder)
+        .and_then(|folder| folder.sync_all())
+        .map_err(io_error(folder, "syncing it"))
+}
+
+fn write_synced(path: &Path, content: &[u8]) -> Result<(), StoreError> {
     let mut file = std::fs::OpenOptions::new()
         .write(true)
         .create(true)
         .truncate(true)
         .mode(0o600)
-        .open(&temporary)
-        .map_err(io_error(&temporary, "making it"))?;
+        .open(path)
+        .map_err(io_error(path, "making it"))?;
     file.write_all(content)
-        .map_err(io_error(&temporary, "writing it"))?;
-    file.sync_all()
-        .map_err(io_error(&temporary, "syncing it"))?;
-    std::fs::rename(&temporary, path).map_err(io_error(path, "renaming it"))?;
-    let folder = path.parent().unwrap_or(Path::new("/"));
-    File::open(folder)
-        .and_then(|folder| folder.sync_all())
-        .map_err(io_error(folder, "syncing it"))
+        .map_err(io_error(path, "writing it"))?;
+    file.sync_all().map_err(io_error(path, "syncing it"))
 }
 
 #[cfg(test)]

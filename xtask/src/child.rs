@@ -205,6 +205,15 @@ impl ProcessGroup {
         self.kill();
     }
 
+    /// SIGKILL to the program alone, as a crash of it would be; what it started lives on.
+    pub fn kill_leader(&mut self) -> Result<()> {
+        if self.ended.is_none() {
+            self.child.kill().context("cannot kill a child")?;
+            self.wait()?;
+        }
+        Ok(())
+    }
+
     fn kill(&mut self) {
         // The group outlives its leader while any member is left.
         self.signal_group(Signal::KILL);

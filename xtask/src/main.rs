@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use xtask::bench::{self, MissedBudget};
+use xtask::chaos::{self, Qemu};
 use xtask::demo::{self, Accelerator, Ending};
 use xtask::run::Run;
 use xtask::{backends, failure, orphans, setup, system_vm, systemd, test_suite};
@@ -33,6 +34,21 @@ enum Chore {
         /// What executes the guest; tcg works everywhere
         #[arg(long, value_enum, default_value = "tcg")]
         accel: Accelerator,
+    },
+    /// Kill the daemon again and again under traffic: no VM may be lost, doubled or left behind
+    Chaos {
+        /// How often the daemon is killed
+        #[arg(long)]
+        rounds: u32,
+        /// What chance starts from; a run prints its own
+        #[arg(long)]
+        seed: Option<u64>,
+        /// VMs that are kept at least
+        #[arg(long, default_value_t = 20)]
+        vms: usize,
+        /// What plays the VMs
+        #[arg(long, value_enum, default_value = "real")]
+        qemu: Qemu,
     },
     /// Measure the release build against its budgets; a first build takes some minutes
     Bench {
@@ -71,6 +87,20 @@ fn main() -> ExitCode {
                 let ending = if keep { Ending::Keep } else { Ending::CleanUp };
                 return demo::run(&run, accel, ending).map(|()| ExitCode::SUCCESS);
             }
+            Chore::Chaos {
+                rounds,
+                seed,
+                vms,
+                qemu,
+            } => chaos::run(
+                &run,
+                chaos::Options {
+                    rounds,
+                    seed,
+                    vms,
+                    qemu,
+                },
+            ),
             Chore::Bench { filter, strict } => {
                 let missed = if strict {
                     MissedBudget::Fails

@@ -97,6 +97,10 @@ fn file_name(instance: &str) -> String {
 
 /// Makes a VM's cgroup and moves the process into it. Where that fails, the cgroup goes again.
 pub(super) fn make(cgroup: &Path, pid: u32, limits: PlaceLimits) -> Result<(), ConfineError> {
+    if cgroup.is_dir() {
+        // Of an earlier process of this VM. The kernel keeps one that is in use.
+        let _ = std::fs::remove_dir(cgroup);
+    }
     std::fs::create_dir(cgroup).map_err(failed("create", cgroup))?;
     let filled = fill(cgroup, pid, limits);
     if filled.is_err() {
@@ -132,6 +136,12 @@ pub(super) fn pids(cgroup: &Path) -> Result<Vec<u32>, ConfineError> {
         Err(error) if is_gone(&error) => Ok(Vec::new()),
         Err(error) => Err(failed("read", &path)(error)),
     }
+}
+
+/// A folder of another file system; one that is gone is none.
+pub(super) fn is_foreign(path: &Path) -> bool {
+    const CGROUP2_SUPER_MAGIC: i64 = 0x6367_7270;
+    rustix::fs::statfs(path).is_ok_and(|status| i64::from(status.f_type) != CGROUP2_SUPER_MAGIC)
 }
 
 /// A file that was open while its cgroup went answers ENODEV.

@@ -4,6 +4,7 @@
 //! and the credentials of its VM. Signals go through a pidfd, so that a pid that was reused is
 //! never hit.
 
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -105,20 +106,24 @@ impl ProcessIdentity {
     }
 }
 
-/// Processes that were started as a QEMU with this `-uuid`. A client that merely names the VM is
-/// none. `None`: the process list cannot be read.
-pub fn with_uuid(uuid: &str) -> Option<Vec<ProcessIdentity>> {
-    let needle = format!("-uuid\0{uuid}\0");
-    let found = std::fs::read_dir("/proc").ok()?.flatten().filter_map(|entry| {
-        let pid: u32 = entry.file_name().to_str()?.parse().ok()?;
-        let command = std::fs::read(entry.path().join("cmdline")).ok()?;
-        command
-            .windows(needle.len())
-            .any(|window| window == needle.as_bytes())
-            .then(|| ProcessIdentity::of(pid).ok())
-            .flatten()
-    });
-    Some(found.collect())
+/// Processes that were started with a `-uuid`, by that, as every QEMU of a VM is. A client that
+/// merely names a VM is none.
+pub fn by_uuid() -> HashMap<String, Vec<ProcessIdentity>> {
+    let mut found: HashMap<String, Vec<ProcessIdentity>> = HashMap::new();
+    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+            continue;
+        };
+        let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let mut words = command.split(|byte| *byte == 0);
+        if words.any(|word| word == b"-uuid")
+            && let Some(uuid) = words.next().and_then(|word| std::str::from_utf8(word).ok())
+            && let Ok(process) = ProcessIdentity::of(pid)
+        {
+            found.entry(uuid.to_owned()).or_default().push(process);
+        }
+    }
+    found
 }
 
 fn start_time(pid: u32) -> io::Result<u64> {

@@ -272,8 +272,8 @@ enum HeldLauncher {
     Absent,
 }
 
-/// A running QEMU. Dropping it kills the process, so that no path after a spawn leaks one, until it
-/// is told to outlive the daemon.
+/// A running QEMU. Dropping it kills the process, so that no path after a spawn leaks one, until
+/// the VM is committed to; from then on dropping it lets go of it.
 #[derive(Debug)]
 pub struct QemuProcess {
     pidfd: AsyncFd<OwnedFd>,
@@ -336,12 +336,8 @@ impl QemuProcess {
         if let Some(mut control) = self.control.take() {
             control.write_all(format!("{KEEP}\n").as_bytes())?;
         }
-        Ok(())
-    }
-
-    /// Lets go of QEMU without ending it.
-    pub fn release(mut self) {
         self.ends_with_daemon = false;
+        Ok(())
     }
 
     /// Waits until the process has ended and its launcher has written down how. Cancel-safe, and

@@ -180,6 +180,15 @@ impl RecordFolder {
         }
     }
 
+    /// Whether it never came to a record.
+    pub fn is_bare(&self) -> bool {
+        std::fs::read_dir(&self.path).is_ok_and(|entries| {
+            entries
+                .flatten()
+                .all(|entry| entry.file_name() == "vm.new")
+        })
+    }
+
     fn socket_path(&self) -> String {
         format!("/proc/self/fd/{}/qmp.sock", self.handle.as_fd().as_raw_fd())
     }

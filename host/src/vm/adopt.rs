@@ -12,7 +12,9 @@
 //!
 //! What was desired goes on: a removal is finished, a stop too.
 
+use std::collections::HashMap;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use jiff::Timestamp;
@@ -53,10 +55,12 @@ pub async fn adopt(manager: &VmManager, on_boot: OnBoot) -> Result<(), StoreErro
         LeftContent::Nothing | LeftContent::Broken(_) => Timestamp::MIN,
     });
     let count = left.len();
+    // Once for all of them: a host has thousands of processes.
+    let processes = Arc::new(Processes::now());
     let mut tasks = tokio::task::JoinSet::new();
     for (number, record) in left.into_iter().enumerate() {
-        let host = manager.shared_host();
-        tasks.spawn(async move { (number, settle(&host, record, on_boot).await) });
+        let (host, processes) = (manager.shared_host(), Arc::clone(&processes));
+        tasks.spawn(async move { (number, settle(&host, record, on_boot, &processes).await) });
     }
     let mut settled = tasks.join_all().await;
     settled.sort_by_key(|(number, _)| *number);
@@ -74,7 +78,7 @@ pub async fn adopt(manager: &VmManager, on_boot: OnBoot) -> Result<(), StoreErro
         };
         manager.host().metrics.found(outcome);
     }
-    manager.host().store.delete_orphans()?;
+    manager.host().store.report_orphans()?;
     if count > 0 {
         tracing::info!(
             records = count,
@@ -92,13 +96,36 @@ enum Settled {
     Lost(Box<LostVm>),
 }
 
-async fn settle(host: &Host, left: LeftRecord, on_boot: OnBoot) -> Settled {
+/// Who ran as which VM when the daemon was started.
+struct Processes(HashMap<String, Vec<ProcessIdentity>>);
+
+impl Processes {
+    fn now() -> Self {
+        Self(process::by_uuid())
+    }
+
+    /// Those that still run.
+    fn of(&self, id: VmId) -> Vec<ProcessIdentity> {
+        let found = self.0.get(&id.to_string()).cloned().unwrap_or_default();
+        found
+            .into_iter()
+            .filter(|process| process.hold().is_some())
+            .collect()
+    }
+}
+
+async fn settle(
+    host: &Host,
+    left: LeftRecord,
+    on_boot: OnBoot,
+    processes: &Processes,
+) -> Settled {
     let LeftRecord { path, id, content } = left;
     let Some(id) = id else {
         tracing::warn!(path = %path.display(), "no VM's record; left alone");
         return Settled::Gone("foreign");
     };
-    let found = match content {
+    let mut found = match content {
         LeftContent::Record(found) => *found,
         LeftContent::Broken(reason) => {
             let reason = crate::spec::printable(&reason);
@@ -107,15 +134,20 @@ async fn settle(host: &Host, left: LeftRecord, on_boot: OnBoot) -> Settled {
         }
         LeftContent::Nothing => {
             // The daemon ended before it wrote one, and so before it started anything.
-            return match process::with_uuid(&id.to_string()) {
-                Some(processes) if processes.is_empty() => match host.store.open_record(id) {
-                    Ok(mut files) => unwound(host, id, None, &mut files),
-                    Err(error) => lost(host, id, None, undeletable(&error)),
-                },
-                _ => lost(host, id, None, "a process names it, and it has no record".to_owned()),
+            return match host.store.open_record(id) {
+                Ok(mut files) if files.record().is_bare() && processes.of(id).is_empty() => {
+                    unwound(host, id, None, &mut files)
+                }
+                Ok(_) => lost(host, id, None, "its record is not there".to_owned()),
+                Err(error) => lost(host, id, None, undeletable(&error)),
             };
         }
     };
+    if let Some(process) = &mut found.vm.process
+        && let Some(place) = process.place.take_if(|place| !place.is_of(id))
+    {
+        tracing::warn!(%id, cgroup = %place.cgroup.display(), "no cgroup of this VM: left alone");
+    }
     let files = match host.store.open_record(id) {
         Ok(files) => files,
         Err(error) => {
@@ -124,23 +156,25 @@ async fn settle(host: &Host, left: LeftRecord, on_boot: OnBoot) -> Settled {
         }
     };
     match found.vm.progress {
-        Progress::Creating => unwind(host, found, files).await,
+        Progress::Creating => unwind(host, found, files, processes).await,
         Progress::Up | Progress::Starting | Progress::Down => {
-            go_on(host, found, files, on_boot).await
+            go_on(host, found, files, on_boot, processes).await
         }
     }
 }
 
 /// A VM whose launch was not over: its launcher ends it by itself, because the daemon that it
 /// belongs to is gone.
-async fn unwind(host: &Host, found: FoundRecord, mut files: VmFiles) -> Settled {
+async fn unwind(
+    host: &Host,
+    found: FoundRecord,
+    mut files: VmFiles,
+    processes: &Processes,
+) -> Settled {
     let id = found.vm.id;
     let begun = Instant::now();
     loop {
-        let running = match process::with_uuid(&id.to_string()) {
-            None => return lost(host, id, Some(&found), "the process list cannot be read".into()),
-            Some(running) => running,
-        };
+        let running = processes.of(id);
         let launcher = found.vm.process.as_ref().and_then(|process| process.launcher.as_ref());
         let launcher_is_there = launcher.is_some_and(|launcher| launcher.hold().is_some());
         if running.is_empty() && !launcher_is_there {
@@ -149,7 +183,7 @@ async fn unwind(host: &Host, found: FoundRecord, mut files: VmFiles) -> Settled 
         if begun.elapsed() > UNWIND_TIME {
             // Half-made, and what runs is proven to be it: ended.
             if let Some(process) = &found.vm.process
-                && let Proof::Ours { pidfd, .. } = prove(&files, id, process).await
+                && let Proof::Ours { pidfd, .. } = prove(&files, id, process, processes).await
             {
                 let adopted = QemuProcess::adopt(
                     process.qemu.clone(),
@@ -204,8 +238,13 @@ enum Proof {
 /// Proves that the process of a record is this VM's QEMU. A pid alone proves nothing, and neither
 /// does a command line, which anybody can have: what only our QEMU has is the monitor's socket in a
 /// folder that is the daemon's alone.
-async fn prove(files: &VmFiles, id: VmId, record: &ProcessRecord) -> Proof {
-    let with_uuid = process::with_uuid(&id.to_string()).unwrap_or_default();
+async fn prove(
+    files: &VmFiles,
+    id: VmId,
+    record: &ProcessRecord,
+    processes: &Processes,
+) -> Proof {
+    let with_uuid = processes.of(id);
     let Some(pidfd) = record.qemu.hold() else {
         return match with_uuid.first() {
             None => Proof::Gone,
@@ -244,7 +283,13 @@ async fn prove(files: &VmFiles, id: VmId, record: &ProcessRecord) -> Proof {
     }
 }
 
-async fn go_on(host: &Host, found: FoundRecord, files: VmFiles, on_boot: OnBoot) -> Settled {
+async fn go_on(
+    host: &Host,
+    found: FoundRecord,
+    files: VmFiles,
+    on_boot: OnBoot,
+    processes: &Processes,
+) -> Settled {
     let FoundRecord { mut vm, launch } = found;
     let id = vm.id;
     let now = Now::read();
@@ -257,7 +302,7 @@ async fn go_on(host: &Host, found: FoundRecord, files: VmFiles, on_boot: OnBoot)
     let claimed = vm.process.clone().filter(|_| vm.progress != Progress::Down);
     let proof = match &claimed {
         Some(process) => {
-            let mut proof = prove(&files, id, process).await;
+            let mut proof = prove(&files, id, process, processes).await;
             // A start that was under way is ended by its launcher, as a first one is.
             let begun = Instant::now();
             while vm.progress == Progress::Starting
@@ -265,18 +310,24 @@ async fn go_on(host: &Host, found: FoundRecord, files: VmFiles, on_boot: OnBoot)
                 && begun.elapsed() < UNWIND_TIME
             {
                 tokio::time::sleep(UNWIND_INTERVAL).await;
-                proof = prove(&files, id, process).await;
+                proof = prove(&files, id, process, processes).await;
             }
             proof
         }
-        None => match process::with_uuid(&id.to_string()) {
-            Some(running) if running.is_empty() => Proof::Gone,
-            _ => Proof::Unproven("a process runs under its id, and its record has none".into()),
-        },
+        None if processes.of(id).is_empty() => Proof::Gone,
+        None => Proof::Unproven("a process runs under its id, and its record has none".into()),
     };
     let (pidfd, monitor) = match proof {
         Proof::Unproven(detail) => return lost(host, id, Some(&whole(&vm)), detail),
-        Proof::Gone => return ended(host, vm, planned, files, claimed, on_boot).await,
+        Proof::Gone => {
+            let left = Left {
+                vm,
+                planned,
+                files,
+                claimed,
+            };
+            return ended(host, left, on_boot, processes).await;
+        }
         Proof::Ours { pidfd, monitor } => (pidfd, monitor),
     };
     let Some(process) = claimed else {
@@ -321,15 +372,23 @@ async fn go_on(host: &Host, found: FoundRecord, files: VmFiles, on_boot: OnBoot)
     Settled::Task(outcome, Box::new(found), Box::new(Next::Up(Box::new(up))))
 }
 
-/// A VM whose QEMU is gone: by itself, or with the host.
-async fn ended(
-    host: &Host,
-    mut vm: VmRecord,
+/// A VM without its QEMU.
+struct Left {
+    vm: VmRecord,
     planned: Option<PlannedStatus>,
     files: VmFiles,
+    /// What its record says of the process that it had.
     claimed: Option<ProcessRecord>,
-    on_boot: OnBoot,
-) -> Settled {
+}
+
+/// A VM whose QEMU is gone: by itself, or with the host.
+async fn ended(host: &Host, left: Left, on_boot: OnBoot, processes: &Processes) -> Settled {
+    let Left {
+        mut vm,
+        planned,
+        files,
+        claimed,
+    } = left;
     let id = vm.id;
     let mut restarts = false;
     // Its task removes it; it is not to run once more before that.
@@ -343,7 +402,7 @@ async fn ended(
         if is_this_boot && is_abandoned && vm.launches <= 1 {
             // Nobody was told that it runs: the daemon ended between the two.
             let found = FoundRecord { vm, launch: None };
-            return Box::pin(unwind(host, found, files)).await;
+            return Box::pin(unwind(host, found, files, processes)).await;
         }
         let exit = match &logs {
             Some(logs) if is_this_boot => vm_process::recorded_exit(&logs.exit),

@@ -279,6 +279,7 @@ impl Catalogued for CreateError {
             Self::Probe(ProbeError::Qmp { .. }) => ErrorId::QemuNoMonitor,
             Self::NotConfidential { .. } => ErrorId::NotConfidential,
             Self::Render(_) => ErrorId::CommandUnrenderable,
+            Self::Store(error) if error.is_full() => ErrorId::StoreFull,
             Self::Store(_) => ErrorId::Store,
             Self::Device { .. } => ErrorId::Device,
             Self::Spawn(_) => ErrorId::QemuSpawn,

@@ -37,8 +37,9 @@ use crate::vm::config::Outbound;
 /// Numbers of the host's own descriptors in QEMU.
 const QMP_FD: i32 = 3;
 const KVM_FD: i32 = 4;
-const CONSOLE_FD: i32 = 5;
-const DISK_FD: i32 = 6;
+const DISK_FD: i32 = 5;
+/// Made by the launcher, above what it needs for itself before that.
+const CONSOLE_FD: i32 = 100;
 /// Memory of a QEMU beside its guest's, at most: kata counts 320 MiB for a plain guest. What a
 /// backend says it takes comes on top.
 const QEMU_MEMORY: u64 = 320 << 20;

@@ -85,6 +85,34 @@ pub fn describe(record: &ExitRecord) -> String {
     }
 }
 
+/// QEMU's `ShutdownCause` (qapi/run-state.json), so that no word of a QEMU that was taken over
+/// becomes a metric's label.
+const SHUTDOWN_REASONS: [&str; 10] = [
+    "host-error",
+    "host-qmp-quit",
+    "host-qmp-system-reset",
+    "host-signal",
+    "host-ui",
+    "guest-shutdown",
+    "guest-reset",
+    "guest-panic",
+    "subsystem-reset",
+    "snapshot-load",
+];
+
+/// One word of a fixed set for how a QEMU ended.
+pub fn exit_label(record: &ExitRecord) -> &'static str {
+    match (&record.shutdown, record.exit) {
+        (Some(reason), _) => SHUTDOWN_REASONS
+            .into_iter()
+            .find(|known| known == reason)
+            .unwrap_or("other"),
+        (None, Exit::Code(_)) => "exit-code",
+        (None, Exit::Signal(_)) => "signal",
+        (None, Exit::Unknown) => "unknown",
+    }
+}
+
 #[derive(Clone, Debug)]
 pub struct VmStatus {
     pub id: VmId,

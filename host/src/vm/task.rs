@@ -19,7 +19,7 @@ use super::manager::Host;
 use super::status::{VmState, VmStatus};
 use crate::lease::{PortLease, Reservation, UidLease};
 use crate::spec::VmId;
-use crate::spec::lifecycle::{Action, Desired, Verdict, decide};
+use crate::spec::lifecycle::{Action, Desired, Phase, Verdict, decide};
 use crate::spec::plan::Ability;
 use crate::spec::request::VmSpec;
 use crate::store::{Now, VmFiles, VmRecord};
@@ -152,7 +152,11 @@ impl Vm {
 
     /// Judges an action by the state that everybody sees.
     fn judge(&self, action: Action) -> Verdict {
-        let phase = self.publisher.current().state.phase();
+        let phase = match self.record.desired {
+            // What is to be removed is on its way out, whatever it is doing.
+            Desired::Absent => Phase::Removing,
+            Desired::Running | Desired::Stopped => self.publisher.current().state.phase(),
+        };
         decide(action, phase, &self.abilities())
     }
 

@@ -20,11 +20,13 @@ use crate::spec::plan::Ability;
 use crate::store::{ExitRecord, Progress, RecordFolder};
 use crate::vm::error::ActError;
 use crate::vm::launch;
-use crate::vm::status::VmState;
+use crate::vm::status::{VmState, exit_label};
 
 /// How often QEMU is asked how it is, and how long it may take to answer.
-const BEAT_INTERVAL: Duration = Duration::from_secs(2);
+const BEAT_INTERVAL: Duration = Duration::from_secs(5);
 const BEAT_TIME: Duration = Duration::from_secs(2);
+/// How long a QEMU that closed its monitor may take to end.
+const END_TIME: Duration = Duration::from_secs(1);
 /// Between two attempts to reach a monitor that was closed.
 const RECONNECT_INTERVAL: Duration = Duration::from_secs(1);
 /// QEMU's own way out takes milliseconds.
@@ -69,6 +71,8 @@ enum Beat {
     Silent,
     /// The monitor is closed.
     Closed,
+    /// It was closed, and QEMU did not end.
+    StaysClosed,
     Connected(Qmp, QmpEvents),
 }
 
@@ -127,7 +131,7 @@ impl Up {
         };
         self.beat = Box::pin(async move {
             tokio::time::sleep(wait).await;
-            ask(&qmp).await
+            ask(qmp).await
         });
     }
 
@@ -145,7 +149,7 @@ impl Up {
             let mut heard: watch::Receiver<u64> = qmp.heard();
             heard.mark_unchanged();
             match heard.changed().await {
-                Ok(()) => ask(&qmp).await,
+                Ok(()) => ask(qmp).await,
                 Err(_) => Beat::Closed,
             }
         });
@@ -305,13 +309,20 @@ fn told(answer: Result<Json, QmpError>) -> Result<(), ActError> {
     answer.map(drop).map_err(ActError::from)
 }
 
-async fn ask(qmp: &Qmp) -> Beat {
-    match qmp.execute_within("query-status", json!({}), BEAT_TIME).await {
-        Ok(status) => Beat::Answered(status),
-        Err(QmpError::Timeout { .. }) => Beat::Silent,
-        Err(QmpError::Closed { .. }) => Beat::Closed,
-        Err(QmpError::Refused { .. } | QmpError::Protocol { .. }) => Beat::Silent,
-    }
+/// A task of its own: while a VM's task waits for the answer to a command, nobody polls the beat, and
+/// a question that stands still there would hold the monitor against that very command.
+async fn ask(qmp: Arc<Qmp>) -> Beat {
+    let asked = tokio::spawn(async move {
+        let answer = qmp.execute_within("query-status", json!({}), BEAT_TIME).await;
+        match answer {
+            Ok(status) => Beat::Answered(status),
+            Err(QmpError::Closed { .. }) => Beat::Closed,
+            Err(
+                QmpError::Timeout { .. } | QmpError::Refused { .. } | QmpError::Protocol { .. },
+            ) => Beat::Silent,
+        }
+    });
+    asked.await.unwrap_or(Beat::Silent)
 }
 
 fn note_shutdown(shutdown: &mut Option<String>, event: &QmpEvent) {
@@ -332,6 +343,10 @@ fn state_of(status: &Json) -> VmState {
 
 impl VmTask {
     pub(super) async fn up(&mut self, mut up: Up) -> Next {
+        // What an earlier daemon was told and had not done.
+        if self.vm.record.desired != Desired::Running && up.ladder.is_none() {
+            up.descend(&self.vm, Courtesy::Ask);
+        }
         loop {
             let event = {
                 let ladder = up.ladder.map(|ladder| ladder.until);
@@ -378,7 +393,6 @@ impl VmTask {
                 UpEvent::Qmp(None) => self.monitor_closed(&mut up),
                 UpEvent::Request(None | Some(VmRequest::Detach)) => {
                     // One on its way down is let go too: what is desired of it is in its record.
-                    up.process.release();
                     return Next::End;
                 }
                 UpEvent::Request(Some(VmRequest::Remove(done))) => {
@@ -414,7 +428,10 @@ impl VmTask {
                 }
                 up.beat_after_sign();
             }
+            // What came before the end is read first: it may say why.
+            Beat::Closed if up.events.is_some() => up.beat = Box::pin(std::future::pending()),
             Beat::Closed => self.monitor_closed(up),
+            Beat::StaysClosed => self.reconnect(up),
             Beat::Connected(qmp, events) => {
                 up.qmp = Some(Arc::new(qmp));
                 up.events = Some(events);
@@ -423,7 +440,17 @@ impl VmTask {
         }
     }
 
+    /// A QEMU that ends closes its monitor first.
     fn monitor_closed(&mut self, up: &mut Up) {
+        up.qmp = None;
+        up.events = None;
+        up.beat = Box::pin(async {
+            tokio::time::sleep(END_TIME).await;
+            Beat::StaysClosed
+        });
+    }
+
+    fn reconnect(&mut self, up: &mut Up) {
         if up.ladder.is_none() {
             let reason = "QEMU closed its monitor".to_owned();
             self.vm.enter(VmState::Unresponsive(reason));
@@ -529,7 +556,7 @@ impl VmTask {
         tracing::info!(how = crate::vm::status::describe(&record), "QEMU ended");
         self.vm.came_down(record.clone());
         if !was_told {
-            self.vm.host.metrics.exited(record.shutdown.as_deref(), record.exit);
+            self.vm.host.metrics.exited(exit_label(&record));
         }
         match self.vm.record.desired {
             Desired::Absent => Next::Remove,

@@ -3,26 +3,36 @@
 
 #![expect(clippy::print_stdout, reason = "a skip says why")]
 
+mod adoption;
 mod argv;
 mod backend_faults;
 mod backend_loading;
 mod boot;
 mod cli;
 mod confine;
+mod console;
 mod deadlines;
 mod docs;
 mod environment;
 mod errors;
 mod guard;
+mod hang;
 mod http;
 mod launch_failures;
+mod lifecycle;
 mod limits;
 mod packaging;
 mod predecessor_client;
 mod predecessor_command;
+mod records;
+mod reach;
 mod reload;
+mod sandbox;
+mod secrets;
+mod space;
 mod swap;
 mod system_vm;
 mod systemd;
 mod tidy;
 mod tls;
+mod watch;

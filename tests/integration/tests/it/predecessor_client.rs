@@ -22,7 +22,7 @@ async fn all_four_calls_of_an_unchanged_client() {
             ttl: "1h".to_owned(),
             agent_certs_token: "token, with \"quotes\"".to_owned(),
             aws_access_key_id: "id".to_owned(),
-            aws_secret_access_key: "secret".to_owned(),
+            aws_secret_access_key: "aws-canary".to_owned(),
             aws_endpoint_url: "https://s3".to_owned(),
             aws_region: "eu".to_owned(),
             aa_kbs_params: "cc_kbc::http://127.0.0.1:8080".to_owned(),
@@ -44,7 +44,7 @@ async fn all_four_calls_of_an_unchanged_client() {
             "AGENT_CERTS_TOKEN=token, with \"quotes\"",
             "AGENT_CVM_CA_URL=https://ca",
             "AWS_ACCESS_KEY_ID=id",
-            "AWS_SECRET_ACCESS_KEY=secret",
+            "AWS_SECRET_ACCESS_KEY=aws-canary",
             "AWS_ENDPOINT_URL=https://s3",
             "AWS_REGION=eu",
             &format!("AGENT_CVM_ID={}", created.cvm_id),
@@ -112,7 +112,7 @@ async fn all_four_calls_of_an_unchanged_client() {
         assert_eq!(answer.expect_err("it is gone").code(), Code::NotFound);
     }
     let log = daemon.log();
-    for secret in ["the key", "token, with", "secret"] {
+    for secret in ["the key", "token, with", "aws-canary"] {
         assert!(!log.contains(secret), "{secret:?} is in the log");
     }
 }
