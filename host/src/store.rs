@@ -132,6 +132,13 @@ impl StateDir {
         (&lock)
             .write_all(std::process::id().to_string().as_bytes())
             .map_err(io_error(&lock_path, "writing the lock"))?;
+        // Of a daemon that was killed: it is true again when this one serves.
+        match std::fs::remove_file(path.join("endpoints.json")) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => {
+                return Err(io_error(&path, "deleting endpoints.json")(error));
+            }
+            _ => {}
+        }
         for (name, mode) in [("records", 0o700), ("vms", 0o711)] {
             let folder = path.join(name);
             if !folder.exists() {
@@ -260,8 +267,9 @@ impl StateDir {
         Ok(left)
     }
 
-    /// Folders of VMs that have no record: what a daemon left that was killed between the two.
-    pub fn delete_orphans(&self) -> Result<(), StoreError> {
+    /// Folders of VMs that have no record. The record is there before any of them and goes after
+    /// them, so that somebody else took it away: they are told of, and left alone.
+    pub fn report_orphans(&self) -> Result<(), StoreError> {
         let vms = self.path.join("vms");
         for folder in std::iter::once(vms.as_path()).chain(self.secrets()) {
             for entry in std::fs::read_dir(folder).map_err(io_error(folder, "listing it"))? {
@@ -270,8 +278,7 @@ impl StateDir {
                 if let Some(id) = id
                     && !self.record_dir(id).exists()
                 {
-                    tracing::warn!(path = %entry.path().display(), "no record: deleted");
-                    remove_tree(&entry.path())?;
+                    tracing::warn!(path = %entry.path().display(), "a VM's folder without a record");
                 }
             }
         }
@@ -301,7 +308,7 @@ fn is_in_memory(path: &Path) -> bool {
     const TMPFS_MAGIC: i64 = 0x0102_1994;
     const RAMFS_MAGIC: i64 = 0x8584_58f6;
     rustix::fs::statfs(path)
-        .is_ok_and(|status| [TMPFS_MAGIC, RAMFS_MAGIC].contains(&i64::from(status.f_type)))
+        .is_ok_and(|status| [TMPFS_MAGIC, RAMFS_MAGIC].contains(&status.f_type))
 }
 
 #[derive(Debug)]
@@ -338,15 +345,6 @@ fn log_failure(result: io::Result<()>, path: &Path) {
         && error.kind() != io::ErrorKind::NotFound
     {
         tracing::error!(path = %path.display(), %error, "it could not be deleted");
-    }
-}
-
-fn remove_tree(path: &Path) -> Result<(), StoreError> {
-    match std::fs::remove_dir_all(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(io_error(path, "deleting it")(error))
-        }
-        _ => Ok(()),
     }
 }
 
