@@ -126,6 +126,7 @@ async fn on_a_full_disk_a_create_is_refused_and_the_rest_works() {
 
     daemon.kill();
     if let Err(log) = daemon.try_restart() {
+        println!("a daemon that has no room to start in says so, and touches nothing");
         assert!(log.contains(&state_dir.display().to_string()), "{log}");
         assert!(log.contains("No space left"), "{log}");
         filler.remove();
