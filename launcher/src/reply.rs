@@ -48,6 +48,9 @@ pub enum Enforcement {
 pub struct Failed {
     pub step: Step,
     pub error: String,
+    /// What the system said, where it was the system that refused.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub errno: Option<i32>,
 }
 
 /// What a launch was at when it failed.
@@ -88,13 +91,22 @@ impl Failed {
     pub fn new(step: Step, error: &dyn std::error::Error) -> Self {
         let mut text = error.to_string();
         let mut cause = error.source();
+        let system = |error: &(dyn std::error::Error + 'static)| {
+            error.downcast_ref().and_then(io::Error::raw_os_error)
+        };
+        let mut errno = None;
         while let Some(inner) = cause {
             text = format!("{text}: {inner}");
+            errno = errno.or(system(inner));
             cause = inner.source();
         }
         let end = text.floor_char_boundary(MAX_ERROR);
         text.truncate(end);
-        Self { step, error: text }
+        Self {
+            step,
+            error: text,
+            errno,
+        }
     }
 }
 

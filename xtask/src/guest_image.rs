@@ -3,6 +3,10 @@
 //! Kernel and busybox are unpacked from their packages and never installed. The root holds the
 //! virtio and 9p modules, a script that sets the guest up, and one that answers HTTP on port 7002
 //! with the kernel's release and the environment that the host gave (`guest/` beside this crate).
+//!
+//! `boot.efi` is both in one file that UEFI firmware starts from a disk: systemd's stub, which is
+//! unpacked too, with kernel, first root and command line as sections. Where the distribution has no
+//! such stub, there is no `boot.efi`.
 
 use std::fs::File;
 use std::io::Write;
@@ -39,7 +43,20 @@ const MODULES: [&str; 8] = [
 const KERNEL_METAPACKAGES: [&str; 2] = ["linux-image-amd64", "linux-image-virtual"];
 
 /// Changes when the parts or the way they are put together change, so that old images are rebuilt.
-const RECIPE: &str = "2";
+const RECIPE: &str = "3";
+
+/// What makes a program for UEFI of a kernel, and the package that has it.
+const STUB: &str = "linuxx64.efi.stub";
+const STUB_PACKAGE: &str = "systemd-boot-efi";
+/// What `boot.efi` is made of beside the stub, and where it is loaded: above the stub, and each
+/// above the one before, with room.
+const STUB_SECTIONS: [(&str, &str, &str); 3] = [
+    (".cmdline", "cmdline", "0x30000"),
+    (".linux", "vmlinuz", "0x2000000"),
+    (".initrd", "initrd.cpio.gz", "0x4000000"),
+];
+/// Of a guest that boots from a disk, which no host can set.
+const DISK_CMDLINE: &str = "console=ttyS0 quiet panic=-1";
 
 /// Makes sure that kernel and first root are there.
 pub fn prepare(run: &Run) -> Result<()> {
@@ -62,6 +79,9 @@ pub fn prepare(run: &Run) -> Result<()> {
     std::fs::copy(parts.join("vmlinuz"), scratch.path().join("vmlinuz"))
         .context("cannot copy the kernel")?;
     let size = pack_initrd(run, &mut step, &parts, scratch.path())?;
+    if parts.join(STUB).exists() {
+        pack_boot_program(run, &mut step, &parts, scratch.path())?;
+    }
     layout::put_in_place(scratch.path(), &run.layout.guest(), &made_from)?;
     let release = read_text(&parts.join("kernel-package"))?;
     step.done(&format!("{release}, initrd {} KiB", size / 1024));
@@ -74,7 +94,7 @@ fn parts_recipe(modules: &[&str]) -> String {
 
 fn recipe_digest() -> String {
     let mut hash = Sha256::new();
-    for part in [&parts_recipe(&MODULES), INIT, AGENT, DHCP_ANSWER] {
+    for part in [&parts_recipe(&MODULES), INIT, AGENT, DHCP_ANSWER, DISK_CMDLINE] {
         hash.update(part);
         hash.update([0]);
     }
@@ -107,6 +127,9 @@ fn fetch_parts(run: &Run, step: &mut Step<'_>, folder: &Path, wanted: &[&str]) -
             .into_iter()
             .filter(|name| name.starts_with("linux-modules-")),
     );
+    if apt.candidate(Archive::Release, STUB_PACKAGE)?.is_some() {
+        packages.push(STUB_PACKAGE.to_owned());
+    }
     step.note(&format!(
         "unpacking {} (not installed)",
         packages.join(", ")
@@ -128,6 +151,10 @@ fn fetch_parts(run: &Run, step: &mut Step<'_>, folder: &Path, wanted: &[&str]) -
         .find(|path| path.is_file())
         .context("busybox-static holds no busybox")?;
     std::fs::copy(busybox, parts.path().join("busybox")).context("cannot copy busybox")?;
+    let stub = unpacked.path().join("usr/lib/systemd/boot/efi").join(STUB);
+    if stub.exists() {
+        std::fs::copy(stub, parts.path().join(STUB)).context("cannot copy the stub for UEFI")?;
+    }
 
     step.progress("choosing kernel modules");
     let tree = ModuleTree::read(&folder_of_modules(unpacked.path())?)?;
@@ -230,6 +257,22 @@ pub(crate) fn compress(
     let packed = folder.join("initrd.cpio.gz");
     let metadata = std::fs::metadata(&packed).context("gzip left no file")?;
     Ok(metadata.len())
+}
+
+/// Writes `boot.efi` into `folder`, where kernel and first root are already.
+fn pack_boot_program(run: &Run, step: &mut Step<'_>, parts: &Path, folder: &Path) -> Result<()> {
+    std::fs::write(folder.join("cmdline"), DISK_CMDLINE).context("cannot write the command line")?;
+    let mut objcopy = child::program("objcopy");
+    for (section, file, address) in STUB_SECTIONS {
+        let content = folder.join(file);
+        objcopy
+            .arg("--add-section")
+            .arg(format!("{section}={}", content.display()))
+            .arg("--change-section-vma")
+            .arg(format!("{section}={address}"));
+    }
+    objcopy.arg(parts.join(STUB)).arg(folder.join("boot.efi"));
+    child::run(run, step, &mut objcopy, &run.log("guest"))
 }
 
 fn write_root(

@@ -48,6 +48,7 @@ pub enum SpawnError {
     Launcher {
         step: casemate_launcher::reply::Step,
         error: String,
+        errno: Option<i32>,
     },
     #[error("the process ended before it could be held")]
     Gone(#[source] io::Error),

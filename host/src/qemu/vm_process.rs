@@ -198,6 +198,7 @@ impl Launcher {
                 return Err(SpawnError::Launcher {
                     step: failed.step,
                     error: crate::spec::printable(&failed.error),
+                    errno: failed.errno,
                 });
             }
         };

@@ -189,6 +189,11 @@ impl RecordFolder {
         })
     }
 
+    /// Of a launcher that writes here.
+    pub fn cannot_log(&self, source: io::Error) -> StoreError {
+        io_error(&self.path, "making the logs")(source)
+    }
+
     fn socket_path(&self) -> String {
         format!("/proc/self/fd/{}/qmp.sock", self.handle.as_fd().as_raw_fd())
     }

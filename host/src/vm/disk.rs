@@ -83,6 +83,13 @@ async fn checked_size(planned: &Planned, image: &Path) -> Result<u64, CreateErro
             crate::spec::printable(data)
         )));
     }
+    // QEMU sets the mark where it found its own tables broken, and would read such an image.
+    if info["format-specific"]["data"]["corrupt"] == true {
+        return Err(CreateError::Disk(format!(
+            "{} is marked corrupt: try `qemu-img check -r all` on a copy",
+            image.display()
+        )));
+    }
     info["virtual-size"]
         .as_u64()
         .ok_or_else(|| CreateError::Disk("qemu-img tells no size of the image".to_owned()))

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use casemate_launcher::needs;
+use casemate_launcher::reply::Step;
 use casemate_launcher::spec::Landlock;
 use serde_json::json;
 use tokio::sync::watch;
@@ -25,7 +26,7 @@ use crate::failpoint;
 use crate::lease::PortLease;
 use crate::probe;
 use crate::qemu::command::{self, DiskBacking, DiskResources, Form, RenderError, Resources};
-use crate::qemu::process::{Credentials, Exit, ProcessIdentity};
+use crate::qemu::process::{Credentials, Exit, ProcessIdentity, SpawnError};
 use crate::qemu::qmp::{MAX_LINE_VM, Qmp, QmpError, QmpEvents};
 use crate::qemu::vm_process::{Launch, Launcher, QemuProcess};
 use crate::spec::VmId;
@@ -340,7 +341,8 @@ pub async fn start(
     // From here on a cgroup has to go with the process.
     let place = confine(host, id, planned, launcher.identity().pid).await?;
     let placed = Placed(place);
-    let mut process = launcher.start().await?;
+    let started = launcher.start().await;
+    let mut process = started.map_err(|error| not_started(files.record(), error))?;
     failpoint::reach("spawned");
     let started = Instant::now();
     let noted = record(Processes {
@@ -400,6 +402,18 @@ pub async fn start(
             }
             Err(error)
         }
+    }
+}
+
+/// A launcher that cannot make its logs knows their descriptors only; the daemon knows the folder.
+fn not_started(record: &RecordFolder, error: SpawnError) -> CreateError {
+    match error {
+        SpawnError::Launcher {
+            step: Step::Log,
+            errno: Some(errno),
+            ..
+        } => record.cannot_log(std::io::Error::from_raw_os_error(errno)).into(),
+        error => error.into(),
     }
 }
 

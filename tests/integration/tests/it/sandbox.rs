@@ -230,9 +230,13 @@ async fn what_everybody_may_read_is_closed_to_qemu() {
         std::fs::set_permissions(path, mode).expect("a mode");
     }
     setup.set("qemu.extra_paths", granted_folder.display().to_string());
-    setup.set("on_shutdown", "leave");
+    setup.set("on_shutdown", "leave").set("log", "debug");
     let mut daemon = setup.start();
     let vm = daemon.create(v1::VmSpec::default()).await.expect("it runs");
+    if daemon.log().contains("sandbox=None") {
+        println!("skipped: this kernel has no Landlock");
+        return;
+    }
     let uid: u32 = status_field(vm.pid, "Uid")
         .split_whitespace()
         .next()

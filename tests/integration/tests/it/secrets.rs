@@ -4,6 +4,7 @@
 use std::os::unix::process::ExitStatusExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use casemate_catalogue::ErrorId;
@@ -232,6 +233,8 @@ async fn a_canary_in_every_secret_field_is_in_the_shares_and_nowhere_else() {
     let mut setup = Setup::new();
     setup.set("log", LOG);
     let run = setup.folder.path().join("run");
+    // Deleted when nothing is mounted in it any more.
+    let _folder = Arc::clone(&setup.folder);
     let Some(_tmpfs) = Tmpfs::mount(&run, "16m") else {
         return;
     };
@@ -320,6 +323,8 @@ async fn a_launch_that_fails_leaves_no_secret() {
 async fn secrets_in_memory_are_gone_after_a_reboot_and_the_start_says_so() {
     let mut setup = Setup::new();
     let run = setup.folder.path().join("run");
+    // Deleted when nothing is mounted in it any more.
+    let _folder = Arc::clone(&setup.folder);
     let Some(tmpfs) = Tmpfs::mount(&run, "16m") else {
         return;
     };

@@ -4,6 +4,7 @@
 use std::fs::File;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 use casemate_catalogue::ErrorId;
@@ -75,6 +76,8 @@ fn records(state_dir: &Path) -> Vec<PathBuf> {
 async fn on_a_full_disk_a_create_is_refused_and_the_rest_works() {
     let mut setup = Setup::new();
     let state_dir = setup.state_dir();
+    // Deleted when nothing is mounted in it any more.
+    let _folder = Arc::clone(&setup.folder);
     let Some(_tmpfs) = Tmpfs::mount(&state_dir, "4m") else {
         return;
     };
@@ -126,6 +129,7 @@ async fn on_a_full_disk_a_create_is_refused_and_the_rest_works() {
 
     daemon.kill();
     if let Err(log) = daemon.try_restart() {
+        println!("a daemon that has no room to start in says so, and touches nothing");
         assert!(log.contains(&state_dir.display().to_string()), "{log}");
         assert!(log.contains("No space left"), "{log}");
         filler.remove();
