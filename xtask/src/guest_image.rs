@@ -221,8 +221,11 @@ fn pack_initrd(run: &Run, step: &mut Step<'_>, parts: &Path, folder: &Path) -> R
     compress(run, step, &root, folder)
 }
 
-/// The order of loading, and path and content of each module in a first root.
-pub(crate) fn read_modules(parts: &Path) -> Result<(String, Vec<(String, Vec<u8>)>)> {
+/// Path of a module in a first root, and its content.
+pub(crate) type ModuleFile = (String, Vec<u8>);
+
+/// The order of loading, and the modules.
+pub(crate) fn read_modules(parts: &Path) -> Result<(String, Vec<ModuleFile>)> {
     let order = read_text(&parts.join("order"))?;
     let mut modules = Vec::new();
     for file in order.lines() {

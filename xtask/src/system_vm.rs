@@ -11,7 +11,7 @@ pub mod machine;
 
 use std::ffi::OsString;
 use std::io::Write as _;
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
@@ -58,16 +58,26 @@ pub fn run(run: &Run, command: &[OsString]) -> Result<ExitCode> {
 
 fn tests(run: &Run) -> Result<ExitCode> {
     run.report.heading("Tests in a system VM");
+    // A test of one package builds no programs of the others.
+    let built = cargo_ends(run, cargo::command(run).args(["build", "--workspace", "--bins"]))?;
+    if built != 0 {
+        return Ok(ExitCode::from(built));
+    }
     let mut command = cargo::command(run);
     command
         .args(TESTS)
         .env(VARIABLE, run.layout.system_vm())
         .env("CASEMATE_TEST_ARTIFACTS", run.layout.target());
-    let mut tests = ProcessGroup::start(&mut command)?;
+    cargo_ends(run, &mut command).map(ExitCode::from)
+}
+
+/// Its output goes straight to the terminal.
+fn cargo_ends(run: &Run, command: &mut Command) -> Result<u8> {
+    let mut cargo = ProcessGroup::start(command)?;
     loop {
-        if let Some(status) = tests.poll()? {
+        if let Some(status) = cargo.poll()? {
             let code = status.code().and_then(|code| u8::try_from(code).ok());
-            return Ok(ExitCode::from(code.unwrap_or(1)));
+            return Ok(code.unwrap_or(1));
         }
         run.interrupt.pause()?;
     }

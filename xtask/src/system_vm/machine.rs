@@ -102,7 +102,11 @@ impl SystemVm {
         let ready = exchange.join("ready");
         while !ready.exists() {
             if self.has_ended()? {
-                bail!("it ended while it booted: {}\n{}", log.tail(), self.last_lines());
+                bail!(
+                    "it ended while it booted: {}\n{}",
+                    log.tail(),
+                    self.last_lines()
+                );
             }
             if started.elapsed() > BOOT_DEADLINE {
                 bail!("it does not boot:\n{}", self.last_lines());
@@ -186,7 +190,10 @@ impl SystemVm {
             return Ok(Some(code.trim().parse().context("no exit code")?));
         }
         if self.has_ended()? {
-            bail!("the VM ended before the command did:\n{}", self.last_lines());
+            bail!(
+                "the VM ended before the command did:\n{}",
+                self.last_lines()
+            );
         }
         Ok(None)
     }
@@ -264,7 +271,10 @@ impl SystemVm {
     }
 
     fn exchange(&self) -> PathBuf {
-        self.folder.path().join("exchange").join(self.boot.to_string())
+        self.folder
+            .path()
+            .join("exchange")
+            .join(self.boot.to_string())
     }
 
     fn console_file(&self) -> PathBuf {

@@ -261,7 +261,10 @@ fn the_service_is_as_closed_as_its_work_allows() {
     let output = match judge(&unit) {
         Ok(output) if !output.stdout.is_empty() => output,
         Ok(output) => {
-            println!("skipped: systemd-analyze judges no files: {}", says(&output));
+            println!(
+                "skipped: systemd-analyze judges no files: {}",
+                says(&output)
+            );
             return;
         }
         Err(error) => {

@@ -46,7 +46,11 @@ impl Host {
         let begun = Instant::now();
         let mut setup = Setup::new();
         setup.use_fake_qemu(&serde_json::json!({}));
-        for (key, value) in [("state_dir", STATE), ("network.ports", "6100-6120"), ("vm.memory", "64M")] {
+        for (key, value) in [
+            ("state_dir", STATE),
+            ("network.ports", "6100-6120"),
+            ("vm.memory", "64M"),
+        ] {
             setup.set(key, value);
         }
         setup.set("grpc.port", GRPC_PORT);
@@ -54,7 +58,11 @@ impl Host {
         setup.set("max_memory", 0);
         let mut machine = SystemVm::new(&PathBuf::from(image)).expect("a machine");
         machine.boot(Duration::ZERO).expect("it boots");
-        let mut host = Self { machine, setup, begun };
+        let mut host = Self {
+            machine,
+            setup,
+            begun,
+        };
         host.say("booted");
         Some(host)
     }
@@ -69,7 +77,9 @@ impl Host {
         self.machine.restart(outage, off).expect("it boots");
         assert_ne!(self.machine.boot_id(), before);
         let time = self.machine.boot_time().as_secs_f64();
-        self.say(&format!("booted again in {time:.1} s after a {outage:?}, off for {off:?}"));
+        self.say(&format!(
+            "booted again in {time:.1} s after a {outage:?}, off for {off:?}"
+        ));
     }
 
     fn try_run(&mut self, script: &str) -> Ended {
@@ -108,7 +118,10 @@ impl Host {
             config.display(),
             casemate(),
         ));
-        self.say(&format!("daemon ready in {:.1} s", begun.elapsed().as_secs_f64()));
+        self.say(&format!(
+            "daemon ready in {:.1} s",
+            begun.elapsed().as_secs_f64()
+        ));
     }
 
     fn daemon_pid(&mut self) -> String {
@@ -162,7 +175,9 @@ impl Host {
 
     /// Ids that have a folder in the state directory, by folder.
     fn folders(&mut self) -> Vec<String> {
-        let text = self.run(&format!("cd {STATE} && ls -d records/* vms/* 2>/dev/null || true"));
+        let text = self.run(&format!(
+            "cd {STATE} && ls -d records/* vms/* 2>/dev/null || true"
+        ));
         text.lines().map(str::to_owned).collect()
     }
 }

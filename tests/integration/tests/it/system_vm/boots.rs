@@ -82,7 +82,11 @@ fn a_daemon_that_leaves_them(host: &mut Host, long: &Value) {
         ]
     );
     for name in ["long", "plain", "secret"] {
-        assert!(text(&vms[name]["detail"]).contains("with the host"), "{}", vms[name]);
+        assert!(
+            text(&vms[name]["detail"]).contains("with the host"),
+            "{}",
+            vms[name]
+        );
         assert_eq!(vms[name]["pid"], 0);
         assert_eq!(vms[name]["agent_address"], "");
     }
@@ -93,7 +97,11 @@ fn a_daemon_that_leaves_them(host: &mut Host, long: &Value) {
     // Its secrets were in memory, and are nowhere.
     let refused = host.try_run(&format!("{} vm start secret 2>&1", super::casemate()));
     assert_ne!(refused.code, 0);
-    assert!(refused.output.contains("secrets-gone"), "{}", refused.output);
+    assert!(
+        refused.output.contains("secrets-gone"),
+        "{}",
+        refused.output
+    );
     assert_eq!(host.vms()["secret"]["state"], "failed");
     let found = host.try_run(&format!("grep -rl canary {STATE} /run/casemate"));
     assert_eq!((found.code, found.output.as_str()), (1, ""));
@@ -144,13 +152,21 @@ fn a_daemon_that_starts_them(host: &mut Host, before: &std::collections::BTreeMa
         ],
         "{vms:#?}"
     );
-    assert!(text(&vms["second"]["detail"]).contains("secrets"), "{}", vms["second"]);
+    assert!(
+        text(&vms["second"]["detail"]).contains("secrets"),
+        "{}",
+        vms["second"]
+    );
     println!("  the daemon says: {}", vms["second"]["detail"]);
     // Nor was the one whose time was over started for a moment.
     let starts = host.setup.folder.path().join("fake/fake-qemu.starts");
     let starts = host.run(&format!("cat {}", starts.display()));
-    for (name, is_started) in [("plain", true), ("fresh", true), ("long", false), ("stopped", false)]
-    {
+    for (name, is_started) in [
+        ("plain", true),
+        ("fresh", true),
+        ("long", false),
+        ("stopped", false),
+    ] {
         let id = text(&before[name]["id"]);
         assert_eq!(starts.contains(id), is_started, "{name}: {starts}");
     }
@@ -186,8 +202,14 @@ fn ports_and_processes(host: &mut Host, vms: &[&Value]) {
         assert!(status.contains(&uid), "{status}");
         let (_, port) = text(&vm["agent_address"]).rsplit_once(':').expect("a port");
         let port: u16 = port.parse().expect("a number");
-        assert!(PORTS.contains(&port) && ports.insert(port), "{port} twice, or out of range");
+        assert!(
+            PORTS.contains(&port) && ports.insert(port),
+            "{port} twice, or out of range"
+        );
         let listener = host.run(&format!("ss -Hltnp 'sport = :{port}'"));
-        assert!(listener.contains(&format!("pid={pid},")), "{port} of {pid}: {listener}");
+        assert!(
+            listener.contains(&format!("pid={pid},")),
+            "{port} of {pid}: {listener}"
+        );
     }
 }

@@ -27,7 +27,10 @@ fn a_step_of_the_clock_removes_nothing_and_moves_no_end() {
         let vms = host.vms();
         let left = SHORT.as_secs_f64() - (uptime(&mut host) - begun);
         println!("  it is {} with {left:.0} s to go", date.trim());
-        assert!(left > 0.0, "this machine is too slow for a time of {SHORT:?}");
+        assert!(
+            left > 0.0,
+            "this machine is too slow for a time of {SHORT:?}"
+        );
         for name in ["endless", "long", "short"] {
             assert_eq!(vms[name]["state"], "running", "{name} after {step}");
         }
@@ -49,7 +52,10 @@ fn a_step_of_the_clock_removes_nothing_and_moves_no_end() {
     let lived = uptime(&mut host) - begun;
     host.say(&format!("a VM of {SHORT:?} lived {lived:.1} s"));
     assert!(lived >= SHORT.as_secs_f64(), "{lived}");
-    let log = host.run(&format!("grep -c 'its time to live is over' {}", super::LOG));
+    let log = host.run(&format!(
+        "grep -c 'its time to live is over' {}",
+        super::LOG
+    ));
     assert_eq!(text(&log.trim().into()), "1");
     let vms = host.vms();
     assert_eq!(vms.keys().collect::<Vec<_>>(), ["endless", "long"]);

@@ -23,13 +23,18 @@ fn a_qemu_that_takes_more_memory_than_it_may_is_killed_alone() {
     let record = host.record(&greedy);
     let cgroup = text(&record["process"]["place"]["cgroup"]).to_owned();
     let pid = greedy["pid"].to_string();
-    let limits = host.run(&format!("cd {cgroup} && cat memory.max pids.max && cat cgroup.procs"));
+    let limits = host.run(&format!(
+        "cd {cgroup} && cat memory.max pids.max && cat cgroup.procs"
+    ));
     let mut limits = limits.lines();
     let limit = GUEST_MEMORY + QEMU_MEMORY + PLAN_MEMORY;
     assert_eq!(limits.next(), Some(limit.to_string().as_str()));
     assert_eq!(limits.next(), Some("4096"));
     let processes: Vec<&str> = limits.collect();
-    assert!(processes.len() == 2 && processes.contains(&pid.as_str()), "{processes:?}");
+    assert!(
+        processes.len() == 2 && processes.contains(&pid.as_str()),
+        "{processes:?}"
+    );
 
     let ended = host.wait_for("the end of the greedy one", |host| {
         let vm = host.vms().remove("greedy").expect("it is listed");
@@ -41,26 +46,37 @@ fn a_qemu_that_takes_more_memory_than_it_may_is_killed_alone() {
     println!("  the daemon says: {}", ended["detail"]);
     // The kernel's own word: whom it killed, for which limit.
     let kernel = host.run("dmesg");
-    let kills: Vec<&str> = kernel.lines().filter(|line| line.contains("Killed process")).collect();
+    let kills: Vec<&str> = kernel
+        .lines()
+        .filter(|line| line.contains("Killed process"))
+        .collect();
     assert_eq!(kills.len(), 1, "{kernel}");
-    assert!(kills[0].contains("Memory cgroup out of memory"), "{kills:?}");
+    assert!(
+        kills[0].contains("Memory cgroup out of memory"),
+        "{kills:?}"
+    );
     assert!(kills[0].contains(&format!("process {pid} ")), "{kills:?}");
 
     // Nothing else was touched, and nothing of it is left.
     assert_eq!(host.daemon_pid(), daemon);
     host.run(&format!("kill -0 {}", daemon.trim()));
     let still = host.vms().remove("other").expect("it is listed");
-    assert_eq!((&still["state"], &still["pid"]), (&json!("running"), &other["pid"]));
+    assert_eq!(
+        (&still["state"], &still["pid"]),
+        (&json!("running"), &other["pid"])
+    );
     host.run(&format!("[ ! -e {cgroup} ]"));
     // It can be started again, with the same limit.
     let again = host.ask("vm start greedy")[0].take();
     assert_eq!(again["started"], true, "{again}");
     let record = host.record(&greedy);
     let cgroup = text(&record["process"]["place"]["cgroup"]).to_owned();
-    assert_eq!(host.run(&format!("cat {cgroup}/memory.max")).trim(), limit.to_string());
+    assert_eq!(
+        host.run(&format!("cat {cgroup}/memory.max")).trim(),
+        limit.to_string()
+    );
     host.ask("vm remove greedy other");
     assert_eq!(host.folders(), Vec::<String>::new());
     host.run(&format!("[ ! -e {cgroup} ]"));
     host.say("done");
 }
-

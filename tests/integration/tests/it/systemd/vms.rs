@@ -87,7 +87,10 @@ impl Vm {
     }
 
     fn cgroup(&self) -> PathBuf {
-        PathBuf::from(format!("/sys/fs/cgroup{}", property(&self.unit, "ControlGroup")))
+        PathBuf::from(format!(
+            "/sys/fs/cgroup{}",
+            property(&self.unit, "ControlGroup")
+        ))
     }
 
     /// Guest, QEMU, and what the plan says on top, in the words of systemd.
@@ -151,7 +154,11 @@ impl Vm {
 
     fn is_there(&self, after: &str) {
         assert_eq!(stat(self.qemu, 22), self.started, "after {after}");
-        assert_eq!(property(&self.unit, "ActiveState"), "active", "after {after}");
+        assert_eq!(
+            property(&self.unit, "ActiveState"),
+            "active",
+            "after {after}"
+        );
     }
 
     fn is_gone(&self) {
@@ -176,12 +183,19 @@ fn stat(pid: u32, field: usize) -> String {
     // The name may have spaces and brackets.
     let (_, rest) = text.rsplit_once(") ").expect("a name");
     let mut fields = rest.split(' ');
-    fields.nth(field - 3).expect("the field is there").to_owned()
+    fields
+        .nth(field - 3)
+        .expect("the field is there")
+        .to_owned()
 }
 
 fn pids(cgroup: &std::path::Path) -> Vec<u32> {
     let text = std::fs::read_to_string(cgroup.join("cgroup.procs")).expect("a cgroup");
-    sorted(text.lines().map(|pid| pid.parse().expect("a pid")).collect())
+    sorted(
+        text.lines()
+            .map(|pid| pid.parse().expect("a pid"))
+            .collect(),
+    )
 }
 
 fn sorted(mut pids: Vec<u32>) -> Vec<u32> {
@@ -252,11 +266,19 @@ async fn vms_outlive_every_end_of_the_daemon_and_go_without_a_trace() {
         vm.is_in_a_scope_of_its_own(&service);
     }
     one.is_limited_by_the_kernel(&service);
-    assert!(agent_answer(&real.agent_address).await.contains("nonce-of-the-real-one"));
+    assert!(
+        agent_answer(&real.agent_address)
+            .await
+            .contains("nonce-of-the-real-one")
+    );
 
     ends_of_the_daemon(&service, &[&one, &two, &real]).await;
     // The guest itself never noticed.
-    assert!(agent_answer(&real.agent_address).await.contains("nonce-of-the-real-one"));
+    assert!(
+        agent_answer(&real.agent_address)
+            .await
+            .contains("nonce-of-the-real-one")
+    );
 
     service.remove(&real.id).await;
     real.is_gone();
