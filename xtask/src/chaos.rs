@@ -45,7 +45,7 @@ use crate::{backends, setup};
 use check::Problem;
 use death::{Death, Deaths, Histogram};
 use dice::Dice;
-use host::Places;
+use host::{Places, Scene};
 use ledger::{Entry, Expected};
 use reaper::Reaper;
 use settle::Gone;
@@ -553,7 +553,10 @@ impl Chaos<'_> {
             let ledger = self.books.ledger();
             (ledger.acknowledged(), ledger.running())
         };
-        step.done(&format!("{there} VMs, {running} running"));
+        let cgroups = Scene::look(&self.places).cgroups;
+        step.done(&format!(
+            "{there} VMs, {running} running, {cgroups} cgroups"
+        ));
 
         let step = self.run.report.step("remove all VMs");
         for entry in self.books.ledger().entries.values_mut() {

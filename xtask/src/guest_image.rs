@@ -238,12 +238,7 @@ pub(crate) fn read_modules(parts: &Path) -> Result<(String, Vec<ModuleFile>)> {
 }
 
 /// Writes a first root as `initrd.cpio.gz` into `folder` and returns its size.
-pub(crate) fn compress(
-    run: &Run,
-    step: &mut Step<'_>,
-    root: &[u8],
-    folder: &Path,
-) -> Result<u64> {
+pub(crate) fn compress(run: &Run, step: &mut Step<'_>, root: &[u8], folder: &Path) -> Result<u64> {
     let cpio = folder.join("initrd.cpio");
     let mut output = File::create(&cpio).context("cannot write the initrd")?;
     output

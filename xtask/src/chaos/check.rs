@@ -287,6 +287,7 @@ mod tests {
                 processes,
                 listeners,
                 folders: vec![("a".to_owned(), PathBuf::from("/s/vms/a"))],
+                cgroups: 0,
                 strange: Vec::new(),
             },
         }

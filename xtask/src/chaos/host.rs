@@ -69,6 +69,8 @@ pub(super) struct Scene {
     pub(super) listeners: BTreeMap<u16, usize>,
     /// Folders of VMs, by the name that they have: an id.
     pub(super) folders: Vec<(String, PathBuf)>,
+    /// How many of these are cgroups; none where the host has no version 2 to make them in.
+    pub(super) cgroups: usize,
     /// What lies where only folders of VMs and the daemon's own files should.
     pub(super) strange: Vec<PathBuf>,
 }
@@ -111,9 +113,18 @@ impl Scene {
             }
         }
         if let (Some(mount), false) = (cgroup_mount(), instance.is_empty()) {
-            let ours = mount.join("casemate").join(&instance);
-            let cgroups = entries(&ours).into_iter().filter(|path| path.is_dir());
-            self.take_folders(cgroups.collect());
+            let of_instances = entries(&mount.join("casemate"));
+            let ours = of_instances
+                .iter()
+                .filter(|path| path.to_string_lossy().ends_with(&instance));
+            for ours in ours {
+                let cgroups: Vec<PathBuf> = entries(ours)
+                    .into_iter()
+                    .filter(|path| path.is_dir())
+                    .collect();
+                self.cgroups += cgroups.len();
+                self.take_folders(cgroups);
+            }
         }
         for parent in parents {
             self.take_folders(entries(&parent));
