@@ -265,7 +265,9 @@ impl Place {
             Some(unit) => unit.clone(),
             None => id.to_string(),
         };
-        self.cgroup.is_absolute() && self.cgroup.ends_with(&name) && !cgroup::is_foreign(&self.cgroup)
+        self.cgroup.is_absolute()
+            && self.cgroup.ends_with(&name)
+            && !cgroup::is_foreign(&self.cgroup)
     }
 
     /// Processes that are in it now; none if it is gone.

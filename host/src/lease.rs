@@ -402,7 +402,9 @@ mod tests {
             memory_bytes: 10 << 30,
             leases: [("slot".to_owned(), 1)].into(),
         });
-        let first = capacity.reserve(demand(4, 6 << 30, &[("slot", 1)])).unwrap();
+        let first = capacity
+            .reserve(demand(4, 6 << 30, &[("slot", 1)]))
+            .unwrap();
         let refusals = [
             (
                 demand(5, 1, &[]),

@@ -59,13 +59,6 @@ pub fn read_text(path: &str) -> FactAnswer {
     Ok(FactValue::Text(String::from_utf8_lossy(&text).into_owned()))
 }
 
-/// Identity of this boot of the machine (random(4)); empty where the kernel tells none.
-pub fn boot_id() -> String {
-    std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
-        .map(|text| text.trim().to_owned())
-        .unwrap_or_default()
-}
-
 /// Memory of the machine in bytes (proc(5), MemTotal); 0 where the kernel tells none.
 pub fn memory_bytes() -> u64 {
     let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();

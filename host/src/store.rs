@@ -183,7 +183,10 @@ impl StateDir {
             .ok()
             .and_then(|text| text.trim().parse().ok())
             .unwrap_or(1_u64);
-        write_atomically(&path, (first.saturating_add(GENERATIONS)).to_string().as_bytes())?;
+        write_atomically(
+            &path,
+            (first.saturating_add(GENERATIONS)).to_string().as_bytes(),
+        )?;
         Ok(first)
     }
 
@@ -215,7 +218,11 @@ impl StateDir {
     pub fn create_record(&self, id: VmId) -> Result<VmFiles, StoreError> {
         let path = self.record_dir(id);
         create_dir(&path, 0o700)?;
-        VmFiles::new(RecordFolder::open(path)?, self.vm_dir(id), self.shares_dir(id))
+        VmFiles::new(
+            RecordFolder::open(path)?,
+            self.vm_dir(id),
+            self.shares_dir(id),
+        )
     }
 
     /// The folders of a VM that an earlier daemon made. Dropping them deletes nothing.
@@ -307,8 +314,7 @@ fn read_left(id: VmId, path: &Path) -> LeftContent {
 fn is_in_memory(path: &Path) -> bool {
     const TMPFS_MAGIC: i64 = 0x0102_1994;
     const RAMFS_MAGIC: i64 = 0x8584_58f6;
-    rustix::fs::statfs(path)
-        .is_ok_and(|status| [TMPFS_MAGIC, RAMFS_MAGIC].contains(&status.f_type))
+    rustix::fs::statfs(path).is_ok_and(|status| [TMPFS_MAGIC, RAMFS_MAGIC].contains(&status.f_type))
 }
 
 #[derive(Debug)]
@@ -453,7 +459,13 @@ mod tests {
         }
         let id = first.instance_id().unwrap();
         drop(first);
-        assert_eq!(StateDir::open(&path, Path::new("/no/such")).unwrap().instance_id().unwrap(), id);
+        assert_eq!(
+            StateDir::open(&path, Path::new("/no/such"))
+                .unwrap()
+                .instance_id()
+                .unwrap(),
+            id
+        );
     }
 
     #[test]

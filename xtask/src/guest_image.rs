@@ -94,7 +94,13 @@ fn parts_recipe(modules: &[&str]) -> String {
 
 fn recipe_digest() -> String {
     let mut hash = Sha256::new();
-    for part in [&parts_recipe(&MODULES), INIT, AGENT, DHCP_ANSWER, DISK_CMDLINE] {
+    for part in [
+        &parts_recipe(&MODULES),
+        INIT,
+        AGENT,
+        DHCP_ANSWER,
+        DISK_CMDLINE,
+    ] {
         hash.update(part);
         hash.update([0]);
     }
@@ -259,7 +265,8 @@ pub(crate) fn compress(run: &Run, step: &mut Step<'_>, root: &[u8], folder: &Pat
 
 /// Writes `boot.efi` into `folder`, where kernel and first root are already.
 fn pack_boot_program(run: &Run, step: &mut Step<'_>, parts: &Path, folder: &Path) -> Result<()> {
-    std::fs::write(folder.join("cmdline"), DISK_CMDLINE).context("cannot write the command line")?;
+    std::fs::write(folder.join("cmdline"), DISK_CMDLINE)
+        .context("cannot write the command line")?;
     let mut objcopy = child::program("objcopy");
     for (section, file, address) in STUB_SECTIONS {
         let content = folder.join(file);

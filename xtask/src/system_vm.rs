@@ -59,7 +59,10 @@ pub fn run(run: &Run, command: &[OsString]) -> Result<ExitCode> {
 fn tests(run: &Run) -> Result<ExitCode> {
     run.report.heading("Tests in a system VM");
     // A test of one package builds no programs of the others.
-    let built = cargo_ends(run, cargo::command(run).args(["build", "--workspace", "--bins"]))?;
+    let built = cargo_ends(
+        run,
+        cargo::command(run).args(["build", "--workspace", "--bins"]),
+    )?;
     if built != 0 {
         return Ok(ExitCode::from(built));
     }

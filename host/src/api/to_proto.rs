@@ -4,8 +4,8 @@ use casemate_proto::v1;
 
 use crate::backend::catalog::chain;
 use crate::backend::{BackendInfo, CatalogEntry, LoadedBackend, settings};
-use crate::spec::permissions::Permissions;
 use crate::qemu::process::Exit;
+use crate::spec::permissions::Permissions;
 use crate::spec::plan::Finding;
 use crate::spec::request::RestartPolicy;
 use crate::store::ExitRecord;

@@ -36,7 +36,11 @@ where
 }
 
 fn courtesy(force: bool) -> Courtesy {
-    if force { Courtesy::Force } else { Courtesy::Ask }
+    if force {
+        Courtesy::Force
+    } else {
+        Courtesy::Ask
+    }
 }
 
 #[derive(Debug)]

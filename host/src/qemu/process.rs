@@ -38,7 +38,10 @@ pub enum SpawnError {
     },
     #[error("the process has no pipe")]
     NoPipe,
-    #[error("there is no {} beside casemated or in {SEARCH_PATH}", casemate_launcher::PROGRAM)]
+    #[error(
+        "there is no {} beside casemated or in {SEARCH_PATH}",
+        casemate_launcher::PROGRAM
+    )]
     NoLauncher,
     #[error("descriptors cannot be passed: {0}")]
     Descriptors(String),
@@ -94,7 +97,7 @@ impl ProcessIdentity {
         Ok(Self {
             pid,
             start_time: start_time(pid)?,
-            boot_id: crate::probe::boot_id(),
+            boot_id: boot_id(),
         })
     }
 
@@ -107,12 +110,23 @@ impl ProcessIdentity {
     }
 }
 
+/// Identity of this boot of the machine (random(4)); empty where the kernel tells none.
+pub fn boot_id() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .map(|text| text.trim().to_owned())
+        .unwrap_or_default()
+}
+
 /// Processes that were started with a `-uuid`, by that, as every QEMU of a VM is. A client that
 /// merely names a VM is none.
 pub fn by_uuid() -> HashMap<String, Vec<ProcessIdentity>> {
     let mut found: HashMap<String, Vec<ProcessIdentity>> = HashMap::new();
     for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else {
+        let Some(pid) = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok())
+        else {
             continue;
         };
         let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();

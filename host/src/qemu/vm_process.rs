@@ -351,7 +351,10 @@ impl QemuProcess {
         if let Err(error) = self.pidfd.readable().await {
             tracing::error!(pid = self.identity.pid, %error, "QEMU cannot be waited for");
         }
-        if tokio::time::timeout(EXIT_TIME, self.launcher.ended()).await.is_err() {
+        if tokio::time::timeout(EXIT_TIME, self.launcher.ended())
+            .await
+            .is_err()
+        {
             tracing::warn!(pid = self.identity.pid, "its launcher does not end");
         }
         let exit = match &self.logs {

@@ -37,7 +37,7 @@ impl Now {
         Self {
             wall: Timestamp::now(),
             boot: BootTime {
-                boot_id: crate::probe::boot_id(),
+                boot_id: crate::qemu::process::boot_id(),
                 milliseconds,
             },
         }

@@ -182,11 +182,8 @@ impl RecordFolder {
 
     /// Whether it never came to a record.
     pub fn is_bare(&self) -> bool {
-        std::fs::read_dir(&self.path).is_ok_and(|entries| {
-            entries
-                .flatten()
-                .all(|entry| entry.file_name() == "vm.new")
-        })
+        std::fs::read_dir(&self.path)
+            .is_ok_and(|entries| entries.flatten().all(|entry| entry.file_name() == "vm.new"))
     }
 
     /// Of a launcher that writes here.

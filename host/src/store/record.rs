@@ -42,6 +42,12 @@ pub struct VmRecord {
     pub agent_address: Option<SocketAddr>,
     pub process: Option<ProcessRecord>,
     pub last_exit: Option<ExitRecord>,
+    /// Why the last start failed, if it did.
+    #[serde(default)]
+    pub failure: Option<String>,
+    /// Boot of the host in which it was last started (random(4)).
+    #[serde(default)]
+    pub boot_id: String,
 }
 
 /// How far a VM has come, as a crash of the daemon leaves it.
@@ -168,6 +174,8 @@ impl From<Format1> for FoundRecord {
                     started_at: old.created_at,
                 }),
                 last_exit: None,
+                failure: None,
+                boot_id: String::new(),
             },
             launch: Some(LaunchRecord {
                 format: RECORD_FORMAT,
@@ -203,7 +211,11 @@ pub enum RecordError {
 }
 
 /// Reads a record whose folder is that of VM `id`.
-pub(super) fn parse(id: VmId, vm: &[u8], launch: Option<&[u8]>) -> Result<FoundRecord, RecordError> {
+pub(super) fn parse(
+    id: VmId,
+    vm: &[u8],
+    launch: Option<&[u8]>,
+) -> Result<FoundRecord, RecordError> {
     let found = match format("vm.json", vm)? {
         0 | 1 => FoundRecord::from(json::<Format1>("vm.json", vm)?),
         _ => {

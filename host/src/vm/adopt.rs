@@ -114,12 +114,7 @@ impl Processes {
     }
 }
 
-async fn settle(
-    host: &Host,
-    left: LeftRecord,
-    on_boot: OnBoot,
-    processes: &Processes,
-) -> Settled {
+async fn settle(host: &Host, left: LeftRecord, on_boot: OnBoot, processes: &Processes) -> Settled {
     let LeftRecord { path, id, content } = left;
     let Some(id) = id else {
         tracing::warn!(path = %path.display(), "no VM's record; left alone");
@@ -130,7 +125,12 @@ async fn settle(
         LeftContent::Broken(reason) => {
             let reason = crate::spec::printable(&reason);
             tracing::error!(path = %path.display(), reason, "record set aside");
-            return lost(host, id, None, format!("its record cannot be used: {reason}"));
+            return lost(
+                host,
+                id,
+                None,
+                format!("its record cannot be used: {reason}"),
+            );
         }
         LeftContent::Nothing => {
             // The daemon ended before it wrote one, and so before it started anything.
@@ -152,7 +152,12 @@ async fn settle(
         Ok(files) => files,
         Err(error) => {
             let error = crate::backend::catalog::chain(&error);
-            return lost(host, id, Some(&found), format!("its folder cannot be opened: {error}"));
+            return lost(
+                host,
+                id,
+                Some(&found),
+                format!("its folder cannot be opened: {error}"),
+            );
         }
     };
     match found.vm.progress {
@@ -175,7 +180,11 @@ async fn unwind(
     let begun = Instant::now();
     loop {
         let running = processes.of(id);
-        let launcher = found.vm.process.as_ref().and_then(|process| process.launcher.as_ref());
+        let launcher = found
+            .vm
+            .process
+            .as_ref()
+            .and_then(|process| process.launcher.as_ref());
         let launcher_is_there = launcher.is_some_and(|launcher| launcher.hold().is_some());
         if running.is_empty() && !launcher_is_there {
             break;
@@ -201,7 +210,11 @@ async fn unwind(
         }
         tokio::time::sleep(UNWIND_INTERVAL).await;
     }
-    let place = found.vm.process.as_ref().and_then(|process| process.place.clone());
+    let place = found
+        .vm
+        .process
+        .as_ref()
+        .and_then(|process| process.place.clone());
     if let Some(place) = place.or_else(|| host.confinement.find(id)) {
         launch::remove_place(&place).await;
     }
@@ -238,12 +251,7 @@ enum Proof {
 /// Proves that the process of a record is this VM's QEMU. A pid alone proves nothing, and neither
 /// does a command line, which anybody can have: what only our QEMU has is the monitor's socket in a
 /// folder that is the daemon's alone.
-async fn prove(
-    files: &VmFiles,
-    id: VmId,
-    record: &ProcessRecord,
-    processes: &Processes,
-) -> Proof {
+async fn prove(files: &VmFiles, id: VmId, record: &ProcessRecord, processes: &Processes) -> Proof {
     let with_uuid = processes.of(id);
     let Some(pidfd) = record.qemu.hold() else {
         return match with_uuid.first() {
@@ -337,12 +345,7 @@ async fn go_on(
         tracing::warn!(%id, error = %crate::backend::catalog::chain(&error), "no logs");
         None
     });
-    let adopted = QemuProcess::adopt(
-        process.qemu.clone(),
-        pidfd,
-        process.launcher.as_ref(),
-        logs,
-    );
+    let adopted = QemuProcess::adopt(process.qemu.clone(), pidfd, process.launcher.as_ref(), logs);
     let adopted = match adopted {
         Ok(adopted) => adopted,
         Err(error) => return lost(host, id, Some(&whole(&vm)), error.to_string()),
@@ -391,11 +394,17 @@ async fn ended(host: &Host, left: Left, on_boot: OnBoot, processes: &Processes) 
         claimed,
     } = left;
     let id = vm.id;
-    let mut restarts = false;
+    let last_boot = match &claimed {
+        Some(process) => &process.qemu.boot_id,
+        None => &vm.boot_id,
+    };
+    let is_this_boot = *last_boot == process::boot_id();
     // Its task removes it; it is not to run once more before that.
-    let is_over = vm.expires.as_ref().is_some_and(|expires| expires.left(&Now::read()).is_zero());
+    let is_over = vm
+        .expires
+        .as_ref()
+        .is_some_and(|expires| expires.left(&Now::read()).is_zero());
     if let Some(process) = &claimed {
-        let is_this_boot = process.qemu.boot_id == crate::probe::boot_id();
         let logs = console::open(files.record(), vm.launches).ok().flatten();
         let is_abandoned = logs
             .as_ref()
@@ -420,8 +429,6 @@ async fn ended(host: &Host, left: Left, on_boot: OnBoot, processes: &Processes) 
             at: Timestamp::now(),
             note: Some(note.to_owned()),
         });
-        let wanted = vm.desired == Desired::Running;
-        restarts = wanted && !is_over && !is_this_boot && on_boot == OnBoot::Start;
         if is_this_boot && let Some(place) = &process.place {
             launch::remove_place(place).await;
         }
@@ -432,23 +439,25 @@ async fn ended(host: &Host, left: Left, on_boot: OnBoot, processes: &Processes) 
     if let Err(error) = files.record().write(&vm) {
         tracing::error!(%id, error = %crate::backend::catalog::chain(&error), "record not written");
     }
-    let state = match (&vm.last_exit, vm.desired) {
-        (Some(exit), Desired::Running) => VmState::Exited(exit.clone()),
-        (None, Desired::Running) => VmState::Failed("it was being started when the daemon ended".into()),
-        (_, Desired::Stopped | Desired::Absent) => VmState::Stopped,
+    let state = match (vm.desired, &vm.failure, &vm.last_exit) {
+        (Desired::Running, Some(reason), _) => VmState::Failed(reason.clone()),
+        (Desired::Running, None, Some(exit)) => VmState::Exited(exit.clone()),
+        (Desired::Running, None, None) => {
+            VmState::Failed("it was being started when the daemon ended".into())
+        }
+        (Desired::Stopped | Desired::Absent, ..) => VmState::Stopped,
     };
-    let next = match vm.desired {
-        Desired::Absent => Next::Remove,
-        Desired::Running if restarts => Next::Launch,
-        Desired::Running | Desired::Stopped => Next::Down(None),
+    let next = match (vm.desired, on_boot) {
+        (Desired::Absent, _) => Next::Remove,
+        (Desired::Stopped, _) => Next::Down(None),
+        (Desired::Running, _) if is_over => Next::Down(None),
+        (Desired::Running, _) if is_this_boot => Next::FoundDown,
+        (Desired::Running, OnBoot::Start) => Next::Launch,
+        (Desired::Running, OnBoot::Leave) => Next::Down(None),
     };
     let is_left = claimed.is_some();
     tracing::info!(%id, state = state.name(), detail = state.detail(), "VM of an earlier daemon");
     let status = VmStatus::of_record(&vm, state, planned);
-    let next = match next {
-        Next::Down(None) if is_left && vm.desired == Desired::Running => Next::CameDown,
-        next => next,
-    };
     let found = take(host, vm, status, files, None);
     Settled::Task(
         if is_left { "ended" } else { "down" },
@@ -495,7 +504,9 @@ fn demand_of(status: &VmStatus) -> Demand {
                 .memory_bytes
                 .saturating_add(planned.memory_overhead_bytes)
         }),
-        leases: planned.map(|planned| planned.leases.clone()).unwrap_or_default(),
+        leases: planned
+            .map(|planned| planned.leases.clone())
+            .unwrap_or_default(),
     }
 }
 

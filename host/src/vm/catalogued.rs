@@ -4,9 +4,9 @@
 use casemate_catalogue::ErrorId;
 
 use super::manager::{ConsoleError, RemoveError};
-use crate::vm::events::WatchEnd;
 use crate::backend::{BackendErrorKind, CallError};
 use crate::store::StoreError;
+use crate::vm::events::WatchEnd;
 
 pub trait Catalogued: std::error::Error {
     fn id(&self) -> ErrorId;

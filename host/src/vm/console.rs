@@ -57,15 +57,19 @@ pub(super) fn open(
         folder.open_file(&exit)?,
     );
     Ok(match files {
-        (Some(console_head), Some(console_tail), Some(stderr_head), Some(stderr_tail), Some(exit)) => {
-            Some(LogSet {
-                console_head,
-                console_tail,
-                stderr_head,
-                stderr_tail,
-                exit,
-            })
-        }
+        (
+            Some(console_head),
+            Some(console_tail),
+            Some(stderr_head),
+            Some(stderr_tail),
+            Some(exit),
+        ) => Some(LogSet {
+            console_head,
+            console_tail,
+            stderr_head,
+            stderr_tail,
+            exit,
+        }),
         _ => None,
     })
 }
@@ -144,7 +148,9 @@ impl ConsoleReader {
         range: ConsoleRange,
         status: watch::Receiver<Arc<VmStatus>>,
     ) -> Result<Self, StoreError> {
-        let number = launches.checked_sub(range.previous).filter(|number| *number > 0);
+        let number = launches
+            .checked_sub(range.previous)
+            .filter(|number| *number > 0);
         let logs = match number {
             Some(number) if range.previous < KEPT_STARTS => open(folder, number)?,
             _ => None,

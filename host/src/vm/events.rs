@@ -93,9 +93,10 @@ impl VmWatch {
                 broadcast::error::RecvError::Closed => WatchEnd::Closing,
             })?;
             // What the list of the start told already.
-            let is_known = self.present.iter().any(|status| {
-                status.id == change.id() && status.generation >= change.generation()
-            });
+            let is_known = self
+                .present
+                .iter()
+                .any(|status| status.id == change.id() && status.generation >= change.generation());
             if !is_known && self.only.is_none_or(|only| only == change.id()) {
                 return Ok(change);
             }
@@ -125,7 +126,10 @@ mod tests {
             });
             assert_eq!(quick.next().await.unwrap().generation(), generation);
         }
-        assert_eq!(slow.next().await.unwrap_err(), WatchEnd::TooSlow { missed: 1 });
+        assert_eq!(
+            slow.next().await.unwrap_err(),
+            WatchEnd::TooSlow { missed: 1 }
+        );
         drop(events);
         assert_eq!(quick.next().await.unwrap_err(), WatchEnd::Closing);
     }

@@ -161,7 +161,10 @@ pub async fn prepare(
     let kvm = KvmAccess::open(planned)?;
     let (credentials, access) = match uid {
         None => (Credentials::Daemon, FolderAccess::Daemon),
-        Some(uid) => (Credentials::User { uid, gid: uid }, FolderAccess::Group(uid)),
+        Some(uid) => (
+            Credentials::User { uid, gid: uid },
+            FolderAccess::Group(uid),
+        ),
     };
     vm_files.make_folders(access)?;
     let folder = vm_files.folder();
@@ -412,7 +415,9 @@ fn not_started(record: &RecordFolder, error: SpawnError) -> CreateError {
             step: Step::Log,
             errno: Some(errno),
             ..
-        } => record.cannot_log(std::io::Error::from_raw_os_error(errno)).into(),
+        } => record
+            .cannot_log(std::io::Error::from_raw_os_error(errno))
+            .into(),
         error => error.into(),
     }
 }

@@ -399,13 +399,20 @@ impl VmManager {
             self.stop_all(&ids, live.shutdown_time).await;
         }
         for id in ids {
-            let entry = self.registry().entries.get(&id).map(|entry| entry.requests.clone());
+            let entry = self
+                .registry()
+                .entries
+                .get(&id)
+                .map(|entry| entry.requests.clone());
             if let Some(requests) = entry {
                 let _ = requests.send(VmRequest::Detach).await;
             }
         }
         self.tasks.close();
-        if tokio::time::timeout(DETACH_TIME, self.tasks.wait()).await.is_err() {
+        if tokio::time::timeout(DETACH_TIME, self.tasks.wait())
+            .await
+            .is_err()
+        {
             tracing::error!("not all VMs were let go in time");
         }
     }
@@ -423,7 +430,10 @@ impl VmManager {
             }
             async move { while stops.join_next().await.is_some() {} }
         };
-        if tokio::time::timeout(limit, stop(Courtesy::Ask)).await.is_err() {
+        if tokio::time::timeout(limit, stop(Courtesy::Ask))
+            .await
+            .is_err()
+        {
             tracing::warn!("not all VMs ended in time; they are ended by force");
             let force = stop(Courtesy::Force);
             if tokio::time::timeout(DETACH_TIME * 2, force).await.is_err() {

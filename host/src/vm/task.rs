@@ -65,8 +65,8 @@ pub(super) enum Next {
     Up(Box<Up>),
     /// Nothing runs; started again at that time, if any.
     Down(Option<Instant>),
-    /// Found without the QEMU that it had: the restart policy decides.
-    CameDown,
+    /// Found without a QEMU by a daemon that was just started: the restart policy decides.
+    FoundDown,
     Remove,
     /// Nothing is left, or nothing is to be done about it.
     End,
@@ -131,7 +131,7 @@ impl VmTask {
                     Next::Launch => self.launch_again().await,
                     Next::Up(up) => self.up(*up).await,
                     Next::Down(restart) => self.down(restart).await,
-                    Next::CameDown => Next::Down(self.vm.restart_after_exit(None)),
+                    Next::FoundDown => Next::Down(self.vm.restart_of_found()),
                     Next::Remove => self.remove().await,
                     Next::End => break,
                 };
@@ -167,7 +167,10 @@ impl Vm {
                 action,
                 denial,
             },
-            Verdict::Accept | Verdict::Ignore => ActError::Superseded { id: self.id, action },
+            Verdict::Accept | Verdict::Ignore => ActError::Superseded {
+                id: self.id,
+                action,
+            },
         }
     }
 

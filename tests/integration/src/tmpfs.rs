@@ -15,7 +15,15 @@ impl Tmpfs {
         std::fs::create_dir_all(path).expect("a folder");
         let options = format!("size={size},mode=0711");
         let target = path.to_str().expect("a path of a test");
-        match run(&["mount", "-t", "tmpfs", "-o", &options, "casemate-test", target]) {
+        match run(&[
+            "mount",
+            "-t",
+            "tmpfs",
+            "-o",
+            &options,
+            "casemate-test",
+            target,
+        ]) {
             Ok(()) => Some(Self {
                 path: path.to_owned(),
             }),

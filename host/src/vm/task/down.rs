@@ -51,6 +51,15 @@ impl Vm {
         (self.record.spec.restart_policy != RestartPolicy::Never).then(|| self.schedule())
     }
 
+    /// When the policy starts a VM that the last daemon left down, or that came down without one.
+    /// The delays begin anew.
+    pub(super) fn restart_of_found(&mut self) -> Option<Instant> {
+        match (&self.record.failure, self.record.last_exit.clone()) {
+            (None, Some(exit)) => self.restart_after_exit(exit.shutdown.as_deref()),
+            (Some(_), _) | (None, None) => self.restart_after_failure(),
+        }
+    }
+
     fn schedule(&mut self) -> Instant {
         let delay = self.restarts.next_delay();
         tracing::info!(?delay, "to be started again");

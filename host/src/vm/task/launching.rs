@@ -11,6 +11,7 @@ use super::up::Up;
 use super::{Courtesy, Next, Vm, VmRequest, VmTask, Waiting, answer_all};
 use crate::failpoint;
 use crate::lease::Demand;
+use crate::qemu::process::boot_id;
 use crate::spec::lifecycle::{Action, Desired, Phase, Verdict, decide};
 use crate::spec::request::VmSpec;
 use crate::store::{LaunchRecord, ProcessRecord, Progress, RECORD_FORMAT};
@@ -101,6 +102,8 @@ impl VmTask {
                 self.vm.record.progress = Progress::Down;
                 self.vm.record.process = None;
                 self.vm.reservation = None;
+                let reason = crate::backend::catalog::chain(&error);
+                self.vm.record.failure = given_up.is_none().then(|| reason.clone());
                 self.vm.save();
                 let error = Arc::new(error);
                 for reply in self.waiting.started.drain(..) {
@@ -115,7 +118,6 @@ impl VmTask {
                         Next::Down(None)
                     }
                     None => {
-                        let reason = crate::backend::catalog::chain(&*error);
                         tracing::warn!(error = reason, "not started");
                         self.vm.enter(VmState::Failed(reason));
                         Next::Down(self.vm.restart_after_failure())
@@ -240,8 +242,7 @@ impl Vm {
         cancelled: watch::Receiver<bool>,
     ) -> Result<Up, CreateError> {
         let host = Arc::clone(&self.host);
-        let planned =
-            unless_cancelled(&cancelled, planning::plan(&host, live, &self.spec)).await?;
+        let planned = unless_cancelled(&cancelled, planning::plan(&host, live, &self.spec)).await?;
         let status = planned.status();
         let has_been_planned = self.publisher.current().planned.is_some();
         self.publisher
@@ -259,6 +260,7 @@ impl Vm {
         self.publisher.enter(VmState::Starting);
 
         self.record.launches += 1;
+        self.record.boot_id = boot_id();
         self.record.progress = match self.record.progress {
             Progress::Creating => Progress::Creating,
             Progress::Starting | Progress::Up | Progress::Down => Progress::Starting,
@@ -380,9 +382,13 @@ impl Vm {
         let address = forwarded.as_ref().map(|forwarded| forwarded.address);
         self.port = forwarded.and_then(|forwarded| forwarded.lease);
         self.record.progress = Progress::Up;
+        self.record.failure = None;
         self.record.agent_address = address;
         let written = match &mut self.files {
-            Some(files) => files.record().write(&self.record).map_err(CreateError::from),
+            Some(files) => files
+                .record()
+                .write(&self.record)
+                .map_err(CreateError::from),
             None => Err(CreateError::Internal),
         };
         let committed =

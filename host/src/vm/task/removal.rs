@@ -18,15 +18,19 @@ impl VmTask {
 
     /// Deletes all that a VM had and answers everyone who waits.
     pub(super) async fn give_back(&mut self) {
-        if let Some(place) = self.vm.record.process.take().and_then(|process| process.place) {
+        if let Some(place) = self
+            .vm
+            .record
+            .process
+            .take()
+            .and_then(|process| process.place)
+        {
             launch::remove_place(&place).await;
         }
         let files = self.vm.files.take();
         // Deleting may take a while; the runtime's threads are not for that.
-        let deleted = tokio::task::spawn_blocking(move || {
-            files.is_none_or(|mut files| files.delete())
-        })
-        .await;
+        let deleted =
+            tokio::task::spawn_blocking(move || files.is_none_or(|mut files| files.delete())).await;
         if !deleted.unwrap_or(false) {
             tracing::error!("not all files were deleted; the next start tries again");
             // Nobody else gets to read them.

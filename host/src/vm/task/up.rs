@@ -282,7 +282,8 @@ impl Up {
     /// Has the guest boot again in the same process. QEMU runs with `-no-reboot`, by which a reset
     /// is an end, so that is changed until the firmware is through with it.
     async fn reset(&mut self) -> Result<(), QmpError> {
-        self.command("set-action", json!({"reboot": "reset"})).await?;
+        self.command("set-action", json!({"reboot": "reset"}))
+            .await?;
         let reset = self.reset_once().await;
         // Whatever came of it: a guest that resets itself is not to boot unseen.
         self.resets_until = Some(match reset {
@@ -294,8 +295,14 @@ impl Up {
 
     /// To be called when QEMU has just answered. What fails is tried again at the next beat.
     async fn forbid_resets_when_due(&mut self) {
-        if self.resets_until.is_some_and(|until| until <= Instant::now()) {
-            match self.command("set-action", json!({"reboot": "shutdown"})).await {
+        if self
+            .resets_until
+            .is_some_and(|until| until <= Instant::now())
+        {
+            match self
+                .command("set-action", json!({"reboot": "shutdown"}))
+                .await
+            {
                 Ok(_) => self.resets_until = None,
                 Err(error) => tracing::warn!(%error, "the guest may still reset itself"),
             }
@@ -336,7 +343,9 @@ fn told(answer: Result<Json, QmpError>) -> Result<(), ActError> {
 /// a question that stands still there would hold the monitor against that very command.
 async fn ask(qmp: Arc<Qmp>) -> Beat {
     let asked = tokio::spawn(async move {
-        let answer = qmp.execute_within("query-status", json!({}), BEAT_TIME).await;
+        let answer = qmp
+            .execute_within("query-status", json!({}), BEAT_TIME)
+            .await;
         match answer {
             Ok(status) => Beat::Answered(status),
             Err(QmpError::Closed { .. }) => Beat::Closed,
@@ -487,7 +496,11 @@ impl VmTask {
             let reason = "QEMU closed its monitor".to_owned();
             self.vm.enter(VmState::Unresponsive(reason));
         }
-        let record = self.vm.files.as_ref().map(|files| files.record().try_clone());
+        let record = self
+            .vm
+            .files
+            .as_ref()
+            .map(|files| files.record().try_clone());
         match record.transpose() {
             Ok(record) => up.reconnect(record),
             Err(error) => {

@@ -45,7 +45,10 @@ const CASES: &[Case] = &[
         name: "memory",
         limit: |setup| {
             // Two with their overhead, and a third guest without.
-            setup.set("max_memory", format!("{}M", (3 * GUEST + 2 * OVERHEAD) / MIB));
+            setup.set(
+                "max_memory",
+                format!("{}M", (3 * GUEST + 2 * OVERHEAD) / MIB),
+            );
         },
         spec: |spec| spec.memory_bytes = GUEST,
         id: ErrorId::MemoryExhausted,
@@ -104,7 +107,11 @@ async fn assert_full(daemon: &Daemon, case: &Case, when: &str) {
     assert!(status.message().contains(case.subject), "{context}");
     assert!(status.message().contains("\nremedy: "), "{context}");
     // Nothing was spent on it.
-    assert_eq!(leftovers::vm_entries(&daemon.state_dir), entries, "{context}");
+    assert_eq!(
+        leftovers::vm_entries(&daemon.state_dir),
+        entries,
+        "{context}"
+    );
     let after = Setup::fake_starts(daemon.folder.path()).len();
     assert_eq!(after, starts, "{context}");
 }
@@ -146,7 +153,12 @@ async fn what_a_vm_took_is_free_once_its_qemu_is_gone() {
         let exited = create(&daemon, case).await.expect(case.name);
         assert_full(&daemon, case, "after a stop").await;
         let refused = start(&daemon, &stopped).await.expect_err("it has no place");
-        assert_eq!(refused.code(), Code::ResourceExhausted, "{}: {refused}", case.name);
+        assert_eq!(
+            refused.code(),
+            Code::ResourceExhausted,
+            "{}: {refused}",
+            case.name
+        );
 
         kill(&exited);
         eventually("its end", Duration::from_secs(30), || async {
@@ -154,7 +166,9 @@ async fn what_a_vm_took_is_free_once_its_qemu_is_gone() {
             (vm.state() == v1::VmState::Exited).then_some(())
         })
         .await;
-        start(&daemon, &stopped).await.expect("it has a place again");
+        start(&daemon, &stopped)
+            .await
+            .expect("it has a place again");
         assert_full(&daemon, case, "after an exit").await;
         daemon.remove(&exited.id).await.expect("it can be removed");
         assert_full(&daemon, case, "after the removal of a VM without a process").await;
@@ -199,7 +213,11 @@ async fn of_a_burst_no_more_than_there_is_gets_it() {
             // that another one may be refused on its account: never too many, at times too few.
             let count = running.len();
             let is_exact = case.id != ErrorId::MemoryExhausted;
-            assert!(count == 2 || (!is_exact && count < 2), "{}: {count}", case.name);
+            assert!(
+                count == 2 || (!is_exact && count < 2),
+                "{}: {count}",
+                case.name
+            );
             for vm in running {
                 daemon.remove(&vm.id).await.expect("it can be removed");
             }
@@ -216,7 +234,10 @@ async fn more_than_there_is_or_a_lease_that_nobody_set_is_refused() {
     });
     type Change = fn(&mut v1::VmSpec);
     let cases: &[(Change, &str)] = &[
-        (|spec| spec.vcpus = 4, "4 vCPUs are wanted, and 3 of the host's 3 are free"),
+        (
+            |spec| spec.vcpus = 4,
+            "4 vCPUs are wanted, and 3 of the host's 3 are free",
+        ),
         (
             |spec| spec.memory_bytes = 601 * MIB,
             "601 MiB of memory is wanted, and 600 MiB of 600 MiB for VMs is free",

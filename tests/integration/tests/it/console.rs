@@ -72,7 +72,10 @@ fn sizes(daemon: &Daemon, vm: &v1::Vm) -> Vec<(PathBuf, u64)> {
 fn assert_capped(daemon: &Daemon, vm: &v1::Vm, cap: u64) {
     let sizes = sizes(daemon, vm);
     assert!(sizes.len() >= 2, "head and tail: {sizes:?}");
-    assert!(sizes.iter().all(|(_, size)| *size <= cap + HEADER), "{sizes:?}");
+    assert!(
+        sizes.iter().all(|(_, size)| *size <= cap + HEADER),
+        "{sizes:?}"
+    );
 }
 
 /// The numbers of whole lines, which follow each other.
@@ -81,10 +84,15 @@ fn assert_counts_up(text: &str) -> u64 {
     // Both ends may be cut.
     lines.remove(0);
     lines.pop();
-    let numbers = lines.iter().map(|line| line.trim().parse::<u64>().expect("a number"));
+    let numbers = lines
+        .iter()
+        .map(|line| line.trim().parse::<u64>().expect("a number"));
     let numbers: Vec<u64> = numbers.collect();
     assert!(numbers.len() > 1_000, "{} lines", numbers.len());
-    assert!(numbers.windows(2).all(|pair| pair[1] == pair[0] + 1), "a line is missing");
+    assert!(
+        numbers.windows(2).all(|pair| pair[1] == pair[0] + 1),
+        "a line is missing"
+    );
     numbers[0]
 }
 
@@ -134,7 +142,11 @@ async fn a_guest_that_floods_its_console_without_a_daemon_fills_the_cap_and_live
     let mut followed = stream(&daemon, tail).await;
     let mut bytes = 0;
     while bytes < 2 * CAP as usize {
-        let piece = followed.message().await.expect("a piece").expect("it goes on");
+        let piece = followed
+            .message()
+            .await
+            .expect("a piece")
+            .expect("it goes on");
         bytes += piece.data.len() + usize::try_from(piece.omitted_bytes).expect("a size");
     }
     let force = v1::StopVmRequest {
@@ -172,7 +184,11 @@ async fn a_flood_of_200_megabytes_keeps_both_ends() {
     .await;
     let at = console.gaps[0].0;
     assert_eq!(at, 1 << 20, "the first part is whole");
-    assert!(console.text[..200].contains("the first words\n"), "{}", &console.text[..200]);
+    assert!(
+        console.text[..200].contains("the first words\n"),
+        "{}",
+        &console.text[..200]
+    );
     assert!(console.text.ends_with("spam\n"));
     assert!(console.text.len() - at >= 1 << 19, "{:?}", console.gaps);
     daemon.remove(&vm.id).await.expect("it can be removed");
@@ -200,7 +216,12 @@ async fn consoles_of_the_last_three_starts_are_kept() {
         let path = daemon.folder.path().join("fake/fake-qemu.script");
         std::fs::write(path, script).expect("a file");
         let request = v1::StartVmRequest { id: vm.id.clone() };
-        daemon.vms().await.start_vm(request).await.expect("it starts");
+        daemon
+            .vms()
+            .await
+            .start_vm(request)
+            .await
+            .expect("it starts");
     }
     said(&daemon, &vm, 4).await;
     for is_restarted in [false, true] {
@@ -229,7 +250,10 @@ async fn consoles_of_the_last_three_starts_are_kept() {
 async fn said(daemon: &Daemon, vm: &v1::Vm, start: u32) {
     eventually("its words", Duration::from_secs(30), || async {
         let console = read(daemon, of(vm)).await;
-        console.text.contains(&format!("start {start}\n")).then_some(())
+        console
+            .text
+            .contains(&format!("start {start}\n"))
+            .then_some(())
     })
     .await;
 }

@@ -14,13 +14,22 @@ use tonic_types::StatusExt as _;
 const GIB: u64 = 1 << 30;
 /// Where Debian and Ubuntu have the firmware, and where its variables are.
 const FIRMWARE: [(&str, &str); 2] = [
-    ("/usr/share/OVMF/OVMF_CODE_4M.fd", "/usr/share/OVMF/OVMF_VARS_4M.fd"),
-    ("/usr/share/OVMF/OVMF_CODE.fd", "/usr/share/OVMF/OVMF_VARS.fd"),
+    (
+        "/usr/share/OVMF/OVMF_CODE_4M.fd",
+        "/usr/share/OVMF/OVMF_VARS_4M.fd",
+    ),
+    (
+        "/usr/share/OVMF/OVMF_CODE.fd",
+        "/usr/share/OVMF/OVMF_VARS.fd",
+    ),
 ];
 
 /// A tool of QEMU's; what it printed.
 fn tool(words: &[&str]) -> String {
-    #[expect(clippy::disallowed_methods, reason = "QEMU's own tools, for and against the daemon")]
+    #[expect(
+        clippy::disallowed_methods,
+        reason = "QEMU's own tools, for and against the daemon"
+    )]
     let mut command = std::process::Command::new(words[0]);
     let output = command.args(&words[1..]).output();
     let output = output.unwrap_or_else(|error| panic!("no `{}`: {error}", words[0]));
@@ -45,7 +54,15 @@ fn bootable(program: &Path, folder: &Path) -> PathBuf {
     std::fs::copy(program, tree.join("EFI/BOOT/BOOTX64.EFI")).expect("a copy");
     let image = folder.join("disk.img");
     let source = format!("driver=vvfat,fat-type=16,dir={}", text(&tree));
-    tool(&["qemu-img", "convert", "--image-opts", &source, "-O", "qcow2", text(&image)]);
+    tool(&[
+        "qemu-img",
+        "convert",
+        "--image-opts",
+        &source,
+        "-O",
+        "qcow2",
+        text(&image),
+    ]);
     std::fs::set_permissions(&image, std::fs::Permissions::from_mode(0o600)).expect("a mode");
     image
 }
@@ -71,14 +88,24 @@ async fn a_guest_boots_from_an_overlay_that_is_its_own() {
     let mut setup = Setup::new();
     let image = bootable(&program, setup.folder.path());
     let before = artifacts::sha256(&image);
-    setup.set("vm.disk", text(&image)).set("disk.format", "qcow2");
-    setup.set("vm.firmware_code", *code).set("vm.firmware_vars", *vars);
+    setup
+        .set("vm.disk", text(&image))
+        .set("disk.format", "qcow2");
+    setup
+        .set("vm.firmware_code", *code)
+        .set("vm.firmware_vars", *vars);
     // The firmware wants more than the guest alone.
     setup.set("vm.memory", "512M");
     let backend = setup.config["backend"][0].as_table_mut().expect("a table");
-    backend.insert("settings".to_owned(), toml::toml! { firmware = "pflash" }.into());
+    backend.insert(
+        "settings".to_owned(),
+        toml::toml! { firmware = "pflash" }.into(),
+    );
     let daemon = setup.start();
-    let vm = daemon.create(disk_spec("from-disk")).await.expect("it runs");
+    let vm = daemon
+        .create(disk_spec("from-disk"))
+        .await
+        .expect("it runs");
     let overlay = daemon.state_dir.join("vms").join(&vm.id).join("disk.qcow2");
     let made = std::fs::metadata(&overlay).expect("it is there");
     let folder = std::fs::metadata(overlay.parent().expect("a folder")).expect("it is there");
@@ -89,7 +116,10 @@ async fn a_guest_boots_from_an_overlay_that_is_its_own() {
     assert_eq!(sizes[0], sizes[1] + GIB);
     let body = agent_answer(&vm.agent_address).await;
     assert!(body.contains("NONCE=from-disk\n"), "{body}");
-    assert!(body.contains(&format!("AGENT_CVM_ID={}\n", vm.id)), "{body}");
+    assert!(
+        body.contains(&format!("AGENT_CVM_ID={}\n", vm.id)),
+        "{body}"
+    );
 
     // What is on it stays over a stop and a start.
     let force = v1::StopVmRequest {
@@ -106,7 +136,14 @@ async fn a_guest_boots_from_an_overlay_that_is_its_own() {
     assert!(body.contains("NONCE=from-disk\n"), "{body}");
     let later = std::fs::metadata(&overlay).expect("it is there");
     assert_eq!(later.ino(), made.ino());
-    let found = tool(&["qemu-io", "-U", "-r", "-c", &format!("read {marker}"), text(&overlay)]);
+    let found = tool(&[
+        "qemu-io",
+        "-U",
+        "-r",
+        "-c",
+        &format!("read {marker}"),
+        text(&overlay),
+    ]);
     assert!(!found.contains("Pattern verification failed"), "{found}");
 
     daemon.remove(&vm.id).await.expect("it can be removed");
@@ -119,7 +156,10 @@ async fn a_guest_boots_from_an_overlay_that_is_its_own() {
 fn spoiled(image: &Path, at: u64, byte: u8) {
     use std::os::unix::fs::FileExt as _;
     tool(&["qemu-img", "create", "-f", "qcow2", text(image), "64M"]);
-    let file = std::fs::File::options().write(true).open(image).expect("a file");
+    let file = std::fs::File::options()
+        .write(true)
+        .open(image)
+        .expect("a file");
     file.write_all_at(&[byte], at).expect("a byte");
 }
 
@@ -174,7 +214,16 @@ const UNUSABLE: &[Case] = &[
         |image| {
             let data = image.with_extension("data");
             let option = format!("data_file={},data_file_raw=on", text(&data));
-            tool(&["qemu-img", "create", "-f", "qcow2", "-o", &option, text(image), "64M"]);
+            tool(&[
+                "qemu-img",
+                "create",
+                "-f",
+                "qcow2",
+                "-o",
+                &option,
+                text(image),
+                "64M",
+            ]);
         },
         ErrorId::DiskUnusable,
         "data file",
@@ -185,7 +234,9 @@ const UNUSABLE: &[Case] = &[
 async fn images_that_cannot_be_used_are_refused_by_name() {
     let mut setup = Setup::new();
     let image = setup.folder.path().join("image");
-    setup.set("vm.disk", text(&image)).set("disk.format", "qcow2");
+    setup
+        .set("vm.disk", text(&image))
+        .set("disk.format", "qcow2");
     let daemon = setup.start();
     for (name, make, id, part) in UNUSABLE {
         make(&image);

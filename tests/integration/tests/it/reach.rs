@@ -42,7 +42,8 @@ impl OtherMachine {
             return None;
         }
         // Of the network for benchmarks (RFC 2544), four addresses for each test of each process.
-        let [.., third, fourth] = (process.wrapping_mul(4).wrapping_add(number.into()) * 4).to_be_bytes();
+        let [.., third, fourth] =
+            (process.wrapping_mul(4).wrapping_add(number.into()) * 4).to_be_bytes();
         let (host, address) = (
             Ipv4Addr::new(198, 19, third, fourth | 1),
             Ipv4Addr::new(198, 19, third, fourth | 2),
@@ -54,7 +55,11 @@ impl OtherMachine {
         run(&["addr", "add", &format!("{host}/30"), "dev", &cable]);
         run(&["link", "set", &cable, "up"]);
         let there = ["-n", &namespace];
-        run(&[&there, ["addr", "add", &format!("{address}/30"), "dev", "cable"].as_slice()].concat());
+        run(&[
+            &there,
+            ["addr", "add", &format!("{address}/30"), "dev", "cable"].as_slice(),
+        ]
+        .concat());
         run(&[&there, ["link", "set", "cable", "up"].as_slice()].concat());
         let mut listener = Probe::start(&["ip", "netns", "exec", &namespace]);
         let listens = listener.ask(&format!("listen {address}:{PORT}"));
@@ -139,9 +144,18 @@ fn of_the_host(
 ) -> BTreeMap<String, &'static str> {
     let [loopback, by_name, outside] = listeners.ports();
     [
-        (format!("{GATEWAY}:{}", daemon.grpc.port()), "the daemon's gRPC"),
-        (format!("{GATEWAY}:{}", daemon.http.port()), "the daemon's HTTP"),
-        (format!("{GATEWAY}:{}", port_of(neighbour)), "another VM's agent"),
+        (
+            format!("{GATEWAY}:{}", daemon.grpc.port()),
+            "the daemon's gRPC",
+        ),
+        (
+            format!("{GATEWAY}:{}", daemon.http.port()),
+            "the daemon's HTTP",
+        ),
+        (
+            format!("{GATEWAY}:{}", port_of(neighbour)),
+            "another VM's agent",
+        ),
         (format!("{GATEWAY}:{loopback}"), LOOPBACK),
         (format!("127.0.0.1:{by_name}"), LOOPBACK_BY_NAME),
         (format!("{}:{outside}", other.host), OUTSIDE),
@@ -153,8 +167,14 @@ fn of_the_host(
 async fn reached<'a>(vm: &v1::Vm, addresses: impl Iterator<Item = &'a String>) -> Vec<String> {
     let list: Vec<&str> = addresses.map(String::as_str).collect();
     let body = ask(vm, &format!("/connect/{}", list.join(","))).await;
-    assert_eq!(body.lines().count(), list.len(), "one line for each: {body}");
-    let connected = body.lines().filter_map(|line| line.strip_suffix(" connected"));
+    assert_eq!(
+        body.lines().count(),
+        list.len(),
+        "one line for each: {body}"
+    );
+    let connected = body
+        .lines()
+        .filter_map(|line| line.strip_suffix(" connected"));
     let mut connected: Vec<String> = connected.map(str::to_owned).collect();
     connected.sort();
     connected
@@ -216,7 +236,11 @@ async fn a_guest_reaches_the_world_and_nothing_of_the_host() {
     };
     let wanted = [outside.clone()];
     let addresses = asked(&daemon);
-    assert_eq!(reached(&vm, addresses.keys()).await, wanted, "{addresses:?}");
+    assert_eq!(
+        reached(&vm, addresses.keys()).await,
+        wanted,
+        "{addresses:?}"
+    );
     assert_eq!(listeners.met(), NOBODY);
 
     daemon.kill();
@@ -247,7 +271,9 @@ async fn an_unfiltered_guest_reaches_the_host() {
     addresses.insert(format!("{}:{PORT}", other.address), "another machine");
     let nobody = format!("{GATEWAY}:1");
     let asked = addresses.keys().chain([&nobody]);
-    let heard = addresses.iter().filter(|(_, what)| **what != LOOPBACK_BY_NAME);
+    let heard = addresses
+        .iter()
+        .filter(|(_, what)| **what != LOOPBACK_BY_NAME);
     let wanted: Vec<String> = heard.map(|(address, _)| address.clone()).collect();
     assert_eq!(reached(&vm, asked).await, wanted, "{addresses:?}");
     assert_eq!(listeners.met(), [LOOPBACK, LOOPBACK_BY_NAME, OUTSIDE]);

@@ -38,9 +38,15 @@ fn is_root() -> bool {
 fn assert_without_rights(pid: u32) -> u32 {
     let uid = status_field(pid, "Uid");
     let uids: Vec<&str> = uid.split_whitespace().collect();
-    assert!(uids.iter().all(|id| *id == uids[0] && *id != "0"), "{uids:?}");
+    assert!(
+        uids.iter().all(|id| *id == uids[0] && *id != "0"),
+        "{uids:?}"
+    );
     let gid = status_field(pid, "Gid");
-    assert!(gid.split_whitespace().all(|id| id == uids[0]), "{gid} of {uids:?}");
+    assert!(
+        gid.split_whitespace().all(|id| id == uids[0]),
+        "{gid} of {uids:?}"
+    );
     for (field, wanted) in [
         ("Groups", ""),
         ("CapInh", "0000000000000000"),
@@ -121,22 +127,44 @@ async fn a_booted_guests_qemu_has_no_rights_and_no_files_of_others() {
     assert_eq!(String::from_utf8_lossy(&environment), "");
     for pid in [vm.pid, launcher] {
         // Of which the kernel makes no core, be it to a file or to a program.
-        assert_eq!(limit(pid, "Max core file size"), ("1".to_owned(), "1".to_owned()));
+        assert_eq!(
+            limit(pid, "Max core file size"),
+            ("1".to_owned(), "1".to_owned())
+        );
         let (soft, hard) = limit(pid, "Max processes");
         assert!(soft == hard && soft != "unlimited", "{soft} {hard}");
     }
 
-    let own = daemon.state_dir.join("vms").join(&vm.id).display().to_string();
+    let own = daemon
+        .state_dir
+        .join("vms")
+        .join(&vm.id)
+        .display()
+        .to_string();
     let files = open_files(vm.pid);
     for (number, target) in &files {
-        let is_expected = ["pipe:", "socket:", "anon_inode:", "/memfd:", &format!("{own}/")]
-            .iter()
-            .any(|start| target.starts_with(start))
+        let is_expected = [
+            "pipe:",
+            "socket:",
+            "anon_inode:",
+            "/memfd:",
+            &format!("{own}/"),
+        ]
+        .iter()
+        .any(|start| target.starts_with(start))
             || ["/dev/null", "/dev/urandom", "/dev/random"].contains(&target.as_str());
-        assert!(is_expected && *number < LAUNCHERS_OWN, "{number} {target}: {files:?}");
+        assert!(
+            is_expected && *number < LAUNCHERS_OWN,
+            "{number} {target}: {files:?}"
+        );
     }
     assert_eq!(files[0], (0, "/dev/null".to_owned()), "{files:?}");
-    assert!(files.iter().any(|(_, target)| target.starts_with("/memfd:")), "{files:?}");
+    assert!(
+        files
+            .iter()
+            .any(|(_, target)| target.starts_with("/memfd:")),
+        "{files:?}"
+    );
 
     let place = cgroup(vm.pid);
     assert!(place.contains(&vm.id), "{place}");
@@ -157,9 +185,15 @@ struct Monitor {
 
 impl Monitor {
     fn connect(daemon: &Daemon, vm: &v1::Vm) -> Self {
-        let path = daemon.state_dir.join("records").join(&vm.id).join("qmp.sock");
+        let path = daemon
+            .state_dir
+            .join("records")
+            .join(&vm.id)
+            .join("qmp.sock");
         let stream = UnixStream::connect(path).expect("it listens");
-        stream.set_read_timeout(Some(PATIENCE)).expect("it is asked");
+        stream
+            .set_read_timeout(Some(PATIENCE))
+            .expect("it is asked");
         let mut monitor = Self {
             reader: BufReader::new(stream),
         };
@@ -192,7 +226,8 @@ impl Monitor {
     /// Has QEMU open a file to read it.
     fn open(&mut self, path: &Path) -> Result<(), String> {
         let name = "casemate-test-file";
-        let file = json!({"driver": "file", "filename": path, "node-name": name, "read-only": true});
+        let file =
+            json!({"driver": "file", "filename": path, "node-name": name, "read-only": true});
         self.ask("blockdev-add", file)?;
         self.ask("blockdev-del", json!({"node-name": name}))
     }
@@ -225,7 +260,11 @@ async fn what_everybody_may_read_is_closed_to_qemu() {
     std::fs::create_dir(&granted_folder).expect("a folder");
     let granted = granted_folder.join("file");
     std::fs::write(&granted, "anything").expect("a file");
-    for (path, mode) in [(&foreign, 0o644), (&granted, 0o644), (&granted_folder, 0o755)] {
+    for (path, mode) in [
+        (&foreign, 0o644),
+        (&granted, 0o644),
+        (&granted_folder, 0o755),
+    ] {
         let mode = std::fs::Permissions::from_mode(mode);
         std::fs::set_permissions(path, mode).expect("a mode");
     }
@@ -245,10 +284,18 @@ async fn what_everybody_may_read_is_closed_to_qemu() {
     daemon.kill();
     let mut monitor = Monitor::connect(&daemon, &vm);
     monitor.open(&granted).expect("config grants it");
-    for path in [&foreign, Path::new("/etc/passwd"), Path::new("/proc/1/status")] {
+    for path in [
+        &foreign,
+        Path::new("/etc/passwd"),
+        Path::new("/proc/1/status"),
+    ] {
         assert!(permissions_let(uid, path), "{}", path.display());
         let error = monitor.open(path).expect_err("Landlock is there");
-        assert!(error.contains("Permission denied"), "{}: {error}", path.display());
+        assert!(
+            error.contains("Permission denied"),
+            "{}: {error}",
+            path.display()
+        );
     }
     drop(monitor);
     daemon.restart();

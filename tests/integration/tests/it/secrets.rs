@@ -100,9 +100,14 @@ fn processes_with_it() -> Vec<PathBuf> {
 }
 
 fn shares_of(folder: &Path) -> Vec<PathBuf> {
-    ["certs/ca.pem", "certs/cert.pem", "certs/key.pem", "env/environment"]
-        .map(|name| folder.join(name))
-        .into()
+    [
+        "certs/ca.pem",
+        "certs/cert.pem",
+        "certs/key.pem",
+        "env/environment",
+    ]
+    .map(|name| folder.join(name))
+    .into()
 }
 
 /// All that the daemon answers with, as text.
@@ -122,7 +127,10 @@ async fn answers(daemon: &Daemon, id: &str) -> Vec<String> {
         let name = backend.to_owned();
         let backend = daemon.backends().await;
         let mut backend = backend;
-        answers.push(format!("{:?}", backend.get_backend(v1::GetBackendRequest { name }).await));
+        answers.push(format!(
+            "{:?}",
+            backend.get_backend(v1::GetBackendRequest { name }).await
+        ));
     }
     for path in ["/health", "/ready", "/metrics", "/no-such-route"] {
         answers.push(daemon.ask_http("GET", path).await);
@@ -137,9 +145,19 @@ async fn refusals(daemon: &Daemon) -> Vec<tonic::Status> {
     let v1_cases: &[Change] = &[
         |spec| drop(spec.environment.insert("B".to_owned(), canary("b\nA=1"))),
         |spec| drop(spec.environment.insert("B".to_owned(), canary("\0"))),
-        |spec| drop(spec.environment.insert("B".to_owned(), canary("").repeat(10_000))),
+        |spec| {
+            drop(
+                spec.environment
+                    .insert("B".to_owned(), canary("").repeat(10_000)),
+            )
+        },
         |spec| drop(spec.environment.insert("B C".to_owned(), canary("b"))),
-        |spec| drop(spec.environment.insert("AGENT_CVM_ID".to_owned(), canary("b"))),
+        |spec| {
+            drop(
+                spec.environment
+                    .insert("AGENT_CVM_ID".to_owned(), canary("b")),
+            )
+        },
         |spec| {
             let certificates = spec.certificates.get_or_insert_default();
             certificates.client_key = canary("").repeat(30_000).into_bytes();
@@ -182,7 +200,10 @@ async fn watched(daemon: &Daemon) -> tokio::task::JoinHandle<String> {
         let mut removed = 0;
         while let Ok(Some(change)) = stream.message().await {
             told.push_str(&format!("{change:?}\n"));
-            if matches!(change.change, Some(v1::watch_vms_response::Change::Removed(_))) {
+            if matches!(
+                change.change,
+                Some(v1::watch_vms_response::Change::Removed(_))
+            ) {
                 removed += 1;
                 if removed == 2 {
                     break;
@@ -193,7 +214,10 @@ async fn watched(daemon: &Daemon) -> tokio::task::JoinHandle<String> {
     })
 }
 
-#[expect(clippy::disallowed_methods, reason = "another user's look at a VM's files")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "another user's look at a VM's files"
+)]
 fn read_as(uid: u32, path: &Path) -> Result<Vec<u8>, String> {
     let output = Command::new("setpriv")
         .args(["--reuid", &uid.to_string(), "--regid", &uid.to_string()])
@@ -243,13 +267,21 @@ async fn a_canary_in_every_secret_field_is_in_the_shares_and_nowhere_else() {
     let daemon = setup.start();
     let watch = watched(&daemon).await;
     let mine = daemon.create(secret_spec()).await.expect("it runs");
-    let old = daemon.predecessor().await.create_vm(predecessor_request()).await;
+    let old = daemon
+        .predecessor()
+        .await
+        .create_vm(predecessor_request())
+        .await;
     let old = old.expect("it runs").into_inner().cvm_id;
     let old = daemon.get(&old).await.expect("it is listed");
 
     // In memory, in the guest's files, all of them.
     let own = secrets.join(instance(&daemon));
-    let mut wanted = [shares_of(&own.join(&mine.id)), shares_of(&own.join(&old.id))].concat();
+    let mut wanted = [
+        shares_of(&own.join(&mine.id)),
+        shares_of(&own.join(&old.id)),
+    ]
+    .concat();
     wanted.sort();
     assert_eq!(files_with_it(&run), wanted);
     for path in &wanted {
@@ -257,7 +289,9 @@ async fn a_canary_in_every_secret_field_is_in_the_shares_and_nowhere_else() {
     }
     let environment = std::fs::read_to_string(own.join(&old.id).join("env/environment"));
     let environment = environment.expect("root reads it");
-    for field in ["url", "ca-url", "token", "id", "secret", "endpoint", "region"] {
+    for field in [
+        "url", "ca-url", "token", "id", "secret", "endpoint", "region",
+    ] {
         let canary = canary(&format!("old-{field}\n"));
         assert!(environment.contains(&canary), "{field}: {environment}");
     }
@@ -265,7 +299,11 @@ async fn a_canary_in_every_secret_field_is_in_the_shares_and_nowhere_else() {
     // Nobody reads them but the VM's own user.
     let uid = uid_of(mine.pid);
     for path in shares_of(&own.join(&mine.id)) {
-        assert!(read_as(uid, &path).is_ok_and(|text| holds(&text)), "{}", path.display());
+        assert!(
+            read_as(uid, &path).is_ok_and(|text| holds(&text)),
+            "{}",
+            path.display()
+        );
         for other in [uid_of(old.pid), 65_534] {
             let error = read_as(other, &path).expect_err("it is closed");
             assert!(error.contains("Permission denied"), "{error}");
@@ -274,7 +312,10 @@ async fn a_canary_in_every_secret_field_is_in_the_shares_and_nowhere_else() {
 
     for status in refusals(&daemon).await {
         let metadata = format!("{:?} {:?}", status.metadata(), status.get_error_details());
-        assert!(!holds(format!("{status} {metadata}").as_bytes()), "{status:?}");
+        assert!(
+            !holds(format!("{status} {metadata}").as_bytes()),
+            "{status:?}"
+        );
         assert!(!holds(status.details()), "{status:?}");
     }
     for answer in answers(&daemon, &mine.id).await {
@@ -329,7 +370,9 @@ async fn secrets_in_memory_are_gone_after_a_reboot_and_the_start_says_so() {
         return;
     };
     let secrets = run.join("casemate").display().to_string();
-    setup.set("secrets_dir", secrets).set("on_shutdown", "leave");
+    setup
+        .set("secrets_dir", secrets)
+        .set("on_shutdown", "leave");
     setup.use_fake_qemu(&json!({}));
     let mut daemon = setup.start();
     let secret = daemon.create(secret_spec()).await.expect("it runs");
@@ -337,7 +380,9 @@ async fn secrets_in_memory_are_gone_after_a_reboot_and_the_start_says_so() {
     for vm in [&secret, &plain] {
         stop(&daemon, &vm.id).await;
     }
-    start(&daemon, &secret.id).await.expect("the secrets are there");
+    start(&daemon, &secret.id)
+        .await
+        .expect("the secrets are there");
     stop(&daemon, &secret.id).await;
     assert_eq!(daemon.stop(), Some(0));
     drop(tmpfs);
@@ -348,7 +393,9 @@ async fn secrets_in_memory_are_gone_after_a_reboot_and_the_start_says_so() {
     assert_eq!(status.code(), Code::FailedPrecondition, "{status}");
     let info = status.get_details_error_info().expect("an ErrorInfo");
     assert_eq!(*info.reason, *ErrorId::SecretsGone.reason(), "{status}");
-    start(&daemon, &plain.id).await.expect("it has none to miss");
+    start(&daemon, &plain.id)
+        .await
+        .expect("it has none to miss");
     for vm in [&secret, &plain] {
         daemon.remove(&vm.id).await.expect("it can be removed");
     }
@@ -371,7 +418,10 @@ async fn start(daemon: &Daemon, id: &str) -> Result<(), tonic::Status> {
 /// Aborts a process, after its limit on cores was raised as far as that is allowed.
 fn abort(pid: u32) {
     use rustix::process::{Pid, Resource, Rlimit, kill_process, prlimit};
-    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw).expect("a pid");
+    let pid = i32::try_from(pid)
+        .ok()
+        .and_then(Pid::from_raw)
+        .expect("a pid");
     let unlimited = Rlimit {
         current: None,
         maximum: None,
@@ -397,10 +447,17 @@ async fn a_daemon_that_is_aborted_leaves_no_core() {
     // Where a core would go: it is relative to this folder, which the daemon has too.
     let before = cores();
     #[expect(clippy::disallowed_methods, reason = "a process that may be dumped")]
-    let mut other = Command::new("sleep").arg("600").stdin(Stdio::null()).spawn().expect("it starts");
+    let mut other = Command::new("sleep")
+        .arg("600")
+        .stdin(Stdio::null())
+        .spawn()
+        .expect("it starts");
     abort(other.id());
     let control: ExitStatus = other.wait().expect("it ends");
-    let left: Vec<PathBuf> = cores().into_iter().filter(|core| !before.contains(core)).collect();
+    let left: Vec<PathBuf> = cores()
+        .into_iter()
+        .filter(|core| !before.contains(core))
+        .collect();
     for core in left {
         std::fs::remove_file(core).expect("it is this test's own");
     }

@@ -22,7 +22,14 @@ const PAGE: u64 = 4096;
 /// More pages than a VM's records and console take.
 const MOST_PAGES: u64 = 64;
 /// Where a launch can be held.
-const STAGES: [&str; 6] = ["start", "greeting", "capabilities", "hostfwd", "cont", "status"];
+const STAGES: [&str; 6] = [
+    "start",
+    "greeting",
+    "capabilities",
+    "hostfwd",
+    "cont",
+    "status",
+];
 
 /// A file that takes what room there is.
 struct Filler(PathBuf);
@@ -43,7 +50,8 @@ impl Filler {
             .expect("an empty file takes no room");
         while file.write_all(&[b'x'; 512]).is_ok() {}
         let length = file.metadata().expect("its size").len() / PAGE * PAGE;
-        file.set_len(length.saturating_sub(pages * PAGE)).expect("it shrinks");
+        file.set_len(length.saturating_sub(pages * PAGE))
+            .expect("it shrinks");
     }
 
     fn remove(self) {
@@ -56,7 +64,10 @@ fn records(state_dir: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     let folders = std::fs::read_dir(state_dir.join("records")).expect("a folder");
     for folder in folders.flatten() {
-        for file in std::fs::read_dir(folder.path()).expect("a folder").flatten() {
+        for file in std::fs::read_dir(folder.path())
+            .expect("a folder")
+            .flatten()
+        {
             let path = file.path();
             let name = file.file_name().to_string_lossy().into_owned();
             assert!(!name.ends_with(".new"), "{} is left", path.display());
@@ -81,9 +92,14 @@ async fn on_a_full_disk_a_create_is_refused_and_the_rest_works() {
     let Some(_tmpfs) = Tmpfs::mount(&state_dir, "4m") else {
         return;
     };
-    setup.set("on_shutdown", "leave").set("qemu.powerdown_time", "1s");
+    setup
+        .set("on_shutdown", "leave")
+        .set("qemu.powerdown_time", "1s");
     // So that the shares lie on the full disk too.
-    setup.set("secrets_dir", setup.folder.path().join("none").display().to_string());
+    setup.set(
+        "secrets_dir",
+        setup.folder.path().join("none").display().to_string(),
+    );
     setup.use_fake_qemu(&json!({}));
     let mut daemon = setup.start();
     let stays = daemon.create(v1::VmSpec::default()).await.expect("it runs");
@@ -100,18 +116,32 @@ async fn on_a_full_disk_a_create_is_refused_and_the_rest_works() {
             Ok(vm) => break vm,
             Err(status) => {
                 let path = state_dir.display().to_string();
-                assert_eq!(status.code(), Code::ResourceExhausted, "{refused} pages: {status}");
-                assert!(status.message().contains(&path), "{refused} pages: {status}");
+                assert_eq!(
+                    status.code(),
+                    Code::ResourceExhausted,
+                    "{refused} pages: {status}"
+                );
+                assert!(
+                    status.message().contains(&path),
+                    "{refused} pages: {status}"
+                );
                 let info = status.get_details_error_info().expect("an ErrorInfo");
                 assert_eq!(*info.reason, *ErrorId::StoreFull.reason(), "{status}");
                 assert_eq!(records(&state_dir), before, "{refused} pages");
-                assert_eq!(leftovers::vm_entries(&state_dir), entries, "{refused} pages");
+                assert_eq!(
+                    leftovers::vm_entries(&state_dir),
+                    entries,
+                    "{refused} pages"
+                );
             }
         }
         refused += 1;
         assert!(refused < MOST_PAGES, "no create needs so much");
     };
-    assert!(refused >= 3, "a create writes some files, and {refused} pages were enough");
+    assert!(
+        refused >= 3,
+        "a create writes some files, and {refused} pages were enough"
+    );
     daemon.remove(&created.id).await.expect("it can be removed");
 
     filler.leave(0);
@@ -124,7 +154,10 @@ async fn on_a_full_disk_a_create_is_refused_and_the_rest_works() {
     daemon.vms().await.stop_vm(force).await.expect("it stops");
     filler.leave(0);
     let running = daemon.get(&stays.id).await.expect("it is listed");
-    assert_eq!((running.state(), running.pid), (v1::VmState::Running, stays.pid));
+    assert_eq!(
+        (running.state(), running.pid),
+        (v1::VmState::Running, stays.pid)
+    );
     records(&state_dir);
 
     daemon.kill();
@@ -137,7 +170,9 @@ async fn on_a_full_disk_a_create_is_refused_and_the_rest_works() {
     } else {
         filler.remove();
     }
-    let states: Vec<_> = [&stays, &stops, &goes, &created].map(|vm| vm.id.clone()).into();
+    let states: Vec<_> = [&stays, &stops, &goes, &created]
+        .map(|vm| vm.id.clone())
+        .into();
     let listed = daemon.list().await;
     let mut found: Vec<_> = listed.iter().map(|vm| vm.id.clone()).collect();
     found.sort();
@@ -145,7 +180,10 @@ async fn on_a_full_disk_a_create_is_refused_and_the_rest_works() {
     wanted.sort();
     assert_eq!(found, wanted);
     let adopted = daemon.get(&stays.id).await.expect("it is listed");
-    assert_eq!((adopted.state(), adopted.pid), (v1::VmState::Running, stays.pid));
+    assert_eq!(
+        (adopted.state(), adopted.pid),
+        (v1::VmState::Running, stays.pid)
+    );
     let down = daemon.get(&stops.id).await.expect("it is listed");
     assert!(
         matches!(down.state(), v1::VmState::Stopped | v1::VmState::Exited),
@@ -163,7 +201,9 @@ fn held_at(stage: &str) -> serde_json::Value {
 
 fn setup(script: &serde_json::Value) -> Setup {
     let mut setup = Setup::new();
-    setup.set("on_shutdown", "leave").set("qemu.start_time", "120s");
+    setup
+        .set("on_shutdown", "leave")
+        .set("qemu.start_time", "120s");
     setup.use_fake_qemu(script);
     setup
 }
@@ -195,7 +235,9 @@ async fn in_the_middle<T>(
     }
     leave();
     // A caller that waits on gets an answer; one that leaves is dropped here.
-    tokio::time::timeout(Duration::from_millis(1), create).await.ok()
+    tokio::time::timeout(Duration::from_millis(1), create)
+        .await
+        .ok()
 }
 
 async fn assert_all_is_gone(daemon: &Daemon, what: &str) {

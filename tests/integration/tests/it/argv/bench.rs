@@ -200,7 +200,10 @@ impl PausedQemu {
             Err(error) => {
                 child.start_kill()?;
                 let output = child.wait_with_output().await?;
-                bail!("{error}; it said: {}", String::from_utf8_lossy(&output.stderr));
+                bail!(
+                    "{error}; it said: {}",
+                    String::from_utf8_lossy(&output.stderr)
+                );
             }
         }
     }
