@@ -226,6 +226,20 @@ impl Confinement {
         place.exists().then_some(place)
     }
 
+    /// Whether a process is in the cgroup that this very daemon, or one before it on the same state
+    /// directory, made for that VM. Scopes are named by the VM alone, so theirs prove nothing: a
+    /// record may be the copy of another daemon's.
+    pub fn holds(&self, id: VmId, place: &Place, pid: u32) -> bool {
+        match self {
+            Self::Cgroup(own) => {
+                place.unit.is_none()
+                    && place.cgroup == own.folder.join(id.to_string())
+                    && place.pids().is_ok_and(|pids| pids.contains(&pid))
+            }
+            Self::Systemd(_) | Self::None { .. } => false,
+        }
+    }
+
     /// At the daemon's end: takes its own folder of cgroups away, unless a VM is in it.
     pub fn leave(&self) {
         if let Self::Cgroup(own) = self {
@@ -287,10 +301,10 @@ impl Place {
     }
 
     /// Removes the cgroup after the VM's end. One that has processes stays, and that is an error. A
-    /// scope goes by itself.
+    /// scope goes by itself, and is waited for: there is one of its name at a time.
     pub async fn remove(&self) -> Result<(), ConfineError> {
         match self.unit {
-            Some(_) => Ok(()),
+            Some(_) => cgroup::gone(&self.cgroup).await,
             None => cgroup::remove(&self.cgroup).await,
         }
     }

@@ -31,6 +31,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{FlockOperation, OFlags};
 
+use crate::regular_file::{self, ReadError};
 use crate::spec::VmId;
 
 pub use deadline::{BootTime, Deadline, Now};
@@ -40,6 +41,8 @@ pub use record::{
     VmRecord,
 };
 
+/// Bytes of a record: a plan has a MiB at most, and facts have some.
+const MAX_RECORD: u64 = 16 << 20;
 /// Generation numbers that one daemon may give out: one for each change, so never all.
 const GENERATIONS: u64 = 1 << 40;
 
@@ -294,9 +297,9 @@ impl StateDir {
 }
 
 fn read_left(id: VmId, path: &Path) -> LeftContent {
-    let read = |name: &str| match std::fs::read(path.join(name)) {
+    let read = |name: &str| match regular_file::read(&path.join(name), MAX_RECORD) {
         Ok(bytes) => Ok(Some(bytes)),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(ReadError::Io(error)) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     };
     let (vm, launch) = match (read("vm.json"), read("launch.json")) {

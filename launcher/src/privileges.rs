@@ -52,6 +52,7 @@ fn set_limits(limits: &Limits) -> Result<(), PrivilegeError> {
         (Resource::Nofile, "nofile", Some(limits.open_files)),
         (Resource::Nproc, "nproc", limits.processes),
         (Resource::Memlock, "memlock", limits.locked_memory),
+        (Resource::Fsize, "fsize", limits.file_size),
     ];
     for (resource, name, value) in wanted {
         let Some(value) = value else { continue };

@@ -81,6 +81,8 @@ pub struct Limits {
     pub processes: Option<u64>,
     /// Bytes.
     pub locked_memory: Option<u64>,
+    /// Bytes of the longest file that QEMU may write, memory files among them.
+    pub file_size: Option<u64>,
 }
 
 /// What QEMU may reach of the file system. Paths that do not exist are left out, and a kernel that

@@ -1,7 +1,6 @@
 //! One line in the log for each call that changes something: who, what, to which VM, and what came
 //! of it. Its target is `audit`, so that it can be kept apart from the rest.
 
-use std::fmt::Display;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
@@ -30,29 +29,52 @@ impl Caller {
         }
     }
 
-    pub(super) fn created(&self, created: &Result<Arc<VmStatus>, CreateError>) {
-        match created {
-            Ok(vm) => self.line("create", &vm.id, "ok"),
-            Err(error) => self.line("create", &"none", error.id().as_str()),
+    /// Begins a line, which is written whatever becomes of the call.
+    pub(super) fn begins(self, action: &'static str, vm: Option<VmId>) -> Deed {
+        Deed {
+            caller: self,
+            action,
+            vm,
+            outcome: None,
         }
     }
+}
 
-    pub(super) fn did<T, E: Catalogued>(&self, what: &str, vm: &VmId, done: &Result<T, E>) {
-        match done {
-            Ok(_) => self.line(what, vm, "ok"),
-            Err(error) => self.line(what, vm, error.id().as_str()),
-        }
+/// Something that a caller has asked for. A call whose caller leaves is dropped in the middle, and
+/// what was asked for may be done all the same.
+#[derive(Debug)]
+pub(super) struct Deed {
+    caller: Caller,
+    action: &'static str,
+    vm: Option<VmId>,
+    outcome: Option<&'static str>,
+}
+
+impl Deed {
+    pub(super) fn created(mut self, created: &Result<Arc<VmStatus>, CreateError>) {
+        self.vm = created.as_ref().ok().map(|vm| vm.id);
+        self.ended(created);
     }
 
-    fn line(&self, what: &str, vm: &dyn Display, outcome: &str) {
-        let address = self.address.map(|address| address.to_string());
+    pub(super) fn ended<T, E: Catalogued>(mut self, done: &Result<T, E>) {
+        self.outcome = Some(match done {
+            Ok(_) => "ok",
+            Err(error) => error.id().as_str(),
+        });
+    }
+}
+
+impl Drop for Deed {
+    fn drop(&mut self) {
+        let address = self.caller.address.map(|address| address.to_string());
+        let vm = self.vm.map(|id| id.to_string());
         tracing::info!(
             target: "audit",
-            action = what,
-            %vm,
-            outcome,
+            action = self.action,
+            vm = vm.as_deref().unwrap_or("none"),
+            outcome = self.outcome.unwrap_or("caller-left"),
             peer = address.as_deref().unwrap_or("unknown"),
-            certificate = self.certificate.as_deref().unwrap_or("none"),
+            certificate = self.caller.certificate.as_deref().unwrap_or("none"),
         );
     }
 }

@@ -32,8 +32,9 @@ impl ManagerService for Predecessor {
         let caller = Caller::of(&request);
         let spec = from_proto::predecessor_spec(request.into_inner())
             .map_err(|error| status::of(&error))?;
+        let deed = caller.begins("create", None);
         let created = self.manager.create(spec).await;
-        caller.created(&created);
+        deed.created(&created);
         let vm = created.map_err(|error| status::of(&error))?;
         let port = vm.agent_address.map(|address| address.port().to_string());
         Ok(Response::new(manager::CreateRes {
@@ -49,8 +50,9 @@ impl ManagerService for Predecessor {
         let caller = Caller::of(&request);
         let text = request.into_inner().cvm_id;
         let id = VmId::parse(&text).ok_or_else(|| status::of(&Refusal::no_such_vm(&text)))?;
+        let deed = caller.begins("remove", Some(id));
         let removed = self.manager.remove(id).await;
-        caller.did("remove", &id, &removed);
+        deed.ended(&removed);
         removed.map_err(|error| status::of(&error))?;
         Ok(Response::new(()))
     }

@@ -51,14 +51,15 @@ pub(super) struct Vms {
 impl Vms {
     async fn act(
         &self,
-        caller: &Caller,
+        caller: Caller,
         id: &str,
         action: Action,
         courtesy: Courtesy,
     ) -> Result<v1::Vm, Status> {
         let id = parse_id(id)?;
+        let deed = caller.begins(action.name(), Some(id));
         let done = self.manager.act(id, action, courtesy).await;
-        caller.did(action.name(), &id, &done);
+        deed.ended(&done);
         let vm = done.map_err(|error| status::of(&error))?;
         Ok(to_proto::vm(&vm))
     }
@@ -77,8 +78,9 @@ impl VmService for Vms {
         let caller = Caller::of(&request);
         let spec = request.into_inner().spec.unwrap_or_default();
         let spec = from_proto::vm_spec(spec).map_err(|error| status::of(&error))?;
+        let deed = caller.begins("create", None);
         let created = self.manager.create(spec).await;
-        caller.created(&created);
+        deed.created(&created);
         let vm = created.map_err(|error| status::of(&error))?;
         Ok(Response::new(v1::CreateVmResponse {
             vm: Some(to_proto::vm(&vm)),
@@ -118,8 +120,9 @@ impl VmService for Vms {
     ) -> Result<Response<v1::RemoveVmResponse>, Status> {
         let caller = Caller::of(&request);
         let id = parse_id(&request.into_inner().id)?;
+        let deed = caller.begins("remove", Some(id));
         let removed = self.manager.remove(id).await;
-        caller.did("remove", &id, &removed);
+        deed.ended(&removed);
         removed.map_err(|error| status::of(&error))?;
         Ok(Response::new(v1::RemoveVmResponse {}))
     }
@@ -131,7 +134,7 @@ impl VmService for Vms {
         let caller = Caller::of(&request);
         let courtesy = Courtesy::Ask;
         let id = request.into_inner().id;
-        let vm = self.act(&caller, &id, Action::Start, courtesy).await?;
+        let vm = self.act(caller, &id, Action::Start, courtesy).await?;
         Ok(Response::new(v1::StartVmResponse { vm: Some(vm) }))
     }
 
@@ -142,7 +145,7 @@ impl VmService for Vms {
         let caller = Caller::of(&request);
         let courtesy = courtesy(request.get_ref().force);
         let id = request.into_inner().id;
-        let vm = self.act(&caller, &id, Action::Stop, courtesy).await?;
+        let vm = self.act(caller, &id, Action::Stop, courtesy).await?;
         Ok(Response::new(v1::StopVmResponse { vm: Some(vm) }))
     }
 
@@ -153,7 +156,7 @@ impl VmService for Vms {
         let caller = Caller::of(&request);
         let courtesy = courtesy(request.get_ref().force);
         let id = request.into_inner().id;
-        let vm = self.act(&caller, &id, Action::Restart, courtesy).await?;
+        let vm = self.act(caller, &id, Action::Restart, courtesy).await?;
         Ok(Response::new(v1::RestartVmResponse { vm: Some(vm) }))
     }
 
@@ -164,7 +167,7 @@ impl VmService for Vms {
         let caller = Caller::of(&request);
         let courtesy = Courtesy::Ask;
         let id = request.into_inner().id;
-        let vm = self.act(&caller, &id, Action::Pause, courtesy).await?;
+        let vm = self.act(caller, &id, Action::Pause, courtesy).await?;
         Ok(Response::new(v1::PauseVmResponse { vm: Some(vm) }))
     }
 
@@ -175,7 +178,7 @@ impl VmService for Vms {
         let caller = Caller::of(&request);
         let courtesy = Courtesy::Ask;
         let id = request.into_inner().id;
-        let vm = self.act(&caller, &id, Action::Resume, courtesy).await?;
+        let vm = self.act(caller, &id, Action::Resume, courtesy).await?;
         Ok(Response::new(v1::ResumeVmResponse { vm: Some(vm) }))
     }
 
@@ -186,7 +189,7 @@ impl VmService for Vms {
         let caller = Caller::of(&request);
         let courtesy = Courtesy::Ask;
         let id = request.into_inner().id;
-        let vm = self.act(&caller, &id, Action::Reset, courtesy).await?;
+        let vm = self.act(caller, &id, Action::Reset, courtesy).await?;
         Ok(Response::new(v1::ResetVmResponse { vm: Some(vm) }))
     }
 

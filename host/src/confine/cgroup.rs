@@ -150,6 +150,21 @@ fn is_gone(error: &io::Error) -> bool {
         || error.raw_os_error() == Some(rustix::io::Errno::NODEV.raw_os_error())
 }
 
+/// Waits until somebody else has removed it.
+pub(super) async fn gone(cgroup: &Path) -> Result<(), ConfineError> {
+    let end = Instant::now() + REMOVE_DEADLINE;
+    while cgroup.is_dir() {
+        if Instant::now() >= end {
+            return Err(ConfineError::InUse {
+                path: cgroup.to_owned(),
+                pids: pids(cgroup)?,
+            });
+        }
+        tokio::time::sleep(REMOVE_PAUSE).await;
+    }
+    Ok(())
+}
+
 /// The kernel removes no cgroup that has a process; one that is just ending gets a moment.
 pub(super) async fn remove(cgroup: &Path) -> Result<(), ConfineError> {
     let end = Instant::now() + REMOVE_DEADLINE;

@@ -23,6 +23,8 @@ const SYSTEMD_RUNS: &str = "/run/systemd/system";
 const BUS: &str = "unix:path=/run/dbus/system_bus_socket";
 /// systemd answers in milliseconds unless it is reloading; a start job has nothing to wait for.
 const DEADLINE: Duration = Duration::from_secs(20);
+/// systemd collects a unit that ended within milliseconds.
+const COLLECT_PAUSE: Duration = Duration::from_millis(50);
 
 #[zbus::proxy(
     interface = "org.freedesktop.systemd1.Manager",
@@ -118,9 +120,16 @@ async fn start_and_wait(
     if let Some(tasks) = limits.tasks {
         properties.push(("TasksMax", Value::from(tasks)));
     }
-    let job = manager
-        .start_transient_unit(unit, "fail", &properties, &[])
-        .await?;
+    let job = loop {
+        match manager
+            .start_transient_unit(unit, "fail", &properties, &[])
+            .await
+        {
+            // The scope of the last start, whose cgroup is gone, is about to be collected.
+            Err(error) if is_taken(&error) => tokio::time::sleep(COLLECT_PAUSE).await,
+            job => break job?,
+        }
+    };
     while let Some(signal) = removed.next().await {
         let removed = signal.args()?;
         if *removed.job() == *job {
@@ -130,6 +139,11 @@ async fn start_and_wait(
     Err(zbus::Error::Failure(
         "the bus went away before systemd answered".to_owned(),
     ))
+}
+
+fn is_taken(error: &zbus::Error) -> bool {
+    const UNIT_EXISTS: &str = "org.freedesktop.systemd1.UnitExists";
+    matches!(error, zbus::Error::MethodError(name, ..) if name.as_str() == UNIT_EXISTS)
 }
 
 async fn within_deadline<T>(

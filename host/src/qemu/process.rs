@@ -117,10 +117,24 @@ pub fn boot_id() -> String {
         .unwrap_or_default()
 }
 
+/// A process and its user: a command line is what anybody can have.
+#[derive(Clone, Debug)]
+pub struct OwnedProcess {
+    pub uid: u32,
+    pub identity: ProcessIdentity,
+}
+
+/// proc(5), `status`: the owner of the folder is root's for what may not be dumped.
+fn real_uid(pid: u32) -> Option<u32> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let uids = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+    uids.split_ascii_whitespace().next()?.parse().ok()
+}
+
 /// Processes that were started with a `-uuid`, by that, as every QEMU of a VM is. A client that
 /// merely names a VM is none.
-pub fn by_uuid() -> HashMap<String, Vec<ProcessIdentity>> {
-    let mut found: HashMap<String, Vec<ProcessIdentity>> = HashMap::new();
+pub fn by_uuid() -> HashMap<String, Vec<OwnedProcess>> {
+    let mut found: HashMap<String, Vec<OwnedProcess>> = HashMap::new();
     for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
         let Some(pid) = entry
             .file_name()
@@ -133,8 +147,10 @@ pub fn by_uuid() -> HashMap<String, Vec<ProcessIdentity>> {
         let mut words = command.split(|byte| *byte == 0);
         if words.any(|word| word == b"-uuid")
             && let Some(uuid) = words.next().and_then(|word| std::str::from_utf8(word).ok())
-            && let Ok(process) = ProcessIdentity::of(pid)
+            && let Ok(identity) = ProcessIdentity::of(pid)
+            && let Some(uid) = real_uid(pid)
         {
+            let process = OwnedProcess { uid, identity };
             found.entry(uuid.to_owned()).or_default().push(process);
         }
     }

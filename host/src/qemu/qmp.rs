@@ -9,6 +9,7 @@ use serde_json::{Value as Json, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader};
 use tokio::sync::{Mutex, mpsc, watch};
 use tokio::time::timeout;
+use tokio_util::task::AbortOnDropHandle;
 
 /// Deadline of a command on a QEMU that is well: it answers within milliseconds.
 pub const COMMAND_TIME: Duration = Duration::from_secs(5);
@@ -60,7 +61,8 @@ pub struct QmpEvent {
 pub struct Qmp {
     exchange: Mutex<Exchange>,
     heard: watch::Receiver<u64>,
-    reader: tokio::task::JoinHandle<()>,
+    /// Ends with this: a peer that says nothing would hold it for ever.
+    _reader: AbortOnDropHandle<()>,
     version: String,
 }
 
@@ -85,12 +87,6 @@ struct Exchange {
 trait Writer: AsyncWrite + Send + Unpin + std::fmt::Debug {}
 impl<T: AsyncWrite + Send + Unpin + std::fmt::Debug> Writer for T {}
 
-impl Drop for Qmp {
-    fn drop(&mut self) {
-        self.reader.abort();
-    }
-}
-
 impl Qmp {
     /// Waits for the greeting and negotiates capabilities.
     pub async fn connect<R, W>(
@@ -106,13 +102,12 @@ impl Qmp {
         let (reply_sender, mut replies) = mpsc::channel(REPLY_QUEUE);
         let (event_sender, events) = mpsc::channel(EVENT_QUEUE);
         let (heard_sender, heard) = watch::channel(0);
-        let reader = tokio::spawn(async move {
+        let reader = AbortOnDropHandle::new(tokio::spawn(async move {
             read_lines(read, max_line, reply_sender, event_sender, heard_sender).await;
-        });
+        }));
         let during = || "the greeting".to_owned();
         let greeting = match timeout(greeting_time, replies.recv()).await {
             Err(_) => {
-                reader.abort();
                 return Err(QmpError::Timeout {
                     during: during(),
                     limit: greeting_time,
@@ -139,7 +134,7 @@ impl Qmp {
                 next_id: 0,
             }),
             heard,
-            reader,
+            _reader: reader,
             version: format!("{major}.{minor}.{micro}"),
         };
         qmp.execute("qmp_capabilities", json!({})).await?;

@@ -63,6 +63,8 @@ pub struct Launch<'a> {
     pub console_fd: i32,
     /// Bytes of the console that are kept, of its begin and of its end each.
     pub console_cap: u64,
+    /// Bytes of the longest file that QEMU may write.
+    pub file_size: u64,
     pub landlock: Option<Landlock>,
 }
 
@@ -137,6 +139,7 @@ impl Launcher {
                     Credentials::User { .. } => Some(PROCESSES),
                 },
                 locked_memory: None,
+                file_size: Some(launch.file_size),
             },
             landlock: launch.landlock,
         };
@@ -168,6 +171,13 @@ impl Launcher {
 
     pub fn identity(&self) -> &ProcessIdentity {
         &self.identity
+    }
+
+    /// Ends a launcher that is not needed after all.
+    pub async fn give_up(mut self) {
+        if let Err(error) = self.child.kill().await {
+            tracing::warn!(%error, "the launcher cannot be ended");
+        }
     }
 
     /// Has QEMU started. A launcher that fails or does not answer is gone when this returns.
@@ -220,6 +230,7 @@ impl Launcher {
             sandbox: Some(started.landlock),
             logs: Some(self.logs),
             exit: None,
+            launcher_due: None,
             ends_with_daemon: true,
         })
     }
@@ -284,6 +295,8 @@ pub struct QemuProcess {
     sandbox: Option<Enforcement>,
     logs: Option<LogSet>,
     exit: Option<Exit>,
+    /// When a launcher that outlives QEMU is ended.
+    launcher_due: Option<tokio::time::Instant>,
     ends_with_daemon: bool,
 }
 
@@ -310,6 +323,7 @@ impl QemuProcess {
             sandbox: None,
             logs,
             exit: None,
+            launcher_due: None,
             ends_with_daemon: false,
         })
     }
@@ -351,11 +365,18 @@ impl QemuProcess {
         if let Err(error) = self.pidfd.readable().await {
             tracing::error!(pid = self.identity.pid, %error, "QEMU cannot be waited for");
         }
-        if tokio::time::timeout(EXIT_TIME, self.launcher.ended())
+        // Kept over calls: whoever waits is interrupted by requests.
+        let due = *self
+            .launcher_due
+            .get_or_insert_with(|| tokio::time::Instant::now() + EXIT_TIME);
+        if tokio::time::timeout_at(due, self.launcher.ended())
             .await
             .is_err()
         {
-            tracing::warn!(pid = self.identity.pid, "its launcher does not end");
+            // It has QEMU's user, and a QEMU that was taken over may have stopped it.
+            tracing::warn!(pid = self.identity.pid, "its launcher does not end: killed");
+            self.launcher.kill();
+            self.launcher.ended().await;
         }
         let exit = match &self.logs {
             Some(logs) => recorded_exit(&logs.exit),
@@ -396,6 +417,20 @@ impl Drop for QemuProcess {
 }
 
 impl HeldLauncher {
+    fn kill(&mut self) {
+        let killed = match self {
+            Self::Child { child, .. } => child.start_kill(),
+            Self::Adopted { pidfd, .. } => {
+                rustix::process::pidfd_send_signal(pidfd.get_ref().as_fd(), Signal::KILL)
+                    .map_err(io::Error::from)
+            }
+            Self::Absent => Ok(()),
+        };
+        if let Err(error) = killed {
+            tracing::warn!(%error, "the launcher cannot be killed");
+        }
+    }
+
     async fn ended(&mut self) {
         match self {
             Self::Child { child, .. } => {

@@ -9,6 +9,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{Mode, OFlags};
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, socket_with};
 
 use super::record::{LaunchRecord, VmRecord};
 use super::{StoreError, create_dir, io_error, log_failure, write_atomically};
@@ -143,8 +144,14 @@ impl RecordFolder {
             .map_err(io_error(&self.path, "making the QMP socket"))
     }
 
+    /// Never waits, and neither does the stream: a QEMU that was taken over may leave connections
+    /// unaccepted until the queue is full, which is [`io::ErrorKind::WouldBlock`].
     pub fn connect(&self) -> io::Result<UnixStream> {
-        UnixStream::connect(self.socket_path())
+        let address = SocketAddrUnix::new(self.socket_path())?;
+        let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
+        let socket = socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)?;
+        rustix::net::connect(&socket, &address)?;
+        Ok(UnixStream::from(socket))
     }
 
     /// A new, empty file.

@@ -26,8 +26,7 @@ use super::manager::{Found, Host, LostVm, VmManager};
 use super::status::{PlannedStatus, VmState, VmStatus};
 use super::task::{Next, Up};
 use crate::config::OnBoot;
-use crate::lease::Demand;
-use crate::qemu::process::{self, Exit, ProcessIdentity};
+use crate::qemu::process::{self, Exit, OwnedProcess, ProcessIdentity};
 use crate::qemu::qmp::{Qmp, QmpError, QmpEvents};
 use crate::qemu::vm_process::{self, QemuProcess};
 use crate::spec::VmId;
@@ -97,18 +96,21 @@ enum Settled {
 }
 
 /// Who ran as which VM when the daemon was started.
-struct Processes(HashMap<String, Vec<ProcessIdentity>>);
+struct Processes(HashMap<String, Vec<OwnedProcess>>);
 
 impl Processes {
     fn now() -> Self {
         Self(process::by_uuid())
     }
 
-    /// Those that still run.
-    fn of(&self, id: VmId) -> Vec<ProcessIdentity> {
-        let found = self.0.get(&id.to_string()).cloned().unwrap_or_default();
+    /// Those that still run, as the VM's user or the daemon's: what others put into their command
+    /// line is no claim.
+    fn of(&self, id: VmId, uid: Option<u32>) -> Vec<ProcessIdentity> {
+        let own = rustix::process::geteuid().as_raw();
+        let found = self.0.get(&id.to_string()).into_iter().flatten();
         found
-            .into_iter()
+            .filter(|process| process.uid == own || Some(process.uid) == uid)
+            .map(|process| process.identity.clone())
             .filter(|process| process.hold().is_some())
             .collect()
     }
@@ -135,7 +137,10 @@ async fn settle(host: &Host, left: LeftRecord, on_boot: OnBoot, processes: &Proc
         LeftContent::Nothing => {
             // The daemon ended before it wrote one, and so before it started anything.
             return match host.store.open_record(id) {
-                Ok(mut files) if files.record().is_bare() && processes.of(id).is_empty() => {
+                Ok(mut files)
+                    if files.record().is_bare()
+                        && processes.of(id, host.store.user_of(id)).is_empty() =>
+                {
                     unwound(host, id, None, &mut files)
                 }
                 Ok(_) => lost(host, id, None, "its record is not there".to_owned()),
@@ -179,7 +184,7 @@ async fn unwind(
     let id = found.vm.id;
     let begun = Instant::now();
     loop {
-        let running = processes.of(id);
+        let running = processes.of(id, found.vm.uid);
         let launcher = found
             .vm
             .process
@@ -192,7 +197,8 @@ async fn unwind(
         if begun.elapsed() > UNWIND_TIME {
             // Half-made, and what runs is proven to be it: ended.
             if let Some(process) = &found.vm.process
-                && let Proof::Ours { pidfd, .. } = prove(&files, id, process, processes).await
+                && let Proof::Ours { pidfd, .. } =
+                    prove(host, &files, &found.vm, process, processes).await
             {
                 let adopted = QemuProcess::adopt(
                     process.qemu.clone(),
@@ -241,7 +247,7 @@ enum Proof {
     /// It is the VM's QEMU. Without a monitor it does not answer.
     Ours {
         pidfd: OwnedFd,
-        monitor: Option<(Qmp, QmpEvents)>,
+        monitor: Option<(Qmp, QmpEvents, VmState)>,
     },
     /// No such process, and none that runs as this VM.
     Gone,
@@ -249,10 +255,18 @@ enum Proof {
 }
 
 /// Proves that the process of a record is this VM's QEMU. A pid alone proves nothing, and neither
-/// does a command line, which anybody can have: what only our QEMU has is the monitor's socket in a
-/// folder that is the daemon's alone.
-async fn prove(files: &VmFiles, id: VmId, record: &ProcessRecord, processes: &Processes) -> Proof {
-    let with_uuid = processes.of(id);
+/// does a command line, which anybody can have. What only our QEMU has is the monitor's socket in a
+/// folder that is the daemon's alone; or, for one that says nothing or lies, its place in the VM's
+/// own cgroup, which no process leaves or enters by itself.
+async fn prove(
+    host: &Host,
+    files: &VmFiles,
+    vm: &VmRecord,
+    record: &ProcessRecord,
+    processes: &Processes,
+) -> Proof {
+    let id = vm.id;
+    let with_uuid = processes.of(id, vm.uid);
     let Some(pidfd) = record.qemu.hold() else {
         return match with_uuid.first() {
             None => Proof::Gone,
@@ -262,33 +276,67 @@ async fn prove(files: &VmFiles, id: VmId, record: &ProcessRecord, processes: &Pr
         };
     };
     let pid = record.qemu.pid;
-    if !with_uuid.contains(&record.qemu) {
-        return Proof::Unproven(format!("process {pid} was not started as this VM"));
-    }
-    match launch::connect(files.record(), GREETING_TIME).await {
-        Ok((qmp, events)) => match qmp.execute("query-uuid", json!({})).await {
-            Ok(answer) if answer["UUID"].as_str() == Some(&id.to_string()) => Proof::Ours {
-                pidfd,
-                monitor: Some((qmp, events)),
+    let place = record.place.as_ref();
+    let is_in_place = place.is_some_and(|place| host.confinement.holds(id, place, pid));
+    let doubt = if with_uuid.contains(&record.qemu) {
+        match ask(files, id).await {
+            Ok(monitor) => {
+                return Proof::Ours {
+                    pidfd,
+                    monitor: Some(monitor),
+                };
+            }
+            // The socket took the connection, and nobody but that QEMU listens on it.
+            Err(Silence::Timeout) => {
+                return Proof::Ours {
+                    pidfd,
+                    monitor: None,
+                };
+            }
+            Err(Silence::Other) => format!("process {pid} says that it is another VM"),
+            // It may have ended at this moment.
+            Err(Silence::Error(error)) => match record.qemu.hold() {
+                None => return Proof::Gone,
+                Some(_) => format!("the monitor of process {pid} fails: {error}"),
             },
-            Ok(_) => Proof::Unproven(format!("process {pid} says that it is another VM")),
-            Err(QmpError::Timeout { .. }) => Proof::Ours {
-                pidfd,
-                monitor: None,
-            },
-            Err(error) => Proof::Unproven(format!("process {pid} does not say who it is: {error}")),
-        },
-        // The socket took the connection, and nobody but that QEMU listens on it.
-        Err(QmpError::Timeout { .. }) => Proof::Ours {
-            pidfd,
-            monitor: None,
-        },
-        // It may have ended at this moment.
-        Err(error) => match record.qemu.hold() {
-            None => Proof::Gone,
-            Some(_) => Proof::Unproven(format!("the monitor of process {pid} fails: {error}")),
-        },
+        }
+    } else {
+        format!("process {pid} was not started as this VM")
+    };
+    if is_in_place {
+        tracing::warn!(%id, doubt, "taken over by its cgroup");
+        let monitor = None;
+        return Proof::Ours { pidfd, monitor };
     }
+    Proof::Unproven(doubt)
+}
+
+/// Why a monitor is of no use.
+enum Silence {
+    Timeout,
+    /// It is another VM's.
+    Other,
+    Error(QmpError),
+}
+
+impl From<QmpError> for Silence {
+    fn from(error: QmpError) -> Self {
+        match error {
+            QmpError::Timeout { .. } => Self::Timeout,
+            error => Self::Error(error),
+        }
+    }
+}
+
+/// Asks a monitor who it is, and how.
+async fn ask(files: &VmFiles, id: VmId) -> Result<(Qmp, QmpEvents, VmState), Silence> {
+    let (qmp, events) = launch::connect(files.record(), GREETING_TIME).await?;
+    let answer = qmp.execute("query-uuid", json!({})).await?;
+    if answer["UUID"].as_str() != Some(&id.to_string()) {
+        return Err(Silence::Other);
+    }
+    let status = qmp.execute("query-status", json!({})).await?;
+    Ok((qmp, events, super::task::state_of(&status)))
 }
 
 async fn go_on(
@@ -310,7 +358,7 @@ async fn go_on(
     let claimed = vm.process.clone().filter(|_| vm.progress != Progress::Down);
     let proof = match &claimed {
         Some(process) => {
-            let mut proof = prove(&files, id, process, processes).await;
+            let mut proof = prove(host, &files, &vm, process, processes).await;
             // A start that was under way is ended by its launcher, as a first one is.
             let begun = Instant::now();
             while vm.progress == Progress::Starting
@@ -318,12 +366,24 @@ async fn go_on(
                 && begun.elapsed() < UNWIND_TIME
             {
                 tokio::time::sleep(UNWIND_INTERVAL).await;
-                proof = prove(&files, id, process, processes).await;
+                proof = prove(host, &files, &vm, process, processes).await;
             }
             proof
         }
-        None if processes.of(id).is_empty() => Proof::Gone,
-        None => Proof::Unproven("a process runs under its id, and its record has none".into()),
+        None => {
+            // A start whose daemon ended before it could note the process: its launcher ends that.
+            let begun = Instant::now();
+            loop {
+                if processes.of(id, vm.uid).is_empty() {
+                    break Proof::Gone;
+                }
+                if begun.elapsed() > UNWIND_TIME {
+                    let detail = "a process runs under its id, and its record has none";
+                    break Proof::Unproven(detail.to_owned());
+                }
+                tokio::time::sleep(UNWIND_INTERVAL).await;
+            }
+        }
     };
     let (pidfd, monitor) = match proof {
         Proof::Unproven(detail) => return lost(host, id, Some(&whole(&vm)), detail),
@@ -351,17 +411,19 @@ async fn go_on(
         Err(error) => return lost(host, id, Some(&whole(&vm)), error.to_string()),
     };
     let is_silent = monitor.is_none();
-    let state = if is_silent {
-        VmState::Unresponsive("QEMU does not answer since the daemon was started".to_owned())
-    } else {
-        VmState::Running
+    let (monitor, state) = match monitor {
+        Some((qmp, events, state)) => (Some((qmp, events)), state),
+        None => {
+            let reason = "QEMU does not answer since the daemon was started";
+            (None, VmState::Unresponsive(reason.to_owned()))
+        }
     };
     let mut status = VmStatus::of_record(&vm, state, planned);
     status.pid = Some(process.qemu.pid);
     status.started_at = Some(process.started_at);
     status.agent_address = vm.agent_address;
     tracing::info!(%id, pid = process.qemu.pid, "VM of an earlier daemon: adopted");
-    let reservation = host.capacity.count(demand_of(&status));
+    let reservation = host.capacity.count(status.demand());
     let record = files.record().try_clone().ok();
     let mut up = Up::new(adopted, monitor, process.place);
     up.forbid_resets();
@@ -399,6 +461,12 @@ async fn ended(host: &Host, left: Left, on_boot: OnBoot, processes: &Processes) 
         None => &vm.boot_id,
     };
     let is_this_boot = *last_boot == process::boot_id();
+    // When the host goes down, its QEMUs may be ended before the daemon is.
+    let ended_with_host = vm
+        .last_exit
+        .as_ref()
+        .and_then(|exit| exit.shutdown.as_deref());
+    let ran = vm.progress != Progress::Down || ended_with_host == Some("host-signal");
     // Its task removes it; it is not to run once more before that.
     let is_over = vm
         .expires
@@ -452,7 +520,8 @@ async fn ended(host: &Host, left: Left, on_boot: OnBoot, processes: &Processes) 
         (Desired::Stopped, _) => Next::Down(None),
         (Desired::Running, _) if is_over => Next::Down(None),
         (Desired::Running, _) if is_this_boot => Next::FoundDown,
-        (Desired::Running, OnBoot::Start) => Next::Launch,
+        (Desired::Running, OnBoot::Start) if ran => Next::Launch,
+        (Desired::Running, OnBoot::Start) => Next::FoundDown,
         (Desired::Running, OnBoot::Leave) => Next::Down(None),
     };
     let is_left = claimed.is_some();
@@ -494,22 +563,6 @@ fn uid_of(host: &Host, id: VmId, recorded: Option<u32>) -> Option<crate::lease::
     uids.reserve(recorded.or_else(|| host.store.user_of(id))?)
 }
 
-fn demand_of(status: &VmStatus) -> Demand {
-    let planned = status.planned.as_ref();
-    Demand {
-        vms: 1,
-        vcpus: planned.map_or(0, |planned| u64::from(planned.vcpus)),
-        memory_bytes: planned.map_or(0, |planned| {
-            planned
-                .memory_bytes
-                .saturating_add(planned.memory_overhead_bytes)
-        }),
-        leases: planned
-            .map(|planned| planned.leases.clone())
-            .unwrap_or_default(),
-    }
-}
-
 /// Shown, counted, and never touched.
 fn lost(host: &Host, id: VmId, found: Option<&FoundRecord>, detail: String) -> Settled {
     tracing::warn!(%id, detail, "VM of an earlier daemon: lost");
@@ -524,6 +577,6 @@ fn lost(host: &Host, id: VmId, found: Option<&FoundRecord>, detail: String) -> S
     status.generation = host.events.next_generation();
     let recorded = found.and_then(|found| found.vm.uid);
     let uid = uid_of(host, id, recorded);
-    let reservation = host.capacity.count(demand_of(&status));
+    let reservation = host.capacity.count(status.demand());
     Settled::Lost(Box::new(LostVm::new(status, reservation, uid)))
 }

@@ -99,11 +99,18 @@ impl Catalogued for RemoveError {
         match self {
             Self::NotFound(_) => ErrorId::NoSuchVm,
             Self::Lost { .. } => ErrorId::VmLost,
+            Self::FilesLeft { .. } => ErrorId::Store,
+            Self::Closing { .. } => ErrorId::ShuttingDown,
+            Self::Internal { .. } => ErrorId::Internal,
         }
     }
 
     fn subject(&self) -> Option<String> {
-        let (Self::NotFound(id) | Self::Lost { id, .. }) = self;
+        let (Self::NotFound(id)
+        | Self::Lost { id, .. }
+        | Self::FilesLeft { id }
+        | Self::Closing { id }
+        | Self::Internal { id }) = self;
         Some(id.to_string())
     }
 }

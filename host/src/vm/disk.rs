@@ -15,10 +15,13 @@ use crate::store::VmFolder;
 const TOOL_TIME: Duration = Duration::from_secs(30);
 const OVERLAY: &str = "disk.qcow2";
 
-/// Makes the overlay, or takes the one of an earlier start. What the operator's image names is
+/// Makes the overlay, or takes the one of an earlier start, and tells its virtual size. What the operator's image names is
 /// judged first: an image with a backing or data file could have the guest read any file of the
 /// host.
-pub(super) async fn overlay(planned: &Planned, folder: &VmFolder) -> Result<PathBuf, CreateError> {
+pub(super) async fn overlay(
+    planned: &Planned,
+    folder: &VmFolder,
+) -> Result<(PathBuf, u64), CreateError> {
     let overlay = folder.path().join(OVERLAY);
     let disk = planned
         .request
@@ -29,11 +32,12 @@ pub(super) async fn overlay(planned: &Planned, folder: &VmFolder) -> Result<Path
     }
     let image = std::path::absolute(&disk.path).unwrap_or_else(|_| disk.path.clone());
     let size = checked_size(planned, &image).await?;
-    if overlay.exists() {
-        return Ok(overlay);
-    }
     let format = planned.live.disk.format.as_str();
-    let size = size.saturating_add(planned.live.disk.extra).to_string();
+    let size = size.saturating_add(planned.live.disk.extra);
+    if overlay.exists() {
+        return Ok((overlay, size));
+    }
+    let size_argument = size.to_string();
     let arguments: [&OsStr; 11] = [
         "create".as_ref(),
         "-q".as_ref(),
@@ -45,11 +49,11 @@ pub(super) async fn overlay(planned: &Planned, folder: &VmFolder) -> Result<Path
         image.as_os_str(),
         "--".as_ref(),
         overlay.as_os_str(),
-        size.as_ref(),
+        size_argument.as_ref(),
     ];
     run(&arguments).await?;
     folder.adopt(&overlay)?;
-    Ok(overlay)
+    Ok((overlay, size))
 }
 
 /// Virtual size of an image that names no other file.

@@ -57,6 +57,10 @@ pub struct Launched {
     pub forwarded: Option<Forwarded>,
 }
 
+/// Bytes that a file of QEMU may have beyond what its guest sees of it: tables of a disk of some
+/// TiB, and the firmware's variables.
+const FILE_ROOM: u64 = 1 << 30;
+
 /// Everything that exists before QEMU does.
 #[derive(Debug)]
 pub struct Prepared {
@@ -64,6 +68,7 @@ pub struct Prepared {
     groups: Vec<u32>,
     pub arguments: Vec<String>,
     descriptors: Vec<(OwnedFd, i32)>,
+    file_size: u64,
     landlock: Option<Landlock>,
 }
 
@@ -181,13 +186,16 @@ pub async fn prepare(
         resources.files.insert(file.id, shares::text(&path)?);
     }
     let mut descriptors = Vec::new();
+    // The guest's memory may be a file.
+    let mut file_size = planned.request.memory_bytes;
     let has_disk = planned
         .request
         .devices
         .iter()
         .any(|device| device.kind == "disk");
     if has_disk {
-        let overlay = disk::overlay(planned, folder).await?;
+        let (overlay, size) = disk::overlay(planned, folder).await?;
+        file_size = file_size.max(size);
         let image = planned
             .request
             .file_with_role("disk")
@@ -262,6 +270,7 @@ pub async fn prepare(
         groups,
         arguments,
         descriptors,
+        file_size: file_size.saturating_add(FILE_ROOM),
         landlock,
     })
 }
@@ -338,12 +347,18 @@ pub async fn start(
         descriptors: prepared.descriptors,
         console_fd: CONSOLE_FD,
         console_cap: planned.live.qemu_config.console_size,
+        file_size: prepared.file_size,
         landlock: prepared.landlock,
     };
     let launcher = Launcher::spawn(launch, logs)?;
     // From here on a cgroup has to go with the process.
-    let place = confine(host, id, planned, launcher.identity().pid).await?;
+    let (place, confined) = confine(host, id, planned, launcher.identity().pid).await;
     let placed = Placed(place);
+    if let Err(error) = confined {
+        // The kernel keeps a cgroup that a process is in.
+        launcher.give_up().await;
+        return Err(error);
+    }
     let started = launcher.start().await;
     let mut process = started.map_err(|error| not_started(files.record(), error))?;
     failpoint::reach("spawned");
@@ -447,13 +462,13 @@ pub async fn remove_place(place: &Place) {
 }
 
 /// Puts the launcher, and so QEMU, into a cgroup of its own, with the filter that keeps the guest
-/// from this host.
+/// from this host. A place that was made is the caller's to remove, also where the filter failed.
 async fn confine(
     host: &Host,
     id: VmId,
     planned: &Planned,
     pid: u32,
-) -> Result<Option<Place>, CreateError> {
+) -> (Option<Place>, Result<(), CreateError>) {
     let plan = planned.checked.plan();
     let limits = PlaceLimits {
         memory_bytes: planned
@@ -466,19 +481,20 @@ async fn confine(
     let is_filtered = planned.live.network.outbound == Outbound::Filtered;
     let place = match host.confinement.place(id, pid, limits).await {
         Ok(place) => place,
-        Err(source) if is_filtered => return Err(CreateError::Confine(source)),
+        Err(source) if is_filtered => return (None, Err(CreateError::Confine(source))),
         Err(error) => {
             tracing::debug!(error = %crate::backend::catalog::chain(&error), "no cgroup");
-            return Ok(None);
+            return (None, Ok(()));
         }
     };
     // Nothing of the host, its resolver included.
     let filter = confine::Outbound::default();
-    if is_filtered && let Err(source) = place.filter_outbound(&filter) {
-        remove_place(&place).await;
-        return Err(CreateError::Confine(source));
-    }
-    Ok(Some(place))
+    let filtered = if is_filtered {
+        place.filter_outbound(&filter).map_err(CreateError::Confine)
+    } else {
+        Ok(())
+    };
+    (Some(place), filtered)
 }
 
 pub(super) enum Failure {
@@ -561,8 +577,14 @@ pub async fn connect(
     let closed = |_| QmpError::Closed {
         during: "the connection".to_owned(),
     };
-    let stream = record.connect().map_err(closed)?;
-    stream.set_nonblocking(true).map_err(closed)?;
+    let stream = record.connect().map_err(|error| match error.kind() {
+        // Its queue is full: it is there and takes nobody.
+        std::io::ErrorKind::WouldBlock => QmpError::Timeout {
+            during: "the connection".to_owned(),
+            limit: Duration::ZERO,
+        },
+        _ => closed(error),
+    })?;
     let stream = tokio::net::UnixStream::from_std(stream).map_err(closed)?;
     let (read, write) = stream.into_split();
     Qmp::connect(read, write, greeting_time, MAX_LINE_VM).await

@@ -91,6 +91,12 @@ pub enum RemoveError {
     NotFound(VmId),
     #[error("VM {id} is lost: {detail}")]
     Lost { id: VmId, detail: String },
+    #[error("VM {id} is stopped, and not all of its files can be deleted; that is tried again")]
+    FilesLeft { id: VmId },
+    #[error("the daemon is shutting down; the next one goes on with the removal of VM {id}")]
+    Closing { id: VmId },
+    #[error("the task of VM {id} failed")]
+    Internal { id: VmId },
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -181,6 +187,8 @@ impl VmManager {
                 agent_address: None,
                 process: None,
                 last_exit: None,
+                failure: None,
+                boot_id: String::new(),
             };
             let found = Found {
                 status: VmStatus::of_record(&record, VmState::Creating, None),
@@ -231,6 +239,7 @@ impl VmManager {
             publisher,
             console: Arc::clone(&console),
             restarts: RestartCount::default(),
+            is_unsaved: false,
         };
         let sequence = registry.next_sequence;
         registry.next_sequence += 1;
@@ -246,18 +255,35 @@ impl VmManager {
         let manager = self.clone();
         let task = VmTask::new(vm, receiver);
         self.tasks.spawn(async move {
-            // A task that panics must not leave its entry behind.
             let ended = tokio::spawn(task.run(next)).await;
-            manager.registry().entries.remove(&id);
+            let mut registry = manager.registry();
+            let entry = registry.entries.remove(&id);
             match ended {
                 Ok(waiting) => {
+                    drop(registry);
                     for removed in waiting {
-                        let _ = removed.send(());
+                        let _ = removed.send(Ok(()));
                     }
                 }
-                Err(error) => tracing::error!(%id, %error, "the task of a VM failed"),
+                Err(error) => {
+                    tracing::error!(%id, %error, "the task of a VM failed");
+                    if let Some(entry) = entry {
+                        let vm = manager.without_task(&entry.status.borrow());
+                        registry.lost.insert(id, vm);
+                    }
+                }
             }
         });
+    }
+
+    /// A VM whose task failed: it may run, and nobody looks after it before the next daemon.
+    fn without_task(&self, last: &VmStatus) -> LostVm {
+        let mut status = last.clone();
+        let reason = "its task failed, which is a bug: restart casemated to take it over again";
+        status.state = VmState::Lost(reason.to_owned());
+        status.generation = self.host.events.next_generation();
+        let reservation = self.host.capacity.count(status.demand());
+        LostVm::new(status, reservation, None)
     }
 
     /// What `create` would start.
@@ -353,11 +379,27 @@ impl VmManager {
         };
         let (done, answer) = oneshot::channel();
         if requests.send(VmRequest::Remove(done)).await.is_ok() {
-            // A task that ends without an answer has ended with its VM.
-            let _ = answer.await;
+            match answer.await {
+                Ok(removed) => removed?,
+                Err(_) => self.is_over(id)?,
+            }
+        } else {
+            self.is_over(id)?;
         }
         self.gone(id).await;
         Ok(())
+    }
+
+    /// Judges a task that ended without an answer: with its VM, unless something ended it before.
+    fn is_over(&self, id: VmId) -> Result<(), RemoveError> {
+        let registry = self.registry();
+        if registry.closing {
+            Err(RemoveError::Closing { id })
+        } else if registry.lost.contains_key(&id) {
+            Err(RemoveError::Internal { id })
+        } else {
+            Ok(())
+        }
     }
 
     /// Waits until the entry has left the registry, so that a list after a removal is true.
@@ -398,6 +440,7 @@ impl VmManager {
         if live.shutdown == OnShutdown::StopVms {
             self.stop_all(&ids, live.shutdown_time).await;
         }
+        let mut detaching = tokio::task::JoinSet::new();
         for id in ids {
             let entry = self
                 .registry()
@@ -405,7 +448,8 @@ impl VmManager {
                 .get(&id)
                 .map(|entry| entry.requests.clone());
             if let Some(requests) = entry {
-                let _ = requests.send(VmRequest::Detach).await;
+                // A queue may be full of what a silent QEMU is asked.
+                detaching.spawn(async move { requests.send(VmRequest::Detach).await });
             }
         }
         self.tasks.close();

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 
 use jiff::Timestamp;
 
+use crate::lease::Demand;
 use crate::qemu::process::Exit;
 use crate::spec::VmId;
 use crate::spec::lifecycle::Phase;
@@ -149,6 +150,23 @@ impl VmStatus {
             pid: None,
             started_at: None,
             last_exit: record.last_exit.clone(),
+        }
+    }
+
+    /// What it takes of the host while it runs.
+    pub fn demand(&self) -> Demand {
+        let planned = self.planned.as_ref();
+        Demand {
+            vms: 1,
+            vcpus: planned.map_or(0, |planned| u64::from(planned.vcpus)),
+            memory_bytes: planned.map_or(0, |planned| {
+                planned
+                    .memory_bytes
+                    .saturating_add(planned.memory_overhead_bytes)
+            }),
+            leases: planned
+                .map(|planned| planned.leases.clone())
+                .unwrap_or_default(),
         }
     }
 

@@ -15,7 +15,7 @@ use tracing::Instrument as _;
 
 use super::console::ConsoleSource;
 use super::error::{ActError, CreateError};
-use super::manager::Host;
+use super::manager::{Host, RemoveError};
 use super::status::{VmState, VmStatus};
 use crate::lease::{PortLease, Reservation, UidLease};
 use crate::spec::VmId;
@@ -25,11 +25,14 @@ use crate::spec::request::VmSpec;
 use crate::store::{Now, VmFiles, VmRecord};
 
 pub(super) use publisher::Publisher;
-pub(super) use up::Up;
+pub(super) use up::{Up, state_of};
 
 /// How often a deadline is looked at: timers stand still while the machine sleeps, and
 /// CLOCK_BOOTTIME does not.
 const DEADLINE_INTERVAL: Duration = Duration::from_secs(30);
+
+/// Between two attempts to write a record.
+const SAVE_INTERVAL: Duration = Duration::from_secs(2);
 
 /// Whether the guest is asked before its QEMU is ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +40,9 @@ pub enum Courtesy {
     Ask,
     Force,
 }
+
+/// For whoever waits for a removal.
+pub(super) type Removal = oneshot::Sender<Result<(), RemoveError>>;
 
 pub(super) type Reply = oneshot::Sender<Result<Arc<VmStatus>, ActError>>;
 
@@ -50,7 +56,7 @@ pub(super) enum VmRequest {
         reply: Reply,
     },
     /// Answered when the process is gone and the files are deleted.
-    Remove(oneshot::Sender<()>),
+    Remove(Removal),
     /// The daemon ends and the VM stays.
     Detach,
 }
@@ -77,7 +83,7 @@ pub(super) enum Next {
 struct Waiting {
     started: Vec<Reply>,
     stopped: Vec<Reply>,
-    removed: Vec<oneshot::Sender<()>>,
+    removed: Vec<Removal>,
 }
 
 /// A VM, as its task has it.
@@ -97,6 +103,8 @@ pub(super) struct Vm {
     pub(super) publisher: Publisher,
     pub(super) console: Arc<ConsoleSource>,
     pub(super) restarts: RestartCount,
+    /// Something is not in the record yet.
+    pub(super) is_unsaved: bool,
 }
 
 /// How often in a row the restart policy had to act.
@@ -119,9 +127,9 @@ impl VmTask {
         }
     }
 
-    /// Runs until the VM is gone or the daemon lets go of it; who waits for its removal is to be
-    /// told when it is in no list any more.
-    pub(super) async fn run(mut self, begin: Next) -> Vec<oneshot::Sender<()>> {
+    /// Runs until the VM is gone or the daemon lets go of it. Those who are returned wait for its
+    /// removal, and are to be told when it is in no list any more.
+    pub(super) async fn run(mut self, begin: Next) -> Vec<Removal> {
         let span = tracing::info_span!("vm", id = %self.vm.id);
         async {
             let mut next = begin;
@@ -187,12 +195,25 @@ impl Vm {
     }
 
     /// Writes the record. What cannot be written (a full disk) does not stop a VM from being
-    /// stopped or removed; the next daemon finds out by itself.
-    fn save(&self) {
-        if let Some(files) = &self.files
-            && let Err(error) = files.record().write(&self.record)
-        {
+    /// stopped or removed; it is tried again.
+    fn save(&mut self) {
+        let Some(files) = &self.files else { return };
+        let written = files.record().write(&self.record);
+        self.is_unsaved = written.is_err();
+        if let Err(error) = written {
             tracing::error!(error = %crate::backend::catalog::chain(&error), "record not written");
+        }
+    }
+
+    /// Sleeps until a record that could not be written is to be tried again.
+    fn save_due(&self) -> impl Future<Output = ()> + use<> {
+        let is_due = self.is_unsaved;
+        async move {
+            if is_due {
+                tokio::time::sleep(SAVE_INTERVAL).await;
+            } else {
+                std::future::pending::<()>().await;
+            }
         }
     }
 

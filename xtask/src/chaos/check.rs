@@ -373,7 +373,7 @@ mod tests {
                     w.list.push(Vm {
                         id: "b".to_owned(),
                         ..Vm::default()
-                    })
+                    });
                 },
                 Kind::Orphaned,
                 "b",

@@ -159,7 +159,7 @@ async fn do_it(connection: &mut Connection, books: &Books, deed: Deed) -> Daemon
             stopped.map(|()| {
                 books
                     .ledger()
-                    .change(name, super::ledger::Entry::is_stopped)
+                    .change(name, super::ledger::Entry::is_stopped);
             })
         }
         Deed::Remove { name, id } => {

@@ -79,6 +79,10 @@ impl VmTask {
             let request = tokio::select! {
                 biased;
                 request = self.requests.recv() => request,
+                () = self.vm.save_due() => {
+                    self.vm.save();
+                    continue;
+                }
                 () = self.vm.expired() => {
                     tracing::info!("its time to live is over");
                     return Next::Remove;

@@ -94,6 +94,8 @@ impl VmTask {
         )
         .await;
         match (launched, given_up) {
+            // It runs, and the next daemon finds it.
+            (Ok(_), Some(GivenUp::Detached)) => Next::End,
             (Ok(up), _) => {
                 answer_all(&mut self.waiting.started, &self.vm.publisher.current());
                 Next::Up(Box::new(up))
@@ -261,6 +263,7 @@ impl Vm {
 
         self.record.launches += 1;
         self.record.boot_id = boot_id();
+        self.record.failure = None;
         self.record.progress = match self.record.progress {
             Progress::Creating => Progress::Creating,
             Progress::Starting | Progress::Up | Progress::Down => Progress::Starting,
@@ -382,7 +385,6 @@ impl Vm {
         let address = forwarded.as_ref().map(|forwarded| forwarded.address);
         self.port = forwarded.and_then(|forwarded| forwarded.lease);
         self.record.progress = Progress::Up;
-        self.record.failure = None;
         self.record.agent_address = address;
         let written = match &mut self.files {
             Some(files) => files

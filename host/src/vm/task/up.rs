@@ -27,6 +27,10 @@ const BEAT_INTERVAL: Duration = Duration::from_secs(5);
 const BEAT_TIME: Duration = Duration::from_secs(2);
 /// How long a QEMU that closed its monitor may take to end.
 const END_TIME: Duration = Duration::from_secs(1);
+/// Between an event and the question that it leads to: many at once lead to one.
+const EVENT_PAUSE: Duration = Duration::from_millis(20);
+/// QEMU's own names of states are shorter; one that was taken over says what it likes.
+const MAX_STATE: usize = 64;
 /// Between two attempts to reach a monitor that was closed.
 const RECONNECT_INTERVAL: Duration = Duration::from_secs(1);
 /// QEMU's own way out takes milliseconds.
@@ -54,6 +58,8 @@ pub(in crate::vm) struct Up {
     /// `reason` of the last SHUTDOWN event.
     shutdown: Option<String>,
     since: Instant,
+    /// An event has led to a question, which is not answered yet; another one came meanwhile.
+    question: Question,
     /// A restart: down first, then up again.
     returns: bool,
     /// The guest may reset itself until then; afterwards QEMU is to be told that it may not.
@@ -81,6 +87,16 @@ enum Beat {
     Connected(Qmp, QmpEvents),
 }
 
+/// What events ask for. A QEMU that sends them without end is asked as often as it answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Question {
+    #[default]
+    Regular,
+    Asked,
+    /// And once more after the answer.
+    Again,
+}
+
 /// The way down. Each step has its time; after the last one there is only waiting.
 #[derive(Clone, Copy, Debug)]
 struct Ladder {
@@ -102,6 +118,7 @@ enum UpEvent {
     Qmp(Option<QmpEvent>),
     Request(Option<VmRequest>),
     Expired,
+    SaveDue,
     LadderDue,
     Beat(Beat),
 }
@@ -123,6 +140,7 @@ impl Up {
             ladder: None,
             shutdown: None,
             since: Instant::now(),
+            question: Question::default(),
             returns: false,
             resets_until: None,
         };
@@ -139,6 +157,17 @@ impl Up {
             tokio::time::sleep(wait).await;
             ask(qmp).await
         });
+    }
+
+    /// An event says that something has changed.
+    fn look_after_event(&mut self) {
+        self.question = match self.question {
+            Question::Regular => {
+                self.beat_after(EVENT_PAUSE);
+                Question::Asked
+            }
+            Question::Asked | Question::Again => Question::Again,
+        };
     }
 
     /// Asks QEMU at once how it is.
@@ -365,10 +394,16 @@ fn note_shutdown(shutdown: &mut Option<String>, event: &QmpEvent) {
 }
 
 /// What `query-status` says, as a state.
-fn state_of(status: &Json) -> VmState {
+pub(in crate::vm) fn state_of(status: &Json) -> VmState {
     match status["status"].as_str() {
         Some("running") => VmState::Running,
-        Some(other) => VmState::Paused(crate::spec::printable(other)),
+        Some(other) => {
+            let brief = crate::spec::printable(other)
+                .chars()
+                .take(MAX_STATE)
+                .collect();
+            VmState::Paused(brief)
+        }
         None => VmState::Unresponsive("QEMU tells no state".to_owned()),
     }
 }
@@ -401,6 +436,7 @@ impl VmTask {
                     exit = process.wait() => UpEvent::Exited(exit),
                     request = self.requests.recv() => UpEvent::Request(request),
                     () = self.vm.expired(), if is_wanted => UpEvent::Expired,
+                    () = self.vm.save_due() => UpEvent::SaveDue,
                     () = due => UpEvent::LadderDue,
                     beat = &mut up.beat => UpEvent::Beat(beat),
                     // Last: a QEMU that was taken over could send events without end.
@@ -409,6 +445,7 @@ impl VmTask {
             };
             match event {
                 UpEvent::Exited(exit) => return self.exited(up, exit).await,
+                UpEvent::SaveDue => self.vm.save(),
                 UpEvent::LadderDue => up.next_step(&self.vm),
                 UpEvent::Expired => {
                     tracing::info!("its time to live is over");
@@ -423,12 +460,14 @@ impl VmTask {
                         up.resets_until = Some(Instant::now());
                     }
                     if is_firmwares || matches!(event.name.as_str(), "STOP" | "RESUME") {
-                        up.beat_after(Duration::ZERO);
+                        up.look_after_event();
                     }
                 }
                 UpEvent::Qmp(None) => self.monitor_closed(&mut up),
                 UpEvent::Request(None | Some(VmRequest::Detach)) => {
                     // One on its way down is let go too: what is desired of it is in its record.
+                    // Whoever waits for it hears that the daemon ends.
+                    self.waiting.removed.clear();
                     return Next::End;
                 }
                 UpEvent::Request(Some(VmRequest::Remove(done))) => {
@@ -448,6 +487,7 @@ impl VmTask {
 
     async fn beat(&mut self, up: &mut Up, beat: Beat) {
         let is_going = up.ladder.is_some();
+        let question = std::mem::take(&mut up.question);
         match beat {
             Beat::Answered(status) => {
                 let state = state_of(&status);
@@ -458,7 +498,11 @@ impl VmTask {
                 if !is_going {
                     self.vm.enter(state);
                 }
-                up.beat_after(BEAT_INTERVAL);
+                if question == Question::Again {
+                    up.look_after_event();
+                } else {
+                    up.beat_after(BEAT_INTERVAL);
+                }
             }
             Beat::Silent => {
                 if !is_going {
@@ -511,6 +555,11 @@ impl VmTask {
     }
 
     async fn act(&mut self, up: &mut Up, action: Action, courtesy: Courtesy, reply: Reply) {
+        let is_quick = matches!(action, Action::Pause | Action::Resume | Action::Reset);
+        if is_quick && reply.is_closed() {
+            // Its caller left while it waited; QEMU may take seconds for each.
+            return;
+        }
         let verdict = self.vm.judge(action);
         let done = match (verdict, action) {
             (Verdict::Deny(_), _) => Err(self.vm.denied(action, verdict)),

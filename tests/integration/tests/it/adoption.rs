@@ -52,7 +52,11 @@ fn rewrite(path: &std::path::Path, change: impl FnOnce(&mut Value)) {
 async fn booted_guests_outlive_a_crash_and_a_graceful_end() {
     let mut daemon = lasting().start();
     let (one, two) = tokio::join!(daemon.create(spec("one")), daemon.create(spec("two")));
-    let before = [one.expect("it runs"), two.expect("it runs")];
+    let mut before = [one.expect("it runs"), two.expect("it runs")];
+    if daemon.list().await[0].id == before[1].id {
+        // Which of the two was first is open.
+        before.reverse();
+    }
     let started = before
         .each_ref()
         .map(|vm| stat(vm.pid).expect("it runs").start_time);
@@ -439,29 +443,95 @@ async fn after_a_reboot_a_vm_is_left_or_started_as_configured() {
         let up = daemon.create(spec("up")).await.expect("it runs");
         let down = daemon.create(spec("down")).await.expect("it runs");
         daemon.act(Verb::Stop, &down.id).await.expect("it stops");
+        // Its guest shut down long before, and nobody stopped it.
+        let over = daemon.create(spec("over")).await.expect("it runs");
+        processes::signal(over.pid, Signal::USR1);
+        daemon.in_state(&over.id, v1::VmState::Exited).await;
+        // A policy is for what ends by itself.
+        let always = v1::VmSpec {
+            restart_policy: v1::RestartPolicy::Always.into(),
+            ..spec("always")
+        };
+        let always = daemon.create(always).await.expect("it runs");
         daemon.kill();
+        processes::signal(always.pid, Signal::KILL);
+        processes::ended(always.pid).await;
         processes::signal(up.pid, Signal::KILL);
         processes::ended(up.pid).await;
-        rewrite(&record(&daemon, &up.id), |record| {
-            record["process"]["qemu"]["boot_id"] = "6f1c8a52-0000-4000-8000-000000000001".into();
-        });
+        for id in [&up.id, &over.id, &always.id] {
+            rewrite(&record(&daemon, id), |record| {
+                let earlier = json!("6f1c8a52-0000-4000-8000-000000000001");
+                if record["process"].is_object() {
+                    record["process"]["qemu"]["boot_id"] = earlier.clone();
+                }
+                record["boot_id"] = earlier;
+            });
+        }
         daemon.restart();
         if is_started {
             let vm = daemon.in_state(&up.id, v1::VmState::Running).await;
             assert_eq!(processes::with_uuid(&up.id), [vm.pid]);
             // No policy did this.
             assert_eq!(vm.restarts, 0);
+            daemon.in_state(&always.id, v1::VmState::Running).await;
         } else {
             let vm = daemon.get(&up.id).await.expect("it is listed");
             assert_eq!(vm.state(), v1::VmState::Exited);
             assert!(vm.detail.contains("with the host"), "{}", vm.detail);
+            // Longer than the first delay of a policy.
+            tokio::time::sleep(Duration::from_secs(2)).await;
             assert!(processes::with_uuid(&up.id).is_empty());
+            assert!(processes::with_uuid(&always.id).is_empty());
         }
+        let over = daemon.get(&over.id).await.expect("it is listed");
+        assert_eq!(over.state(), v1::VmState::Exited);
+        assert!(processes::with_uuid(&over.id).is_empty());
         // What somebody stopped stays so.
         let down = daemon.get(&down.id).await.expect("it is listed");
         assert_eq!(down.state(), v1::VmState::Stopped);
         assert!(processes::with_uuid(&down.id).is_empty());
     }
+}
+
+/// Fake: QEMU does not fail on cue.
+#[tokio::test]
+async fn a_vm_that_waits_for_its_restart_waits_in_the_next_daemon_too() {
+    let mut setup = lasting_fake(&json!({}));
+    setup.set("qemu.start_time", "2s");
+    let mut daemon = setup.start();
+    let restarted = |policy: v1::RestartPolicy| v1::VmSpec {
+        restart_policy: policy.into(),
+        ..spec(policy.as_str_name())
+    };
+    let always = daemon.create(restarted(v1::RestartPolicy::Always)).await;
+    let never = daemon.create(restarted(v1::RestartPolicy::Never)).await;
+    let (always, never) = (always.expect("it runs"), never.expect("it runs"));
+    daemon.act(Verb::Stop, &never.id).await.expect("it stops");
+    // From now on no start succeeds.
+    let script = daemon.folder.path().join("fake/fake-qemu.script");
+    std::fs::write(&script, json!({"die_at": "cont"}).to_string()).expect("it is there");
+    daemon
+        .act(Verb::Start, &never.id)
+        .await
+        .expect_err("it dies in its start");
+    processes::signal(always.pid, Signal::KILL);
+    for id in [&always.id, &never.id] {
+        daemon.in_state(id, v1::VmState::Failed).await;
+    }
+    let why = daemon.get(&never.id).await.expect("it is listed").detail;
+    daemon.kill();
+    std::fs::write(&script, "{}").expect("it is there");
+    daemon.restart();
+    let failed = daemon.get(&never.id).await.expect("it is listed");
+    assert_eq!((failed.state(), failed.detail), (v1::VmState::Failed, why));
+    let back = daemon.in_state(&always.id, v1::VmState::Running).await;
+    assert_eq!(processes::with_uuid(&always.id), [back.pid]);
+    // What has failed before is no reason for what comes after.
+    processes::signal(back.pid, Signal::KILL);
+    daemon.kill();
+    daemon.setup.set("on_boot", "leave");
+    daemon.restart();
+    daemon.in_state(&always.id, v1::VmState::Running).await;
 }
 
 /// Two daemons on one state directory would both own every VM in it.

@@ -152,6 +152,31 @@ async fn a_stopped_qemu_slows_nobody_down() {
     daemon.assert_unwound().await;
 }
 
+/// Whole creates, with scripted QEMUs, which take next to no time themselves: the manager's own
+/// share, held against the same without a QEMU that hangs.
+#[tokio::test]
+async fn a_stopped_qemu_makes_no_create_slower() {
+    const ROUNDS: usize = 100;
+    let daemon = fake(&json!({}));
+    let hung = daemon.create(named("hung")).await.expect("it runs");
+    let mut measured = Vec::new();
+    for what in ["create, before", "create, beside one that hangs"] {
+        let mut times = Vec::new();
+        for _ in 0..ROUNDS {
+            let begun = Instant::now();
+            let vm = daemon.create(named("more")).await.expect("it runs");
+            times.push(begun.elapsed());
+            daemon.remove(&vm.id).await.expect("it goes");
+        }
+        measured.push(percentile(what, times, 0.99));
+        processes::signal(hung.pid, Signal::STOP);
+        daemon.in_state(&hung.id, v1::VmState::Unresponsive).await;
+    }
+    // On a busy machine both are slow.
+    let most = MOST.max(measured[0] * 2);
+    assert!(measured[1] < most, "{measured:?}");
+}
+
 /// A request to a QEMU that was stopped a moment ago is answered, one way or the other.
 #[tokio::test]
 async fn calls_to_a_stopped_qemu_end() {

@@ -19,6 +19,7 @@ mod environment;
 mod errors;
 mod guard;
 mod hang;
+mod hostile;
 mod http;
 mod launch_failures;
 mod lifecycle;

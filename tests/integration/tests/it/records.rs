@@ -179,7 +179,7 @@ async fn a_claimed_process_that_is_not_the_vms_is_never_touched() {
     let mut named = Innocent::start(&[]);
     let identity = named.identity();
     template.plant(&state_dir, &forged, |vm| {
-        vm["process"]["qemu"] = identity.clone()
+        vm["process"]["qemu"] = identity.clone();
     });
     // As the process of a launch that was under way, and of one that was a second one.
     let unfinished = id(2);
@@ -191,7 +191,7 @@ async fn a_claimed_process_that_is_not_the_vms_is_never_touched() {
     // As the launcher alone: it is waited for and never signalled.
     let launcher = id(3);
     template.plant(&state_dir, &launcher, |vm| {
-        vm["process"]["launcher"] = identity.clone()
+        vm["process"]["launcher"] = identity.clone();
     });
     // The pid was reused.
     let reused = id(4);
@@ -313,18 +313,38 @@ async fn a_record_of_another_daemons_vm_is_shown_and_its_vm_is_left_alone() {
     owner.remove(&vm.id).await.expect("it is its owner's");
 }
 
-/// It has our monitor, and it is not our VM.
+/// It has our monitor, and says that it is not our VM. Fake: QEMU does not lie.
 #[tokio::test]
-async fn a_qemu_that_says_it_is_another_vm_is_lost() {
+async fn a_qemu_that_says_it_is_another_vm_is_lost_unless_its_cgroup_proves_it() {
     let mut setup = Setup::new();
     setup.set("on_shutdown", "leave");
     setup.use_fake_qemu(&json!({"wrong_uuid": id(1)}));
     let mut daemon = setup.start();
     let vm = daemon.create(v1::VmSpec::default()).await.expect("it runs");
+    let record = daemon
+        .state_dir
+        .join("records")
+        .join(&vm.id)
+        .join("vm.json");
+    let text = std::fs::read_to_string(&record).expect("it is there");
+    let mut written: Value = serde_json::from_str(&text).expect("JSON");
+    let place = written["process"]["place"].take();
     daemon.kill();
+    std::fs::write(&record, written.to_string()).expect("a file");
     daemon.restart();
     assert_lost(&daemon, &vm.id, "says that it is another VM").await;
     assert!(processes::is_alive(vm.pid));
+    if place["unit"].is_null() && place["cgroup"].is_string() {
+        daemon.kill();
+        std::fs::write(&record, text).expect("a file");
+        daemon.restart();
+        let there = daemon.get(&vm.id).await.expect("it is listed");
+        assert_eq!(there.state(), v1::VmState::Unresponsive, "{}", there.detail);
+        daemon.remove(&vm.id).await.expect("it is ours to end");
+        assert!(!processes::is_alive(vm.pid));
+    } else {
+        println!("no cgroup of the daemon's own here, so that proof is not there: {place}");
+    }
 }
 
 #[tokio::test]

@@ -131,8 +131,10 @@ async fn a_booted_guests_qemu_has_no_rights_and_no_files_of_others() {
             limit(pid, "Max core file size"),
             ("1".to_owned(), "1".to_owned())
         );
-        let (soft, hard) = limit(pid, "Max processes");
-        assert!(soft == hard && soft != "unlimited", "{soft} {hard}");
+        for name in ["Max processes", "Max open files", "Max file size"] {
+            let (soft, hard) = limit(pid, name);
+            assert!(soft == hard && soft != "unlimited", "{name}: {soft} {hard}");
+        }
     }
 
     let own = daemon

@@ -149,14 +149,14 @@ async fn refusals(daemon: &Daemon) -> Vec<tonic::Status> {
             drop(
                 spec.environment
                     .insert("B".to_owned(), canary("").repeat(10_000)),
-            )
+            );
         },
         |spec| drop(spec.environment.insert("B C".to_owned(), canary("b"))),
         |spec| {
             drop(
                 spec.environment
                     .insert("AGENT_CVM_ID".to_owned(), canary("b")),
-            )
+            );
         },
         |spec| {
             let certificates = spec.certificates.get_or_insert_default();
