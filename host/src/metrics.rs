@@ -24,6 +24,7 @@ pub struct Metrics {
     rendering: Mutex<()>,
     vms: IntGaugeVec,
     vm_limit: IntGauge,
+    tasks: IntGauge,
     create_seconds: HistogramVec,
     qemu_start_seconds: Histogram,
     backend_call_seconds: HistogramVec,
@@ -39,6 +40,10 @@ impl Metrics {
         let registry = Registry::new();
         let vms = IntGaugeVec::new(Opts::new("casemate_vms", "VMs by state."), &["state"])?;
         let vm_limit = IntGauge::new("casemate_vm_limit", "Limit of running VMs; 0 means none.")?;
+        let tasks = IntGauge::new(
+            "casemate_tasks",
+            "Tasks of the daemon's runtime: a few of its own, and some for each VM and each call.",
+        )?;
         let create_seconds = HistogramVec::new(
             HistogramOpts::new("casemate_create_seconds", "Time of a CreateVm, by outcome.")
                 .buckets(CREATE_BUCKETS.into()),
@@ -96,6 +101,7 @@ impl Metrics {
         registry.register(Box::new(adopted.clone()))?;
         registry.register(Box::new(vms.clone()))?;
         registry.register(Box::new(vm_limit.clone()))?;
+        registry.register(Box::new(tasks.clone()))?;
         registry.register(Box::new(create_seconds.clone()))?;
         registry.register(Box::new(qemu_start_seconds.clone()))?;
         registry.register(Box::new(backend_call_seconds.clone()))?;
@@ -107,6 +113,7 @@ impl Metrics {
             rendering: Mutex::new(()),
             vms,
             vm_limit,
+            tasks,
             create_seconds,
             qemu_start_seconds,
             backend_call_seconds,
@@ -165,6 +172,10 @@ impl Metrics {
         self.vms.reset();
         for state in states {
             self.vms.with_label_values(&[state]).inc();
+        }
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let tasks = runtime.metrics().num_alive_tasks();
+            self.tasks.set(i64::try_from(tasks).unwrap_or(i64::MAX));
         }
         let mut text = Vec::new();
         if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut text) {

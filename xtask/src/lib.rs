@@ -3,8 +3,8 @@
 //! Seven chores live here because neither Cargo nor a shell script does them well: installing what
 //! the machine lacks, building backends for WebAssembly with whichever toolchain can, preparing a
 //! guest that boots in seconds, running the daemon with it once, from start to clean end, measuring
-//! the release build, booting a systemd that may be played with, booting a whole host, and killing
-//! the daemon under traffic.
+//! the release build, booting a systemd that may be played with, booting a whole host, killing the
+//! daemon under traffic, and VMs that come and go for long.
 //!
 //! What is downloaded or built is kept under `target/`, each product made in a scratch folder and
 //! renamed into place, so that an interrupted run leaves nothing half made. Processes, listeners
@@ -40,6 +40,7 @@ pub mod wasm_toolchain;
 pub mod bench;
 pub mod chaos;
 pub mod demo;
+pub mod endurance;
 pub mod system_vm;
 pub mod systemd;
 pub mod test_suite;

@@ -8,7 +8,7 @@ use xtask::bench::{self, MissedBudget};
 use xtask::chaos::{self, Qemu};
 use xtask::demo::{self, Accelerator, Ending};
 use xtask::run::Run;
-use xtask::{backends, failure, orphans, setup, system_vm, systemd, test_suite};
+use xtask::{backends, endurance, failure, orphans, setup, system_vm, systemd, test_suite};
 
 #[derive(Debug, Parser)]
 #[command(
@@ -49,6 +49,12 @@ enum Chore {
         /// What plays the VMs
         #[arg(long, value_enum, default_value = "real")]
         qemu: Qemu,
+    },
+    /// Create and remove VMs for long: the daemon's descriptors, threads, tasks and memory stay
+    Endurance {
+        /// VMs that come and go
+        #[arg(long, default_value_t = 10_000)]
+        cycles: u32,
     },
     /// Measure the release build against its budgets; a first build takes some minutes
     Bench {
@@ -101,6 +107,7 @@ fn main() -> ExitCode {
                     qemu,
                 },
             ),
+            Chore::Endurance { cycles } => endurance::run(&run, cycles),
             Chore::Bench { filter, strict } => {
                 let missed = if strict {
                     MissedBudget::Fails

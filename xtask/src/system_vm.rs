@@ -11,12 +11,11 @@ pub mod machine;
 
 use std::ffi::OsString;
 use std::io::Write as _;
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 
-use crate::child::ProcessGroup;
 use crate::failure::InStep;
 use crate::run::Run;
 use crate::{backends, cargo, setup, systemd};
@@ -59,7 +58,7 @@ pub fn run(run: &Run, command: &[OsString]) -> Result<ExitCode> {
 fn tests(run: &Run) -> Result<ExitCode> {
     run.report.heading("Tests in a system VM");
     // A test of one package builds no programs of the others.
-    let built = cargo_ends(
+    let built = cargo::run_to_end(
         run,
         cargo::command(run).args(["build", "--workspace", "--bins"]),
     )?;
@@ -71,19 +70,7 @@ fn tests(run: &Run) -> Result<ExitCode> {
         .args(TESTS)
         .env(VARIABLE, run.layout.system_vm())
         .env("CASEMATE_TEST_ARTIFACTS", run.layout.target());
-    cargo_ends(run, &mut command).map(ExitCode::from)
-}
-
-/// Its output goes straight to the terminal.
-fn cargo_ends(run: &Run, command: &mut Command) -> Result<u8> {
-    let mut cargo = ProcessGroup::start(command)?;
-    loop {
-        if let Some(status) = cargo.poll()? {
-            let code = status.code().and_then(|code| u8::try_from(code).ok());
-            return Ok(code.unwrap_or(1));
-        }
-        run.interrupt.pause()?;
-    }
+    cargo::run_to_end(run, &mut command).map(ExitCode::from)
 }
 
 /// Shows what the command prints as it comes, and ends with its exit code.

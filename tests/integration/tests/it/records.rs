@@ -389,7 +389,7 @@ async fn what_is_no_record_is_left_alone_and_keeps_nobody_from_starting() {
     let folder = template.plant(&state_dir, &id(10), |_| {});
     std::fs::remove_file(folder.join("vm.json")).expect("it goes");
     std::fs::create_dir(folder.join("vm.json")).expect("a folder");
-    lost.push((id(10), "irectory"));
+    lost.push((id(10), "not a regular file"));
     // Links for folders.
     symlink(&with_record, records.join(id(11))).expect("a link");
     lost.push((id(11), ""));
