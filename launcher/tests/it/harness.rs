@@ -31,7 +31,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 pub(crate) fn is_root(test: &str) -> bool {
     let root = rustix::process::geteuid().is_root();
     if !root {
-        eprintln!("{test}: skipped, only root can give another user to a process");
+        eprintln!("skipped: {test}: only root can give another user to a process");
     }
     root
 }

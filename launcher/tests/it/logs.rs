@@ -86,7 +86,7 @@ impl Drop for SmallDisk {
 #[test]
 fn a_full_disk_stops_nothing_and_is_counted() {
     let Some(disk) = SmallDisk::mount() else {
-        eprintln!("a_full_disk_stops_nothing_and_is_counted: skipped, nothing can be mounted here");
+        eprintln!("skipped: nothing can be mounted here");
         return;
     };
     const SAID: u64 = 2_000_000;

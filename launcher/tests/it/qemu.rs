@@ -109,7 +109,7 @@ fn launch(folder: &Path, more: &[&str]) -> (Launch, UnixStream) {
 fn is_installed(test: &str) -> bool {
     let installed = Path::new(QEMU).exists();
     if !installed {
-        eprintln!("{test}: skipped, there is no {QEMU}");
+        eprintln!("skipped: {test}: there is no {QEMU}");
     }
     installed
 }
@@ -167,7 +167,7 @@ fn qemu_opens_no_file_that_is_not_its_own() {
     let (launch, _client) = launch(folder.path(), &["-blockdev", &node]);
     let mut running = launch.run();
     if running.started.landlock == casemate_launcher::reply::Enforcement::None {
-        eprintln!("qemu_opens_no_file_that_is_not_its_own: skipped, this kernel has no Landlock");
+        eprintln!("skipped: this kernel has no Landlock");
         return;
     }
     assert_eq!(running.launcher.exit().code, Some(1));

@@ -212,7 +212,7 @@ fn a_child_reaches_the_files_that_it_was_given_and_no_others() {
         let exit = running.launcher.exit();
         let enforced = running.started.landlock;
         if confined && enforced == Enforcement::None {
-            eprintln!("a_child_reaches_...: skipped, this kernel has no Landlock");
+            eprintln!("skipped: this kernel has no Landlock");
             return;
         }
         assert_eq!(exit.code, Some(0));
@@ -253,7 +253,7 @@ fn a_child_of_the_same_user_cannot_signal_the_launcher() {
     let script = "kill -KILL $PPID; echo $? >&9; kill -0 $$; echo $? >&9; exec sleep 1000";
     let mut running = launch(script).set("/landlock", shell_rules()).run();
     if running.started.landlock != Enforcement::Full {
-        eprintln!("a_child_of_the_same_user_...: skipped, this kernel's Landlock has no scopes");
+        eprintln!("skipped: this kernel's Landlock has no scopes");
         return;
     }
     let said = eventually("two answers", || {

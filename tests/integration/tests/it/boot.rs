@@ -199,6 +199,25 @@ async fn a_kernel_that_only_root_may_read_boots() {
 }
 
 /// The guest's own power-off ends in `exited` with QEMU's reason, and frees the slot at once.
+/// And on no other of the host's addresses.
+#[tokio::test]
+async fn an_agent_answers_on_the_address_that_config_names() {
+    let mut setup = Setup::new();
+    setup.set("network.host_address", "127.0.0.9");
+    let daemon = setup.start();
+    let vm = daemon.create(spec("one", "nonce")).await.expect("it runs");
+    let port = vm
+        .agent_address
+        .strip_prefix("127.0.0.9:")
+        .expect("it is named");
+    let body = agent_answer(&vm.agent_address).await;
+    assert!(body.contains("NONCE=nonce\n"), "{body}");
+    let elsewhere = std::net::TcpStream::connect(format!("127.0.0.1:{port}"));
+    assert!(elsewhere.is_err(), "{elsewhere:?}");
+    daemon.remove(&vm.id).await.expect("removal works");
+    leftovers::assert_nothing_left(&daemon.state_dir);
+}
+
 #[tokio::test]
 async fn a_vm_that_ends_by_itself_frees_its_slot() {
     let mut setup = Setup::new();

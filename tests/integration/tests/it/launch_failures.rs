@@ -57,6 +57,23 @@ async fn a_qemu_that_hangs_is_given_up_and_killed() {
     }
 }
 
+/// QEMU took the order to run the guest, and says no word of having done so.
+#[tokio::test]
+async fn a_qemu_that_does_not_say_that_its_guest_runs_has_none() {
+    for script in [json!({"stall_at": "cont"}), json!({"hang_at": "status"})] {
+        let daemon = fake(&script);
+        let status = daemon.create(v1::VmSpec::default()).await;
+        let status = status.expect_err("nobody knows whether it runs");
+        assert_eq!(status.code(), Code::Aborted, "{script}: {status}");
+        assert!(
+            status.message().contains("did not answer"),
+            "{script}: {status}"
+        );
+        assert_eq!(Setup::fake_starts(daemon.folder.path()).len(), 1);
+        daemon.assert_unwound().await;
+    }
+}
+
 #[tokio::test]
 async fn an_end_after_the_launch_is_noticed_at_once() {
     let daemon = fake(&json!({"die_at": "running", "exit_code": 7, "delay_ms": {"running": 300}}));

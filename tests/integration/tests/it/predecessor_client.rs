@@ -145,7 +145,9 @@ async fn bad_requests_have_their_code_and_start_nothing() {
 
 /// Health and reflection, as `grpcurl` and probes use them.
 #[tokio::test]
-async fn health_and_reflection_answer_on_loopback() {
+async fn health_answers_everywhere_and_reflection_on_loopback() {
+    use tonic::transport::Channel;
+    use tonic_health::pb::HealthCheckRequest;
     use tonic_health::pb::health_client::HealthClient;
     use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
     use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
@@ -159,7 +161,7 @@ async fn health_and_reflection_answer_on_loopback() {
         "casemate.v1.VmService",
         "casemate.v1.BackendService",
     ] {
-        let request = tonic_health::pb::HealthCheckRequest {
+        let request = HealthCheckRequest {
             service: service.to_owned(),
         };
         let answer = health
@@ -174,6 +176,22 @@ async fn health_and_reflection_answer_on_loopback() {
         host: String::new(),
         message_request: Some(MessageRequest::ListServices(String::new())),
     };
+    // Off loopback the interface is nobody's to read, and health is as before.
+    let mut exposed = Setup::new();
+    exposed.set("grpc.host", "0.0.0.0").set("insecure", true);
+    let exposed = exposed.start();
+    let address = format!("http://127.0.0.1:{}", exposed.grpc.port());
+    let endpoint = Channel::from_shared(address).expect("a URL");
+    let channel = endpoint.connect().await.expect("the daemon answers");
+    let mut health = HealthClient::new(channel.clone());
+    let checked = health.check(HealthCheckRequest::default()).await;
+    assert_eq!(checked.expect("it is known").into_inner().status, 1);
+    let mut off_loopback = ServerReflectionClient::new(channel);
+    let refused = off_loopback
+        .server_reflection_info(tokio_stream::iter([request.clone()]))
+        .await
+        .expect_err("it is not there");
+    assert_eq!(refused.code(), Code::Unimplemented, "{refused}");
     let answers = reflection
         .server_reflection_info(tokio_stream::iter([request]))
         .await;

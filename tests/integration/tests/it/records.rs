@@ -347,6 +347,23 @@ async fn a_qemu_that_says_it_is_another_vm_is_lost_unless_its_cgroup_proves_it()
     }
 }
 
+/// Who cannot be proven may run all the same, and then has what it had.
+#[tokio::test]
+async fn a_lost_vm_is_counted_as_if_it_ran() {
+    let mut setup = lasting();
+    setup.set("max_vms", 1);
+    let mut daemon = setup.start();
+    let template = Template::take(&mut daemon).await;
+    let folder = template.plant(&daemon.state_dir, &id(1), |_| {});
+    std::fs::write(folder.join("vm.json"), "{").expect("a file");
+    daemon.restart();
+    assert_lost(&daemon, &id(1), "vm.json is no record").await;
+    let refused = daemon.create(v1::VmSpec::default()).await;
+    let refused = refused.expect_err("the place is taken");
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
+    assert!(refused.message().contains("all 1 VM slots"), "{refused}");
+}
+
 #[tokio::test]
 async fn what_is_no_record_is_left_alone_and_keeps_nobody_from_starting() {
     let mut setup = lasting();

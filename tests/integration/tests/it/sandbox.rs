@@ -5,6 +5,7 @@ use std::io::{BufRead as _, BufReader, Write as _};
 use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::process::Output;
 use std::time::Duration;
 
 use casemate_integration::artifacts;
@@ -237,6 +238,10 @@ impl Monitor {
 
 /// Whether the user of a process could read a file if there was nothing but its permissions.
 fn permissions_let(uid: u32, path: &Path) -> bool {
+    read_as(uid, path).status.success()
+}
+
+fn read_as(uid: u32, path: &Path) -> Output {
     #[expect(clippy::disallowed_methods, reason = "another user's look at a file")]
     let mut setpriv = std::process::Command::new("setpriv");
     setpriv
@@ -245,8 +250,45 @@ fn permissions_let(uid: u32, path: &Path) -> bool {
         .arg(path)
         .output()
         .expect("setpriv is there")
-        .status
-        .success()
+}
+
+/// Records, logs and monitors of all VMs, for users of VMs, this one's too, and for nobody.
+#[tokio::test]
+async fn what_is_the_daemons_is_closed_to_every_user() {
+    if !is_root() {
+        return;
+    }
+    let mut setup = Setup::new();
+    setup.use_fake_qemu(&json!({}));
+    let daemon = setup.start();
+    let vm = daemon.create(v1::VmSpec::default()).await.expect("it runs");
+    let other = daemon.create(v1::VmSpec::default()).await.expect("it runs");
+    let records = daemon.state_dir.join("records");
+    let own = records.join(&vm.id);
+    let mut paths = vec![records, own.clone()];
+    let entries = std::fs::read_dir(&own).expect("it is there").flatten();
+    paths.extend(entries.map(|entry| entry.path()));
+    for name in ["vm.json", "launch.json", "qmp.sock"] {
+        assert!(paths.contains(&own.join(name)), "{paths:?}");
+    }
+    let uids = [&vm, &other].map(|vm| assert_without_rights(vm.pid));
+    for uid in uids.into_iter().chain([65_534]) {
+        for path in &paths {
+            // Whatever it is: root is told that a folder or a socket is no file.
+            let answer = read_as(uid, path);
+            let said = String::from_utf8_lossy(&answer.stderr);
+            let context = format!("{uid} {}: {said}", path.display());
+            assert!(!answer.status.success(), "{context}");
+            assert!(said.contains("Permission denied"), "{context}");
+        }
+    }
+    let said = read_as(0, &own.join("qmp.sock")).stderr;
+    let said = String::from_utf8_lossy(&said);
+    assert!(!said.contains("Permission denied"), "root: {said}");
+    for vm in [&vm, &other] {
+        daemon.remove(&vm.id).await.expect("it can be removed");
+    }
+    daemon.assert_unwound().await;
 }
 
 /// With the daemon dead, because a monitor has one client.

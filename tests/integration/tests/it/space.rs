@@ -195,6 +195,33 @@ async fn on_a_full_disk_a_create_is_refused_and_the_rest_works() {
     daemon.assert_unwound().await;
 }
 
+/// As long as there is anything of a VM, there is its record, by which the next daemon knows whose
+/// it is.
+#[tokio::test]
+async fn what_cannot_be_deleted_keeps_its_record_and_goes_with_the_next_start() {
+    let mut setup = Setup::new();
+    // Deleted when nothing is mounted in it any more.
+    let _folder = Arc::clone(&setup.folder);
+    setup.use_fake_qemu(&json!({}));
+    let mut daemon = setup.start();
+    let vm = daemon.create(v1::VmSpec::default()).await.expect("it runs");
+    let inside = daemon.state_dir.join("vms").join(&vm.id).join("busy");
+    let Some(mounted) = Tmpfs::mount(&inside, "1m") else {
+        return;
+    };
+    daemon.remove(&vm.id).await.expect("its process is gone");
+    let record = format!("records/{}", vm.id);
+    assert!(leftovers::vm_entries(&daemon.state_dir).contains(&record));
+    assert_eq!(
+        leftovers::processes_naming(&daemon.state_dir),
+        Vec::<String>::new()
+    );
+    drop(mounted);
+    daemon.kill();
+    daemon.restart();
+    daemon.assert_unwound().await;
+}
+
 fn held_at(stage: &str) -> serde_json::Value {
     json!({"hang_at": stage, "ignore": ["sigterm"]})
 }
