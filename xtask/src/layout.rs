@@ -116,6 +116,11 @@ impl Layout {
     pub fn packaged_config(&self) -> PathBuf {
         self.workspace.join("packaging/casemate.toml")
     }
+
+    /// Where it is written which test holds which promise.
+    pub fn tests_readme(&self) -> PathBuf {
+        self.workspace.join("tests/README.md")
+    }
 }
 
 /// Name of the file inside a product's folder that says what the product was made from.

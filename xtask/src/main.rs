@@ -8,7 +8,8 @@ use xtask::bench::{self, MissedBudget};
 use xtask::chaos::{self, Qemu};
 use xtask::demo::{self, Accelerator, Ending};
 use xtask::run::Run;
-use xtask::{backends, endurance, failure, orphans, setup, system_vm, systemd, test_suite};
+use xtask::test_suite::{self, SkippedPromise};
+use xtask::{backends, endurance, failure, orphans, setup, system_vm, systemd};
 
 #[derive(Debug, Parser)]
 #[command(
@@ -78,6 +79,9 @@ enum Chore {
     },
     /// Prepare everything and run all tests; arguments after `--` go to `cargo test`
     Test {
+        /// Tell, and do not fail, where a test that holds a promise cannot run on this machine
+        #[arg(long)]
+        allow_skipped: bool,
         #[arg(last = true)]
         cargo_test_arguments: Vec<OsString>,
     },
@@ -119,8 +123,16 @@ fn main() -> ExitCode {
             Chore::Systemd { command } => systemd::run(&run, &command),
             Chore::SystemVm { command } => system_vm::run(&run, &command),
             Chore::Test {
+                allow_skipped,
                 cargo_test_arguments,
-            } => test_suite::run(&run, &cargo_test_arguments),
+            } => {
+                let skipped = if allow_skipped {
+                    SkippedPromise::Told
+                } else {
+                    SkippedPromise::Fails
+                };
+                test_suite::run(&run, &cargo_test_arguments, skipped)
+            }
         };
         orphans::end_all();
         outcome
