@@ -350,6 +350,9 @@ table! {
     }
 
     Remove {
+        FilesLeft "files-left" Grpc(Internal),
+            "A VM is stopped, and a file or folder of it cannot be deleted. It stays in the list as `removing`, and casemated goes on trying.",
+            "see in the log which path it is, and what holds it (`findmnt`, `lsof`)";
         VmLost "vm-lost" Grpc(FailedPrecondition),
             "The VM is of an earlier daemon and may still run, so it is not touched.",
             "see whether that process is a VM of this host, and end it by hand";

@@ -174,6 +174,11 @@ impl Capacity {
         lock(&self.0).limits = limits;
     }
 
+    /// Whether all of it is free at this moment; nothing is taken.
+    pub fn is_free(&self, demand: &Demand) -> Result<(), LeaseError> {
+        lock(&self.0).check(demand)
+    }
+
     pub fn reserve(&self, demand: Demand) -> Result<Reservation, LeaseError> {
         let mut account = lock(&self.0);
         account.check(&demand)?;

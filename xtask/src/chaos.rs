@@ -70,6 +70,9 @@ pub struct Options {
     pub qemu: Qemu,
 }
 
+/// How often a long run has to end at each failpoint, and how long that is.
+const LEAST_DEATHS: u32 = 3;
+const ROUNDS_FOR_ALL: u32 = 100;
 /// Clients at once.
 const CLIENTS: u64 = 4;
 /// A failpoint that was not reached within this time is given up for the round.
@@ -303,6 +306,9 @@ impl Chaos<'_> {
         self.run.report.heading("Deaths");
         for line in self.histogram.lines() {
             self.run.report.note(&line);
+        }
+        if self.options.rounds >= ROUNDS_FOR_ALL && self.histogram.rarest() < LEAST_DEATHS {
+            bail!("a failpoint was reached less than {LEAST_DEATHS} times");
         }
         let refusals = self.books.refusals().lines();
         if !refusals.is_empty() {

@@ -17,7 +17,7 @@ use anyhow::{Context, Result, bail};
 use crate::child::ProcessGroup;
 use crate::failure::InStep;
 use crate::run::Run;
-use crate::{backends, cargo, setup};
+use crate::{backends, cargo, chaos, setup};
 use listing::Listing;
 use outcomes::Outcomes;
 use promises::Promises;
@@ -30,6 +30,17 @@ const STOP_DEADLINE: Duration = Duration::from_secs(10);
 const LOOK: Duration = Duration::from_millis(100);
 /// What a program said is read to the end, unless somebody that it left behind holds its output.
 const LAST_WORDS: Duration = Duration::from_secs(2);
+
+/// Most tests wait for a guest or a deadline most of the time.
+const THREADS_VARIABLE: &str = "RUST_TEST_THREADS";
+const THREADS_PER_CORE: usize = 2;
+/// Each failpoint once, and as many deaths at random times.
+const SHORT_CHAOS: chaos::Options = chaos::Options {
+    rounds: 16,
+    seed: None,
+    vms: 6,
+    qemu: chaos::Qemu::Fake,
+};
 
 /// What becomes of a run in which a test that holds a promise cannot run on this machine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +84,9 @@ pub fn run(run: &Run, arguments: &[OsString], skipped: SkippedPromise) -> Result
     ));
     if let Some(outcomes) = outcomes {
         judge(run, &promises, &outcomes, code, skipped)?;
+        if code == 0 {
+            return chaos::run(run, SHORT_CHAOS);
+        }
     }
     Ok(ExitCode::from(code))
 }
@@ -181,6 +195,10 @@ fn test_command(run: &Run) -> Command {
     command
         .args(["test", "--workspace"])
         .env(ARTIFACTS_VARIABLE, run.layout.target());
+    if std::env::var_os(THREADS_VARIABLE).is_none() {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        command.env(THREADS_VARIABLE, (cores * THREADS_PER_CORE).to_string());
+    }
     command
 }
 

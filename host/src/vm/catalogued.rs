@@ -99,7 +99,7 @@ impl Catalogued for RemoveError {
         match self {
             Self::NotFound(_) => ErrorId::NoSuchVm,
             Self::Lost { .. } => ErrorId::VmLost,
-            Self::FilesLeft { .. } => ErrorId::Store,
+            Self::FilesLeft { .. } => ErrorId::FilesLeft,
             Self::Closing { .. } => ErrorId::ShuttingDown,
             Self::Internal { .. } => ErrorId::Internal,
         }

@@ -226,16 +226,20 @@ pub async fn prepare(
                 .file(id)
                 .is_some_and(|file| boot.iter().any(|(used, role)| *used && file.role == *role))
     };
-    let passed = files::pass(&planned.request.host.files, wanted, credentials)?;
+    // Copies of whole files may be among it.
+    let pass = || files::pass(&planned.request.host.files, wanted, credentials);
+    let passed = tokio::task::block_in_place(pass)?;
     resources.files.extend(passed.paths);
     if let Firmware::Pflash(pflash) = &plan.firmware {
         if let Some(template) = pflash.vars_template {
-            let path = copy_into(planned, folder, template, "vars.fd")?;
+            let copy = || copy_into(planned, folder, template, "vars.fd");
+            let path = tokio::task::block_in_place(copy)?;
             resources.firmware_vars = Some(path);
         }
         // What the guest may write to is its own copy, never the operator's file.
         if pflash.code_is_writable() {
-            let path = copy_into(planned, folder, pflash.code, "code.fd")?;
+            let copy = || copy_into(planned, folder, pflash.code, "code.fd");
+            let path = tokio::task::block_in_place(copy)?;
             resources.files.insert(pflash.code, path);
         }
     }

@@ -155,6 +155,11 @@ impl VmManager {
         let demand = Demand {
             vms: 1,
             vcpus: u64::from(spec.vcpus.unwrap_or(live.defaults.vcpus)),
+            ..Demand::default()
+        };
+        // Taken with what QEMU needs beside it, when that is planned: of a burst, as many as fit
+        // get it.
+        let memory = Demand {
             memory_bytes: spec.memory_bytes.unwrap_or(live.defaults.memory),
             ..Demand::default()
         };
@@ -166,7 +171,8 @@ impl VmManager {
             let reservation = self
                 .host
                 .capacity
-                .reserve(demand)
+                .is_free(&memory)
+                .and_then(|()| self.host.capacity.reserve(demand))
                 .map_err(CreateError::from)
                 .inspect_err(|error| {
                     self.host.metrics.created(error.outcome(), Duration::ZERO);

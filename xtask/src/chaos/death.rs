@@ -108,6 +108,11 @@ impl Histogram {
         }
     }
 
+    /// Of the failpoints, how often the one that was reached least.
+    pub(super) fn rarest(&self) -> u32 {
+        self.at_failpoint.iter().copied().min().unwrap_or_default()
+    }
+
     pub(super) fn lines(&self) -> Vec<String> {
         FAILPOINTS
             .iter()

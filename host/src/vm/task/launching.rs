@@ -299,19 +299,19 @@ impl Vm {
     fn reserve(&mut self, planned: &Planned) -> Result<(), CreateError> {
         let plan = planned.checked.plan();
         let mut demand = Demand {
-            memory_bytes: plan.memory_overhead_bytes,
+            memory_bytes: planned
+                .request
+                .memory_bytes
+                .saturating_add(plan.memory_overhead_bytes),
             leases: plan.lease_amounts(),
             ..Demand::default()
         };
         match &mut self.reservation {
-            // The VM itself was counted when it was asked for.
+            // The VM and its vCPUs were counted when it was asked for.
             Some(reservation) => reservation.extend(&demand)?,
             None => {
                 demand.vms = 1;
                 demand.vcpus = u64::from(planned.request.vcpus);
-                demand.memory_bytes = demand
-                    .memory_bytes
-                    .saturating_add(planned.request.memory_bytes);
                 self.reservation = Some(self.host.capacity.reserve(demand)?);
             }
         }

@@ -196,9 +196,18 @@ async fn on_a_full_disk_a_create_is_refused_and_the_rest_works() {
 }
 
 /// As long as there is anything of a VM, there is its record, by which the next daemon knows whose
-/// it is.
+/// it is, and nobody hears that it is gone.
 #[tokio::test]
 async fn what_cannot_be_deleted_keeps_its_record_and_goes_with_the_next_start() {
+    removed_late(false).await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_deleted_is_tried_again() {
+    removed_late(true).await;
+}
+
+async fn removed_late(by_the_same_daemon: bool) {
     let mut setup = Setup::new();
     // Deleted when nothing is mounted in it any more.
     let _folder = Arc::clone(&setup.folder);
@@ -209,16 +218,26 @@ async fn what_cannot_be_deleted_keeps_its_record_and_goes_with_the_next_start() 
     let Some(mounted) = Tmpfs::mount(&inside, "1m") else {
         return;
     };
-    daemon.remove(&vm.id).await.expect("its process is gone");
+    let refused = daemon.remove(&vm.id).await.expect_err("something is left");
+    assert_eq!(refused.code(), Code::Internal, "{refused}");
+    let info = refused.get_details_error_info().expect("an ErrorInfo");
+    assert_eq!(*info.reason, *ErrorId::FilesLeft.reason(), "{refused}");
+    let there = daemon.get(&vm.id).await.expect("it is listed as long");
+    assert_eq!(there.state(), v1::VmState::Removing);
     let record = format!("records/{}", vm.id);
     assert!(leftovers::vm_entries(&daemon.state_dir).contains(&record));
     assert_eq!(
         leftovers::processes_naming(&daemon.state_dir),
         Vec::<String>::new()
     );
-    drop(mounted);
-    daemon.kill();
-    daemon.restart();
+    if by_the_same_daemon {
+        drop(mounted);
+        daemon.remove(&vm.id).await.expect("now it can go");
+    } else {
+        daemon.kill();
+        drop(mounted);
+        daemon.restart();
+    }
     daemon.assert_unwound().await;
 }
 
