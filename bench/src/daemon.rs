@@ -239,6 +239,8 @@ fn config(
         Emulator::Real(path) => path.to_owned(),
     };
     let state = folder.join("state");
+    // The scripted one looks for its script beside its program.
+    let beside = text(qemu.parent().context("a program lies in a folder")?)?;
     let (state, qemu) = (text(&state)?, text(&qemu)?);
     let (kernel, initrd) = (text(&site.kernel)?, text(&site.initrd)?);
     let default_backend = backends
@@ -248,6 +250,8 @@ fn config(
         .clone();
     let mut config = toml::toml! {
         max_vms = 0
+        max_memory = "0"
+        on_shutdown = "stop-vms"
         [grpc]
         port = 0
         [http]
@@ -266,6 +270,7 @@ fn config(
     for (table, key, value) in [
         ("qemu", "binary", qemu),
         ("qemu", "uids", UIDS),
+        ("qemu", "extra_paths", beside),
         ("qemu", "powerdown_time", POWERDOWN_TIME),
         ("vm", "kernel", kernel),
         ("vm", "initrd", initrd),

@@ -27,6 +27,7 @@ pub enum Stage {
     Plan,
     Prepare,
     Launch,
+    Act,
     Remove,
     Console,
     Client,
@@ -34,7 +35,7 @@ pub enum Stage {
 
 impl Stage {
     /// In the order of the work.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::StartUp,
         Self::Reload,
         Self::Call,
@@ -43,6 +44,7 @@ impl Stage {
         Self::Plan,
         Self::Prepare,
         Self::Launch,
+        Self::Act,
         Self::Remove,
         Self::Console,
         Self::Client,
@@ -58,6 +60,7 @@ impl Stage {
             Self::Plan => "plan",
             Self::Prepare => "prepare",
             Self::Launch => "launch",
+            Self::Act => "act",
             Self::Remove => "remove",
             Self::Console => "console",
             Self::Client => "client",
@@ -78,6 +81,7 @@ impl Stage {
             }
             Self::Prepare => "User, files and arguments of the VM are made.",
             Self::Launch => "QEMU is started and the guest let run.",
+            Self::Act => "A VM is started, stopped, paused, resumed or reset, or watched.",
             Self::Remove => "A VM is stopped and deleted.",
             Self::Console => "A guest's console is read.",
             Self::Client => "`casemate` itself, before or after the daemon's part.",

@@ -172,7 +172,16 @@ table! {
             "try again when the daemon is back";
         VmLimit "vm-limit" Grpc(ResourceExhausted),
             "There are as many VMs as `max_vms` allows.",
-            "remove a VM, or raise `max_vms` in the config file";
+            "stop or remove a VM, or raise `max_vms` in the config file";
+        VcpusExhausted "vcpus-exhausted" Grpc(ResourceExhausted),
+            "The VM's vCPUs would be more than `max_vcpus` allows for all VMs.",
+            "give it fewer vCPUs, stop or remove a VM, or raise `max_vcpus` in the config file";
+        MemoryExhausted "memory-exhausted" Grpc(ResourceExhausted),
+            "The VM's memory would be more than `max_memory` allows for all VMs.",
+            "give it less memory, stop or remove a VM, or raise `max_memory` in the config file";
+        HostResource "host-resource" Grpc(ResourceExhausted),
+            "The plan takes something that is counted, of which too little is free.",
+            "stop or remove a VM that has it, or set how much there is under `[leases]` in the config file";
     }
 
     Plan {
@@ -227,9 +236,6 @@ table! {
         DeviceRefused "device-refused" Grpc(FailedPrecondition),
             "The backend cannot have a device that the VM is to have.",
             "leave the device out, or choose another backend";
-        HostResource "host-resource" Grpc(FailedPrecondition),
-            "The plan needs a counted resource that this host keeps no account of.",
-            "use a backend that needs no counted resource";
         NotConfidential "not-confidential" Grpc(FailedPrecondition),
             "A confidential VM is asked for, and the backend plans one that is not.",
             "name a backend that guards its guests";
@@ -278,12 +284,21 @@ table! {
         Store "store" Grpc(Internal),
             "The state directory cannot be written.",
             "see that the state directory has room and is the daemon's own";
+        StoreFull "store-full" Grpc(ResourceExhausted),
+            "The file system of the state directory or of `secrets_dir` is full.",
+            "free room on the file system of the path that is named; VMs that run go on, and removing one works";
         CommandUnrenderable "command-unrenderable" Grpc(Internal),
             "A checked plan cannot be made into arguments.",
             "report it as a bug of Casemate";
     }
 
     Launch {
+        GuestNotConfined "guest-not-confined" Grpc(FailedPrecondition),
+            "The guest's network cannot be kept from this host.",
+            "run casemated as root on a host with cgroup v2, or set `network.outbound` to `none` or, if the guest may reach this host, to `unfiltered`";
+        SecretsGone "secrets-gone" Grpc(FailedPrecondition),
+            "The VM's environment and certificates were in memory only and went with the host's boot.",
+            "create the VM anew; with a `secrets_dir` on disk they outlive a boot";
         QemuSpawn "qemu-spawn" Grpc(FailedPrecondition),
             "The VM's QEMU cannot be started.",
             "start that QEMU by hand to see what it lacks";
@@ -316,7 +331,28 @@ table! {
             "report it as a bug of Casemate, with the daemon's log";
     }
 
+    Act {
+        NotNow "not-now" Grpc(FailedPrecondition),
+            "The VM is in a state in which this cannot be done.",
+            "see `casemate vm show` for its state, and bring it into another first";
+        NotAbleTo "not-able-to" Grpc(FailedPrecondition),
+            "The plan of the VM's backend does not allow this; guests with encrypted state often cannot be paused or reset.",
+            "stop the VM and start it again";
+        ActSuperseded "act-superseded" Grpc(Aborted),
+            "Another call brought the VM elsewhere meanwhile.",
+            "look at the VM, and try again if it is still wanted";
+        ActFailed "act-failed" Grpc(Unavailable),
+            "QEMU did not do what it was told.",
+            "see the VM's state; stop it by force if it does not answer";
+        WatchTooSlow "watch-too-slow" Grpc(Aborted),
+            "The reader of changes fell too far behind and was cut off.",
+            "start watching anew: it begins with all VMs as they are";
+    }
+
     Remove {
+        FilesLeft "files-left" Grpc(Internal),
+            "A VM is stopped, and a file or folder of it cannot be deleted. It stays in the list as `removing`, and casemated goes on trying.",
+            "see in the log which path it is, and what holds it (`findmnt`, `lsof`)";
         VmLost "vm-lost" Grpc(FailedPrecondition),
             "The VM is of an earlier daemon and may still run, so it is not touched.",
             "see whether that process is a VM of this host, and end it by hand";

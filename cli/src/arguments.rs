@@ -19,9 +19,11 @@ Exit codes:
   3  no such VM or backend
   4  the request is at fault (INVALID_ARGUMENT, or an ID that fits several VMs)
   5  something is used up (RESOURCE_EXHAUSTED): a limit, a port, memory
-  6  this host cannot do it, or QEMU ended during the launch (FAILED_PRECONDITION, ABORTED)
+  6  this host or VM cannot do it, QEMU ended during the launch, or `vm watch` was too slow
+     (FAILED_PRECONDITION, ABORTED)
   7  the daemon cannot be reached or did not answer in time (UNAVAILABLE, DEADLINE_EXCEEDED)
   8  the daemon or a backend is at fault (INTERNAL)
+  130  Ctrl-C ended `vm watch` or `vm logs --follow`
 With several IDs, the highest code of all.
 docs/errors.md lists the errors by the ID that each shows on its last line.
 
@@ -29,7 +31,7 @@ Environment:
   CASEMATE_ENDPOINT  where the daemon is, as --endpoint
   NO_COLOR           no colours, if it is set to anything";
 
-/// Starts, shows and removes VMs through the daemon casemated.
+/// Runs and shows VMs through the daemon casemated.
 #[derive(Debug, Parser)]
 #[command(name = "casemate", version, after_long_help = EXIT_CODES)]
 pub(crate) struct Arguments {
@@ -48,7 +50,7 @@ pub(crate) struct Arguments {
     #[arg(long, global = true, help_heading = GLOBAL_OPTIONS, value_enum, default_value_t = Format::Table)]
     pub(crate) format: Format,
 
-    /// How long to wait for an answer.
+    /// How long to wait for an answer, or for the beginning of one that has no end.
     #[arg(long, global = true, help_heading = GLOBAL_OPTIONS, value_name = "TIME", default_value = "120s", value_parser = timeout)]
     pub(crate) timeout: Duration,
 
@@ -60,13 +62,13 @@ pub(crate) struct Arguments {
 pub(crate) enum Format {
     /// For people.
     Table,
-    /// For programs: one JSON value.
+    /// For programs: one JSON value, or one on each line from `vm watch`.
     Json,
 }
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Verb {
-    /// Create, list, show and remove VMs, and read their consoles.
+    /// Create, run, show, watch and remove VMs, and read their consoles.
     #[command(subcommand)]
     Vm(vm::VmVerb),
     /// Show the backends that the daemon has loaded.

@@ -9,10 +9,16 @@ use casemate_proto::v1::backend_service_client::BackendServiceClient;
 use casemate_proto::v1::config_service_client::ConfigServiceClient;
 use casemate_proto::v1::vm_service_client::VmServiceClient;
 use tonic::transport::{Channel, Endpoint};
-use tonic::{Request, Response, Status, Streaming, TimeoutExpired};
+use tonic::{Request, Response, Status, TimeoutExpired};
 
 use crate::error::CliError;
+use crate::vm::{Change, Manner};
 use crate::waiting;
+
+pub(crate) use messages::Messages;
+use messages::Patience;
+
+mod messages;
 
 /// A daemon that is there accepts at once; one that is away on the network need not be waited for
 /// as long as for a VM's start.
@@ -25,6 +31,10 @@ const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
 /// Longest deadline that is sent: the protocol has eight digits for it, and a longer one is no
 /// deadline to anybody.
 const MAX_DEADLINE: Duration = Duration::from_secs(366 * 24 * 3600);
+
+/// How often a daemon that sends nothing is asked whether it is there, and how long it has to answer.
+const KEEP_ALIVE_INTERVAL: Duration = Duration::from_secs(20);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(20);
 
 #[derive(Debug, Clone)]
 pub(crate) struct Client {
@@ -43,6 +53,16 @@ impl Client {
             timeout,
             channel: None,
         })
+    }
+
+    /// For answers without an end: a daemon that is gone without a word is found out, though nothing
+    /// need come from one that is there.
+    pub(crate) fn kept_alive(mut self) -> Self {
+        self.endpoint = self
+            .endpoint
+            .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
+            .keep_alive_timeout(KEEP_ALIVE_TIMEOUT);
+        self
     }
 
     pub(crate) async fn create_vm(&mut self, spec: v1::VmSpec) -> Result<v1::Vm, CliError> {
@@ -74,29 +94,91 @@ impl Client {
         Ok(answer.vms)
     }
 
-    /// Does not show that it waits, because several removals run at once.
-    pub(crate) async fn remove_vm(&mut self, id: String) -> Result<(), CliError> {
+    /// The VM as it is then; none after a removal. Does not show that it waits, because several
+    /// changes run at once.
+    pub(crate) async fn change_vm(
+        &mut self,
+        change: Change,
+        id: String,
+    ) -> Result<Option<v1::Vm>, CliError> {
+        let doing = change.words().one;
         let mut service = self.vms().await?;
-        let request = self.request(v1::RemoveVmRequest { id });
-        let limited = tokio::time::timeout(self.timeout, service.remove_vm(request)).await;
-        answer_of("remove the VM", self.timeout, limited)?;
-        Ok(())
+        let call = self.send(change, id, &mut service);
+        let limited = tokio::time::timeout(self.timeout, call).await;
+        match answer_of(doing, self.timeout, limited)? {
+            None if change != Change::Remove => Err(CliError::Incomplete {
+                doing,
+                missing: "VM",
+            }),
+            vm => Ok(vm),
+        }
+    }
+
+    async fn send(
+        &self,
+        change: Change,
+        id: String,
+        service: &mut VmServiceClient<Channel>,
+    ) -> Result<Option<v1::Vm>, Status> {
+        match change {
+            Change::Start => {
+                let request = self.request(v1::StartVmRequest { id });
+                Ok(service.start_vm(request).await?.into_inner().vm)
+            }
+            Change::Stop(manner) => {
+                let force = manner == Manner::Forced;
+                let request = self.request(v1::StopVmRequest { id, force });
+                Ok(service.stop_vm(request).await?.into_inner().vm)
+            }
+            Change::Restart(manner) => {
+                let force = manner == Manner::Forced;
+                let request = self.request(v1::RestartVmRequest { id, force });
+                Ok(service.restart_vm(request).await?.into_inner().vm)
+            }
+            Change::Pause => {
+                let request = self.request(v1::PauseVmRequest { id });
+                Ok(service.pause_vm(request).await?.into_inner().vm)
+            }
+            Change::Resume => {
+                let request = self.request(v1::ResumeVmRequest { id });
+                Ok(service.resume_vm(request).await?.into_inner().vm)
+            }
+            Change::Reset => {
+                let request = self.request(v1::ResetVmRequest { id });
+                Ok(service.reset_vm(request).await?.into_inner().vm)
+            }
+            Change::Remove => {
+                let request = self.request(v1::RemoveVmRequest { id });
+                service.remove_vm(request).await?;
+                Ok(None)
+            }
+        }
     }
 
     pub(crate) async fn console(
         &mut self,
-        id: String,
-        tail_bytes: u64,
-    ) -> Result<Console, CliError> {
+        wanted: v1::GetConsoleRequest,
+    ) -> Result<Messages<v1::GetConsoleResponse>, CliError> {
+        const DOING: &str = "read the console";
         let mut service = self.vms().await?;
-        let request = self.request(v1::GetConsoleRequest { id, tail_bytes });
-        let chunks = self
-            .call(READING_THE_CONSOLE, service.get_console(request))
-            .await?;
-        Ok(Console {
-            chunks,
-            timeout: self.timeout,
-        })
+        let (request, patience) = if wanted.follow {
+            (Self::endless_request(wanted), Patience::Endless)
+        } else {
+            (self.request(wanted), Patience::Of(self.timeout))
+        };
+        let messages = self.call(DOING, service.get_console(request)).await?;
+        Ok(Messages::new(DOING, patience, messages))
+    }
+
+    pub(crate) async fn watch_vms(
+        &mut self,
+        wanted: v1::WatchVmsRequest,
+    ) -> Result<Messages<v1::WatchVmsResponse>, CliError> {
+        const DOING: &str = "watch the VMs";
+        let mut service = self.vms().await?;
+        let request = Self::endless_request(wanted);
+        let messages = self.call(DOING, service.watch_vms(request)).await?;
+        Ok(Messages::new(DOING, Patience::Endless, messages))
     }
 
     pub(crate) async fn plan_vm(
@@ -174,6 +256,15 @@ impl Client {
         request
     }
 
+    /// For an answer without an end. It brings a deadline all the same, because the daemon gives a
+    /// call without one a short one of its own.
+    fn endless_request<Message>(message: Message) -> Request<Message> {
+        let mut request = Request::new(message);
+        request.set_timeout(MAX_DEADLINE);
+        request
+    }
+
+    /// `--timeout` is the time until the answer begins.
     async fn call<Answer>(
         &self,
         doing: &'static str,
@@ -182,24 +273,6 @@ impl Client {
         let limited = tokio::time::timeout(self.timeout, call);
         answer_of(doing, self.timeout, waiting::shown(doing, limited).await)
             .map(Response::into_inner)
-    }
-}
-
-const READING_THE_CONSOLE: &str = "read the console";
-
-/// A console's bytes, as the daemon sends them.
-#[derive(Debug)]
-pub(crate) struct Console {
-    chunks: Streaming<v1::GetConsoleResponse>,
-    timeout: Duration,
-}
-
-impl Console {
-    /// `None` at the end.
-    pub(crate) async fn next_chunk(&mut self) -> Result<Option<Vec<u8>>, CliError> {
-        let limited = tokio::time::timeout(self.timeout, self.chunks.message()).await;
-        let chunk = answer_of(READING_THE_CONSOLE, self.timeout, limited)?;
-        Ok(chunk.map(|chunk| chunk.data))
     }
 }
 

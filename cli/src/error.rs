@@ -13,6 +13,10 @@ use crate::refusal::Refusal;
 /// Exit code where nothing better is known; the help text documents all of them.
 const OTHER: u8 = 1;
 
+/// Where the daemon gives none.
+const CUT_OFF_REMEDY: &str = "run `casemate vm watch` again, which begins with all VMs as they are; \
+    let nothing slow read its output";
+
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CliError {
     #[error("{endpoint} is not the address of a daemon: {reason}")]
@@ -21,6 +25,8 @@ pub(crate) enum CliError {
     Unreachable { endpoint: String, reason: String },
     #[error("cannot {doing}: the connection to the daemon broke before it answered")]
     Broken { doing: &'static str },
+    #[error("cannot {doing} any longer: the connection to the daemon broke, or the daemon ended")]
+    BrokenOff { doing: &'static str },
     #[error("cannot {doing}: no answer within {}", humantime::format_duration(*.timeout))]
     Timeout {
         doing: &'static str,
@@ -28,6 +34,12 @@ pub(crate) enum CliError {
     },
     #[error("cannot {doing}: {} ({})", Refusal::of(.status).first_line(), Refusal::of(.status).code.name())]
     Refused {
+        doing: &'static str,
+        status: Box<Status>,
+    },
+    /// A reader of changes that did not keep up.
+    #[error("cannot {doing} any longer: {} ({})", Refusal::of(.status).first_line(), Refusal::of(.status).code.name())]
+    CutOff {
         doing: &'static str,
         status: Box<Status>,
     },
@@ -46,11 +58,14 @@ pub(crate) enum CliError {
         candidates: Vec<String>,
     },
     /// Each failure was reported when it happened.
-    #[error("{failed} of {wanted} VMs were not removed")]
-    NotAllRemoved {
+    #[error("{failed} of {wanted} VMs were not {done}")]
+    NotAllDone {
+        /// What was to be done: `removed`.
+        done: &'static str,
         failed: usize,
         wanted: usize,
         worst: u8,
+        id: ErrorId,
     },
     #[error("cannot read {}: {source}", .path.display())]
     Input {
@@ -75,13 +90,13 @@ impl CliError {
         match self {
             Self::Endpoint { .. } => ErrorId::EndpointForm,
             Self::Unreachable { .. } => ErrorId::DaemonUnreachable,
-            Self::Broken { .. } => ErrorId::ConnectionBroken,
+            Self::Broken { .. } | Self::BrokenOff { .. } => ErrorId::ConnectionBroken,
             Self::Timeout { .. } => ErrorId::ClientTimeout,
-            Self::Refused { status, .. } => Refusal::of(status).id,
+            Self::Refused { status, .. } | Self::CutOff { status, .. } => Refusal::of(status).id,
             Self::Incomplete { .. } => ErrorId::AnswerIncomplete,
             Self::NoSuchVm { .. } => ErrorId::VmNameUnknown,
             Self::AmbiguousVm { .. } => ErrorId::VmNameAmbiguous,
-            Self::NotAllRemoved { .. } => ErrorId::VmsNotRemoved,
+            Self::NotAllDone { id, .. } => *id,
             Self::Input { .. } => ErrorId::InputUnreadable,
             Self::EnvironmentFile { .. } => ErrorId::EnvironmentFile,
             Self::Runtime(_) => ErrorId::ClientStart,
@@ -91,8 +106,10 @@ impl CliError {
 
     pub(crate) fn exit_code(&self) -> u8 {
         match self {
-            Self::Refused { status, .. } => Refusal::of(status).exit_code(),
-            Self::NotAllRemoved { worst, .. } => *worst,
+            Self::Refused { status, .. } | Self::CutOff { status, .. } => {
+                Refusal::of(status).exit_code()
+            }
+            Self::NotAllDone { worst, .. } => *worst,
             _ => self.id().entry().exit_code().unwrap_or(OTHER),
         }
     }
@@ -103,15 +120,18 @@ impl CliError {
             Self::Endpoint { endpoint, .. } | Self::Unreachable { endpoint, .. } => {
                 endpoint.clone()
             }
-            Self::Refused { status, .. } => return Refusal::of(status).subject,
+            Self::Refused { status, .. } | Self::CutOff { status, .. } => {
+                return Refusal::of(status).subject;
+            }
             Self::NoSuchVm { wanted } | Self::AmbiguousVm { wanted, .. } => wanted.clone(),
             Self::Input { path, .. } | Self::EnvironmentFile { path, .. } => {
                 path.display().to_string()
             }
             Self::Broken { .. }
+            | Self::BrokenOff { .. }
             | Self::Timeout { .. }
             | Self::Incomplete { .. }
-            | Self::NotAllRemoved { .. }
+            | Self::NotAllDone { .. }
             | Self::Runtime(_)
             | Self::Output(_) => return None,
         };
@@ -122,28 +142,44 @@ impl CliError {
     /// The lines after the first: what the daemon said beyond it, what to do, and which error it
     /// is.
     pub(crate) fn details(&self) -> Vec<String> {
-        if let Self::Refused { status, .. } = self {
-            return Refusal::of(status).details();
+        if let Some(refusal) = self.refusal() {
+            return refusal.details();
         }
-        let id = self.id();
         vec![
-            format!("remedy: {}", id.entry().remedy),
-            id.label(self.subject().as_deref()),
+            format!("remedy: {}", self.remedy()),
+            self.id().label(self.subject().as_deref()),
         ]
+    }
+
+    /// What the daemon said, where it did.
+    fn refusal(&self) -> Option<Refusal> {
+        match self {
+            Self::Refused { status, .. } => Some(Refusal::of(status)),
+            Self::CutOff { status, .. } => Some(Refusal::of(status).or_remedy(CUT_OFF_REMEDY)),
+            _ => None,
+        }
+    }
+
+    fn remedy(&self) -> &'static str {
+        match self {
+            // Of the id of its worst cause, which was told with that cause.
+            Self::NotAllDone { .. } => ErrorId::VmsNotRemoved.entry().remedy,
+            _ => self.id().entry().remedy,
+        }
     }
 
     /// For programs; `docs/errors.md` says what is in it.
     pub(crate) fn to_json(&self) -> Value {
-        let mut error = match self {
-            Self::Refused { status, .. } => Refusal::of(status).to_json(),
-            _ => {
+        let mut error = match self.refusal() {
+            Some(refusal) => refusal.to_json(),
+            None => {
                 let entry = self.id().entry();
                 json!({
                     "id": entry.id,
                     "code": null,
                     "stage": entry.stage.as_str(),
                     "subject": self.subject(),
-                    "remedy": entry.remedy,
+                    "remedy": self.remedy(),
                 })
             }
         };
@@ -210,6 +246,7 @@ mod tests {
         for (error, exit) in [
             (error, 3),
             (CliError::Broken { doing: "x" }, 7),
+            (CliError::BrokenOff { doing: "x" }, 7),
             (CliError::Output(std::io::Error::other("x")), 1),
             (
                 CliError::Endpoint {

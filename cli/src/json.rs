@@ -4,30 +4,37 @@
 //! |---|---|
 //! | `vm create`, `vm show` | a VM |
 //! | `vm list` | an array of VMs, in order of creation |
+//! | `vm start` | an array of `{wanted, id, started, vm, error}`, in the order asked; `vm` as it is then |
+//! | `vm stop`, `restart`, `pause`, `resume`, `reset` | the same with `stopped`, `restarted`, `paused`, `resumed`, `reset` |
 //! | `vm remove` | an array of `{wanted, id, removed, error}`, in the order asked |
+//! | `vm watch` | an object on each line: `{time, generation}` and one of `vm`, `removed` (an ID), `synchronized` (true: what follows are changes) |
 //! | `backend list` | an array of backends, without `findings` |
 //! | `backend show` | a backend |
 //! | `config explain` | an array of `{key, value, source, notes}`, all texts |
 //! | `plan` | `{backend, tee, confidential, command, standalone_script, findings, plan}` |
 //!
 //! An error goes to standard error as `{"error": {id, message, code, stage, subject, remedy}}`, with
-//! `qemu_stderr` where QEMU said anything; `docs/errors.md` has the ids. `error` of a removal is
-//! null, or such an object.
+//! `qemu_stderr` where QEMU said anything; `docs/errors.md` has the ids. `error` in an array is
+//! null, or such an object; the error after such an array has the id and exit code of the worst.
 //!
-//! A VM: `id`, `name`, `state` (`creating`, `starting`, `running`, `stopping`, `exited`, `failed`,
-//! `removing`, `lost`, `unspecified`), `detail`, `backend`, `tee`, `confidential`, `vcpus`,
-//! `memory_bytes`, `machine`, `cpu`, `kernel_cmdline`, `agent_address`, `created_at`, `expires_at`,
-//! `backend_sha256`, `qemu_version`, `pid`, `generation`, `findings`. Texts that do not apply are
-//! empty, never absent. Sizes are bytes and times are RFC 3339.
+//! A VM: `id`, `name`, `state` (`creating`, `starting`, `running`, `paused`, `stopping`, `stopped`,
+//! `exited`, `failed`, `unresponsive`, `removing`, `lost`, `unspecified`), `detail`, `backend`,
+//! `tee`, `confidential`, `vcpus`, `memory_bytes`, `machine`, `cpu`, `kernel_cmdline`,
+//! `agent_address`, `created_at`, `expires_at`, `backend_sha256`, `qemu_version`, `pid`,
+//! `generation`, `findings`, `restart_policy` (`never`, `on-failure`, `always`), `restarts`,
+//! `started_at`, `last_exit`. Texts that do not apply are empty, never absent. Sizes are bytes and
+//! times are RFC 3339. `last_exit` is null before the first, then `{reason, code, signal, at}` with
+//! null for the one of `code` and `signal` that does not apply.
 //!
 //! A finding: `id`, `severity`, `subject`, `detail`, `remedy`. `plan` in the answer of `plan` is
 //! the API's `plan_json` as JSON, not as a text. `vm logs`, `plan --standalone` and `completions`
-//! write what they have as it is, whatever `--format` says.
+//! write what they have as it is, whatever `--format` says. Where bytes of a console were not kept,
+//! `vm logs` writes `{"omitted_bytes": N}` on a line of standard error.
 
 use casemate_proto::v1;
 use serde_json::{Value, json};
 
-use crate::vm::state_name;
+use crate::vm::{restart_policy_name, state_name};
 
 pub(crate) fn vm(vm: &v1::Vm) -> Value {
     json!({
@@ -51,6 +58,19 @@ pub(crate) fn vm(vm: &v1::Vm) -> Value {
         "pid": vm.pid,
         "generation": vm.generation,
         "findings": findings(&vm.findings),
+        "restart_policy": restart_policy_name(vm.restart_policy()),
+        "restarts": vm.restarts,
+        "started_at": vm.started_at,
+        "last_exit": vm.last_exit.as_ref().map(exit),
+    })
+}
+
+fn exit(exit: &v1::Exit) -> Value {
+    json!({
+        "reason": exit.reason,
+        "code": exit.code,
+        "signal": exit.signal,
+        "at": exit.at,
     })
 }
 
@@ -159,9 +179,21 @@ mod tests {
         assert_eq!(value["expires_at"], "");
         assert_eq!(value["findings"][0]["severity"], "");
         let keys: Vec<&String> = value.as_object().unwrap().keys().collect();
-        assert_eq!(keys.len(), 20);
+        assert_eq!(keys.len(), 24);
         assert_eq!(keys[0], "id");
         assert_eq!(keys[19], "findings");
+        assert_eq!(keys[23], "last_exit");
+        assert_eq!(value["restart_policy"], "never");
+        assert_eq!(value["last_exit"], Value::Null);
+        sample.last_exit = Some(v1::Exit {
+            reason: "guest-shutdown".to_owned(),
+            code: Some(0),
+            ..v1::Exit::default()
+        });
+        assert_eq!(
+            vm(&sample)["last_exit"],
+            json!({"reason": "guest-shutdown", "code": 0, "signal": null, "at": ""})
+        );
     }
 
     #[test]

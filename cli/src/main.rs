@@ -25,6 +25,7 @@ mod client;
 mod config;
 mod error;
 mod findings;
+mod interrupt;
 mod json;
 mod plain_text;
 mod plan;

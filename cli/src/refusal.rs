@@ -61,6 +61,14 @@ impl Refusal {
         }
     }
 
+    /// With that remedy, if the daemon gave none.
+    pub(crate) fn or_remedy(mut self, remedy: &str) -> Self {
+        if self.named.is_none() {
+            remedy.clone_into(&mut self.remedy);
+        }
+        self
+    }
+
     pub(crate) fn exit_code(&self) -> u8 {
         let code = self.id.entry().exit_code();
         code.unwrap_or_else(|| self.code.exit_code())

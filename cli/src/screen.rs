@@ -127,6 +127,11 @@ impl Screen {
         self.write_raw(plain_text::escaped_json(&format!("{value:#}\n")).as_bytes())
     }
 
+    /// One value of several, each on a line.
+    pub(crate) fn write_json_line(&self, value: &Value) -> Result<(), CliError> {
+        self.write_raw(plain_text::escaped_json(&format!("{value}\n")).as_bytes())
+    }
+
     /// Text of several lines whose control characters a terminal must not obey. A file gets it
     /// byte for byte.
     pub(crate) fn write_text(&self, text: &str) -> Result<(), CliError> {
@@ -286,8 +291,17 @@ impl Screen {
             let report = serde_json::json!({"error": error.to_json()});
             return plain_text::escaped_json(&format!("{report}\n"));
         }
+        self.report("", error)
+    }
+
+    /// For people: which of several things the error is about comes first.
+    pub(crate) fn error_report_about(&self, about: &str, error: &CliError) -> String {
+        self.report(&format!("{about}: "), error)
+    }
+
+    fn report(&self, about: &str, error: &CliError) -> String {
         let label = self.tint_remark("error:", Tone::Bad);
-        let mut report = format!("{label} {error}\n");
+        let mut report = format!("{label} {about}{error}\n");
         for line in error.details() {
             report.push_str("  ");
             report.push_str(&line);

@@ -77,6 +77,10 @@ pub(crate) struct SpecArguments {
     #[arg(long, value_name = "TIME", value_parser = arguments::duration)]
     ttl: Option<Duration>,
 
+    /// When to start the VM again after its QEMU ended by itself; never, if this is left out.
+    #[arg(long, value_enum, value_name = "WHEN")]
+    restart: Option<RestartArgument>,
+
     /// Refuse unless the guest is guarded against its host.
     #[arg(long)]
     require_confidential: bool,
@@ -90,6 +94,16 @@ enum BootArgument {
     Disk,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum RestartArgument {
+    /// It stays down.
+    Never,
+    /// Unless the guest shut down by itself.
+    OnFailure,
+    /// Unless somebody stopped it.
+    Always,
+}
+
 impl SpecArguments {
     pub(crate) fn to_request(&self) -> Result<v1::VmSpec, CliError> {
         let mut environment = match &self.env_file {
@@ -101,6 +115,12 @@ impl SpecArguments {
             None => v1::Boot::Unspecified,
             Some(BootArgument::Kernel) => v1::Boot::Kernel,
             Some(BootArgument::Disk) => v1::Boot::Disk,
+        };
+        let restart_policy = match self.restart {
+            None => v1::RestartPolicy::Unspecified,
+            Some(RestartArgument::Never) => v1::RestartPolicy::Never,
+            Some(RestartArgument::OnFailure) => v1::RestartPolicy::OnFailure,
+            Some(RestartArgument::Always) => v1::RestartPolicy::Always,
         };
         Ok(v1::VmSpec {
             name: self.name.clone().unwrap_or_default(),
@@ -116,6 +136,7 @@ impl SpecArguments {
             settings: self.set.iter().cloned().collect(),
             ttl: self.ttl.map(to_proto_duration),
             require_confidential: self.require_confidential,
+            restart_policy: restart_policy.into(),
         })
     }
 
@@ -226,6 +247,7 @@ mod tests {
             "--set",
             "firmware=none",
             "--ttl=1h30m",
+            "--restart=on-failure",
             "--require-confidential",
         ])
         .unwrap();
@@ -241,6 +263,7 @@ mod tests {
         assert_eq!(spec.environment["B"], "x=y");
         assert_eq!(spec.settings["firmware"], "none");
         assert_eq!(spec.ttl.map(|ttl| ttl.seconds), Some(5400));
+        assert_eq!(spec.restart_policy(), v1::RestartPolicy::OnFailure);
         assert_eq!(spec.certificates, None);
         assert!(spec.require_confidential);
     }
@@ -263,6 +286,7 @@ mod tests {
             ["--set=x"],
             ["--ttl=5"],
             ["--boot=net"],
+            ["--restart=sometimes"],
         ] {
             assert!(request(&line).is_err(), "{line:?}");
         }

@@ -1,32 +1,55 @@
 //! `casemate vm`: the life of VMs.
 
-use casemate_proto::v1::VmState;
+use casemate_proto::v1::{RestartPolicy, VmState};
 use clap::Subcommand;
 
 use crate::client::Client;
 use crate::error::CliError;
 use crate::screen::{Screen, Tone};
 
+pub(crate) use change::{Change, Manner};
+
+mod change;
 mod create;
+mod exit;
 mod list;
 mod logs;
-mod remove;
 mod show;
+mod watch;
 
 /// Where a VM is wanted: its ID, the beginning of its ID if only one VM has it, or its name if only
 /// one VM has it.
 #[derive(Debug, Subcommand)]
 pub(crate) enum VmVerb {
-    /// Start a VM and wait until it runs.
+    /// Make a VM, start it and wait until it runs.
     Create(Box<create::CreateArguments>),
     /// List all VMs.
     #[command(visible_alias = "ls")]
     List,
     /// Show all about one VM.
     Show(show::ShowArguments),
+    /// Print every change of VMs as it happens, the VMs as they are first.
+    Watch(watch::WatchArguments),
+    /// Start VMs that are down, and wait until they run.
+    ///
+    /// Each is planned anew and gets a new QEMU, on its own disk. One that runs is left as it is.
+    Start(change::VmsArguments),
+    /// Stop VMs and keep them: their disks stay, and `vm start` starts them again.
+    ///
+    /// The guest is asked to shut down, and QEMU is ended if it does not. One that is down is left
+    /// as it is, and is not started again by its restart policy.
+    Stop(change::StopArguments),
+    /// Stop VMs, then start them.
+    Restart(change::StopArguments),
+    /// Stop the vCPUs of VMs; memory and devices stay.
+    Pause(change::VmsArguments),
+    /// Let the vCPUs of paused VMs go on.
+    Resume(change::VmsArguments),
+    /// Boot guests again in the same QEMU, as the reset button does.
+    Reset(change::VmsArguments),
     /// Stop VMs and delete all that belongs to them.
     #[command(visible_alias = "rm")]
-    Remove(remove::RemoveArguments),
+    Remove(change::VmsArguments),
     /// Print what the guest wrote on its console.
     Logs(logs::LogsArguments),
 }
@@ -36,8 +59,30 @@ pub(crate) async fn run(verb: VmVerb, client: Client, screen: &Screen) -> Result
         VmVerb::Create(arguments) => create::run(&arguments, client, screen).await,
         VmVerb::List => list::run(client, screen).await,
         VmVerb::Show(arguments) => show::run(&arguments, client, screen).await,
-        VmVerb::Remove(arguments) => remove::run(arguments, client, screen).await,
+        VmVerb::Watch(arguments) => watch::run(&arguments, client, screen).await,
         VmVerb::Logs(arguments) => logs::run(&arguments, client, screen).await,
+        VmVerb::Start(wanted) => change::run(Change::Start, wanted, client, screen).await,
+        VmVerb::Stop(stop) => {
+            let change = Change::Stop(stop.manner());
+            change::run(change, stop.wanted, client, screen).await
+        }
+        VmVerb::Restart(stop) => {
+            let change = Change::Restart(stop.manner());
+            change::run(change, stop.wanted, client, screen).await
+        }
+        VmVerb::Pause(wanted) => change::run(Change::Pause, wanted, client, screen).await,
+        VmVerb::Resume(wanted) => change::run(Change::Resume, wanted, client, screen).await,
+        VmVerb::Reset(wanted) => change::run(Change::Reset, wanted, client, screen).await,
+        VmVerb::Remove(wanted) => change::run(Change::Remove, wanted, client, screen).await,
+    }
+}
+
+/// As `--restart` takes it.
+pub(crate) fn restart_policy_name(policy: RestartPolicy) -> &'static str {
+    match policy {
+        RestartPolicy::Unspecified | RestartPolicy::Never => "never",
+        RestartPolicy::OnFailure => "on-failure",
+        RestartPolicy::Always => "always",
     }
 }
 
@@ -51,17 +96,23 @@ pub(crate) fn state_name(state: VmState) -> &'static str {
         VmState::Exited => "exited",
         VmState::Removing => "removing",
         VmState::Lost => "lost",
+        VmState::Failed => "failed",
+        VmState::Paused => "paused",
+        VmState::Stopped => "stopped",
+        VmState::Unresponsive => "unresponsive",
     }
 }
 
 fn state_tone(state: VmState) -> Tone {
     match state {
         VmState::Running => Tone::Good,
-        VmState::Lost => Tone::Bad,
-        VmState::Creating | VmState::Starting | VmState::Stopping | VmState::Removing => {
-            Tone::Attention
-        }
-        VmState::Exited | VmState::Unspecified => Tone::Dim,
+        VmState::Lost | VmState::Failed | VmState::Unresponsive => Tone::Bad,
+        VmState::Creating
+        | VmState::Starting
+        | VmState::Paused
+        | VmState::Stopping
+        | VmState::Removing => Tone::Attention,
+        VmState::Exited | VmState::Stopped | VmState::Unspecified => Tone::Dim,
     }
 }
 

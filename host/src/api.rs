@@ -6,6 +6,7 @@ pub mod http;
 pub mod listener;
 pub mod tls;
 
+mod audit;
 mod backends;
 mod configuration;
 mod from_proto;

@@ -1,6 +1,7 @@
 //! Wires every module; the only file that knows them all.
 
 mod check;
+pub mod notify;
 pub mod problem;
 mod reload;
 
@@ -8,7 +9,6 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use jiff::Timestamp;
 use serde_json::json;
 use tokio::sync::{mpsc, watch};
 
@@ -19,19 +19,22 @@ use crate::api::tls::{Alpn, TlsAcceptor, TlsConfig};
 use crate::backend::{BackendEngine, Catalog, Limits};
 use crate::config::sources::Effective;
 use crate::config::{Config, Inputs, Loaded, explain};
-use crate::lease::{Ports, Slots, Uids};
+use crate::confine::Confinement;
+use crate::lease::{Capacity, Ports, Uids};
 use crate::metrics::Metrics;
-use crate::qemu::process::{self, Credentials};
+use crate::qemu::process::Credentials;
 use crate::qemu::schema::Qemu;
-use crate::spec::VmId;
-use crate::store::{Announcement, LeftContent, LeftRecord, StateDir, StoreError};
-use crate::vm::manager::{Host, LostVm, VmManager};
-use crate::vm::status::{PlannedStatus, VmState, VmStatus};
+use crate::store::{Announcement, StateDir};
+use crate::vm::adopt;
+use crate::vm::config::Outbound;
+use crate::vm::events::VmEvents;
+use crate::vm::manager::{Host, VmManager};
 
 pub use check::check;
 pub use problem::{BuildError, RunError};
 
 use check::of_backends;
+use notify::Notifier;
 use reload::Reloader;
 
 /// Changes what is logged while the daemon runs.
@@ -80,12 +83,28 @@ impl App {
             tracing::warn!("{warning}");
         }
         let (grpc_tls, http_tls) = tls_acceptors(&config)?;
-        let store = StateDir::open(&config.state_dir)?;
+        let store = StateDir::open(&config.state_dir, &config.secrets_dir)?;
+        match store.secrets() {
+            Some(folder) => tracing::debug!(path = %folder.display(), "secrets lie in memory"),
+            None => tracing::info!(
+                secrets_dir = %config.secrets_dir.display(),
+                "not on a tmpfs: secrets lie in the state directory"
+            ),
+        }
         let instance_id = match &config.instance_id {
             Some(id) => id.clone(),
             None => store.instance_id()?,
         };
-        let slots = Slots::new(config.max_vms);
+        let confinement = Confinement::detect(&store.instance_id()?).await;
+        if config.network.outbound == Outbound::Filtered
+            && let Err(error) = confinement.is_enforceable()
+        {
+            tracing::warn!(
+                error = %crate::backend::catalog::chain(&error),
+                "guests cannot be kept from this host, so none are started; see `network.outbound`"
+            );
+        }
+        let capacity = Capacity::new(config.capacity());
         // Only root can start a process as another user. The last user of the range is for the
         // QEMU that is only asked questions.
         let (first, last) = (*config.qemu.uids.start(), *config.qemu.uids.end());
@@ -97,7 +116,6 @@ impl App {
                 "not root: all QEMUs run as this user, and each could read the others' files"
             );
         }
-        let lost = settle_left_records(&store, &slots, uids.as_ref())?;
         let grpc = listen("grpc", config.grpc.listener.address(), grpc_tls).await?;
         let http = listen("http", config.http.address(), http_tls).await?;
         let (grpc_address, http_address) = (grpc.address(), http.address());
@@ -129,17 +147,23 @@ impl App {
             "grpc": grpc_address.to_string(),
             "http": http_address.to_string(),
         });
-        let announcement = store.announce(endpoints.to_string().as_bytes())?;
         let default_deadline = DefaultDeadline::new(config.grpc.timeout);
+        let on_boot = config.on_boot;
         let live = reload::live(config, catalog, qemu, &ports, rows);
-        let host = Host {
+        let events = Arc::new(VmEvents::new(store.first_generation()?));
+        let host = Arc::new(Host {
             live: arc_swap::ArcSwap::from_pointee(live),
             store,
-            slots,
+            capacity,
             uids,
+            confinement,
             metrics,
-        };
-        let manager = VmManager::new(host, lost);
+            events,
+        });
+        let manager = VmManager::new(Arc::clone(&host));
+        adopt::adopt(&manager, on_boot).await?;
+        // Last: who reads it may call at once.
+        let announcement = host.store.announce(endpoints.to_string().as_bytes())?;
         let reloader = Reloader {
             inputs: inputs.pinned(),
             engine,
@@ -168,11 +192,17 @@ impl App {
         self,
         stop: impl Future<Output = ()>,
         reloads: mpsc::Receiver<()>,
+        notifier: Notifier,
     ) -> Result<(), RunError> {
         let (stopping, stopped) = watch::channel(false);
         let wait = |mut stopped: watch::Receiver<bool>| async move {
             let _ = stopped.wait_for(|stopped| *stopped).await;
         };
+        let serving = format!(
+            "Serving gRPC at {}, HTTP at {}",
+            self.grpc.address(),
+            self.http.address()
+        );
         let grpc = api::grpc::serve(
             self.grpc,
             self.manager.clone(),
@@ -186,14 +216,19 @@ impl App {
             wait(stopped),
         );
         let (mut grpc, mut http) = (tokio::spawn(grpc), tokio::spawn(http));
+        notifier.ready(&serving);
+        // Until the runtime ends: a shutdown that is slow is alive.
+        tokio::spawn(notifier.clone().keep_watchdog());
         let ended = tokio::select! {
             () = stop => None,
-            () = self.reloader.run(reloads) => None,
+            () = self.reloader.run(reloads, &notifier, &serving) => None,
             result = &mut grpc => Some(flatten(result.map(|result| result.map_err(RunError::from)))),
             result = &mut http => Some(flatten(result.map(|result| result.map_err(RunError::Http)))),
         };
         tracing::info!("stopping");
+        notifier.stopping();
         self.manager.shut_down().await;
+        self.manager.host().confinement.leave();
         let _ = stopping.send(true);
         // Streams of slow clients must not hold the end.
         let drained = async {
@@ -258,98 +293,4 @@ async fn listen(
             address,
             source,
         })
-}
-
-/// What an earlier daemon left: a VM whose process is gone is cleared away; one whose process may
-/// still run is shown as lost and never touched, and its user and slot are not given to another; a
-/// record that does not parse is reported.
-fn settle_left_records(
-    store: &StateDir,
-    slots: &Slots,
-    uids: Option<&Uids>,
-) -> Result<Vec<LostVm>, StoreError> {
-    let mut lost = Vec::new();
-    for LeftRecord { path, id, content } in store.left_records()? {
-        let Some(id) = id else {
-            tracing::warn!(path = %path.display(), "no VM's record; left alone");
-            continue;
-        };
-        let (name, created_at, planned, detail) = match &content {
-            LeftContent::Broken(reason) => {
-                let reason = crate::spec::printable(reason);
-                tracing::error!(path = %path.display(), reason, "record set aside");
-                (
-                    String::new(),
-                    None,
-                    None,
-                    format!("its record cannot be used: {reason}"),
-                )
-            }
-            LeftContent::Record(record) => {
-                // A process that was not recorded, or not well, still has the id in its command.
-                let running = record
-                    .process
-                    .as_ref()
-                    .is_some_and(|process| process.is_alive())
-                    || process::is_uuid_of_a_process(&id.to_string());
-                let detail = if !running {
-                    tracing::warn!(%id, "VM of an earlier daemon: its process is gone");
-                    match store.delete_left(id) {
-                        Ok(()) => continue,
-                        Err(error) => undeletable(&error),
-                    }
-                } else if let Some(process) = &record.process {
-                    format!("process {} was started by an earlier daemon", process.pid)
-                } else {
-                    "a process names it, which an earlier daemon started".to_owned()
-                };
-                (
-                    record.name.clone(),
-                    record.created_at.parse().ok(),
-                    Some(PlannedStatus::of_record(record)),
-                    detail,
-                )
-            }
-            LeftContent::Nothing => {
-                tracing::warn!(%id, "VM of an earlier daemon: it was not started");
-                match store.delete_left(id) {
-                    Ok(()) => continue,
-                    Err(error) => (String::new(), None, None, undeletable(&error)),
-                }
-            }
-        };
-        tracing::warn!(%id, detail, "VM of an earlier daemon: lost");
-        let uid = uids
-            .zip(store.user_of(id))
-            .and_then(|(uids, uid)| uids.reserve(uid));
-        let status = lost_status(id, &name, detail, created_at, planned);
-        lost.push(LostVm::new(status, slots.count(), uid));
-    }
-    Ok(lost)
-}
-
-/// What is said of a VM that is gone but for its files.
-fn undeletable(error: &StoreError) -> String {
-    let error = crate::backend::catalog::chain(error);
-    format!("nothing of it runs, and its files cannot be deleted: {error}")
-}
-
-fn lost_status(
-    id: VmId,
-    name: &str,
-    detail: String,
-    created_at: Option<Timestamp>,
-    planned: Option<PlannedStatus>,
-) -> VmStatus {
-    VmStatus {
-        id,
-        name: name.to_owned(),
-        state: VmState::Lost(detail),
-        generation: 1,
-        created_at: created_at.unwrap_or(Timestamp::UNIX_EPOCH),
-        expires_at: None,
-        planned,
-        agent_address: None,
-        pid: None,
-    }
 }

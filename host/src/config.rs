@@ -21,6 +21,7 @@ pub mod key;
 pub mod problem;
 pub mod sources;
 
+use std::collections::BTreeMap;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -30,6 +31,7 @@ use serde::Deserialize;
 use crate::api::tls::TlsConfig;
 use crate::backend::BackendConfig;
 use crate::backend::settings::{SharedRank, SharedSetting};
+use crate::lease::CapacityLimits;
 use crate::spec::Origin;
 use crate::vm::config::{DiskConfig, NetworkConfig, QemuConfig, VmDefaults};
 use environment::Given;
@@ -46,6 +48,14 @@ pub const KEYS: &[Key] = &[
         Form::Path,
         "/var/lib/casemate",
         "State directory: records, and a folder for each VM. The daemon's own user, mode 0711.",
+    )
+    .at_restart(),
+    Key::new(
+        "secrets_dir",
+        Form::Path,
+        "/run/casemate",
+        "Where environment and certificates of VMs lie while these exist, if it is on a tmpfs; else \
+         they lie in the state directory. What lies in memory goes with the host's boot.",
     )
     .at_restart(),
     Key::unset(
@@ -69,6 +79,41 @@ pub const KEYS: &[Key] = &[
         "10",
         "VMs that may exist with a process at once; 0 means no limit.",
     ),
+    Key::new(
+        "max_vcpus",
+        Form::Count(0, u32::MAX as u64),
+        "0",
+        "vCPUs of all VMs with a process together; 0 means no limit.",
+    ),
+    Key::unset(
+        "max_memory",
+        Form::Size,
+        "the memory of the host",
+        "64G",
+        "Memory of all VMs with a process together, with what their backends say they take beside the \
+         guest's; 0 means no limit.",
+    ),
+    Key::new(
+        "on_shutdown",
+        Form::OneOf(&["leave", "stop-vms"]),
+        "leave",
+        "What a daemon that is told to end does with its VMs: `leave` them running, for the next one \
+         to take over, or stop them all.",
+    ),
+    Key::new(
+        "shutdown_time",
+        Form::Duration,
+        "60s",
+        "How long `on_shutdown = \"stop-vms\"` waits for all VMs together before it kills them.",
+    ),
+    Key::new(
+        "on_boot",
+        Form::OneOf(&["leave", "start"]),
+        "leave",
+        "What becomes of VMs that ran when the host went down: `leave` them exited, or `start` them \
+         again.",
+    )
+    .at_restart(),
     Key::unset(
         "default_backend",
         Form::Text,
@@ -218,10 +263,21 @@ pub struct Loaded {
 #[derive(Clone, Debug, Deserialize)]
 pub struct Config {
     pub state_dir: PathBuf,
+    pub secrets_dir: PathBuf,
     #[serde(default)]
     pub instance_id: Option<String>,
     pub log: String,
-    pub max_vms: usize,
+    pub max_vms: u64,
+    pub max_vcpus: u64,
+    #[serde(default, deserialize_with = "crate::vm::config::optional_size")]
+    pub max_memory: Option<u64>,
+    pub on_shutdown: OnShutdown,
+    #[serde(deserialize_with = "crate::vm::config::duration")]
+    pub shutdown_time: Duration,
+    pub on_boot: OnBoot,
+    /// What plans may take by name.
+    #[serde(default)]
+    pub leases: BTreeMap<String, u64>,
     #[serde(default)]
     pub default_backend: Option<String>,
     pub insecure: bool,
@@ -233,6 +289,34 @@ pub struct Config {
     pub vm: VmDefaults,
     #[serde(skip)]
     pub backends: Vec<BackendConfig>,
+}
+
+impl Config {
+    /// Limits of what VMs take together.
+    pub fn capacity(&self) -> CapacityLimits {
+        CapacityLimits {
+            vms: self.max_vms,
+            vcpus: self.max_vcpus,
+            memory_bytes: self.max_memory.unwrap_or_else(crate::probe::memory_bytes),
+            leases: self.leases.clone(),
+        }
+    }
+}
+
+/// What a daemon that is told to end does with its VMs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnShutdown {
+    Leave,
+    StopVms,
+}
+
+/// What becomes of VMs that ran when the host went down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum OnBoot {
+    Leave,
+    Start,
 }
 
 /// Where to listen, and with which certificates.

@@ -1,19 +1,59 @@
-//! Host resources that are counted: VM slots, user ids, host ports. A slot is taken before anything
-//! is spent, user and port during the launch; each is given back once, when its guard drops.
+//! Host resources that are counted: VMs, vCPUs, memory, what plans take by name, user ids, host
+//! ports. All are taken before anything is spent; each is given back once, when its guard drops.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::RangeInclusive;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Something of which there is no more.
 #[derive(Clone, Debug, thiserror::Error, PartialEq, Eq)]
 pub enum LeaseError {
-    #[error("all {limit} VM slots are taken")]
-    Slots { limit: usize },
+    #[error("{}", .resource.refusal(*.wanted, *.free, *.limit))]
+    Capacity {
+        resource: Resource,
+        wanted: u64,
+        free: u64,
+        limit: u64,
+    },
     #[error("all user ids of the range {}-{} are taken", .range.start(), .range.end())]
     Uids { range: RangeInclusive<u32> },
     #[error("no free port is left in {}-{}", .range.start(), .range.end())]
     Ports { range: RangeInclusive<u16> },
+}
+
+/// What VMs share.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Resource {
+    Vms,
+    Vcpus,
+    Memory,
+    /// What plans take by name.
+    Lease(String),
+}
+
+impl Resource {
+    fn refusal(&self, wanted: u64, free: u64, limit: u64) -> String {
+        match self {
+            Self::Vms => format!("all {limit} VM slots are taken"),
+            Self::Vcpus => {
+                format!("{wanted} vCPUs are wanted, and {free} of the host's {limit} are free")
+            }
+            Self::Memory => format!(
+                "{} of memory is wanted, and {} of {} for VMs is free",
+                mebibytes(wanted),
+                mebibytes(free),
+                mebibytes(limit)
+            ),
+            Self::Lease(name) => {
+                format!("{wanted} of {name:?} is wanted, and {free} of {limit} is free")
+            }
+        }
+    }
+}
+
+/// Wanted sizes are rounded up and free ones are exact enough: limits are set in whole MiB.
+fn mebibytes(bytes: u64) -> String {
+    format!("{} MiB", bytes.div_ceil(1 << 20))
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -21,48 +61,180 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Slots for VMs. A limit of 0 means none.
+/// What VMs take of the host, and how much of it there is. One lock over all of it: a VM gets all
+/// that it needs or nothing.
 #[derive(Clone, Debug)]
-pub struct Slots(Arc<Mutex<SlotCount>>);
+pub struct Capacity(Arc<Mutex<Account>>);
 
-#[derive(Debug)]
-struct SlotCount {
-    limit: usize,
-    taken: usize,
+/// Limits; 0 means none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CapacityLimits {
+    pub vms: u64,
+    pub vcpus: u64,
+    pub memory_bytes: u64,
+    /// What plans take by name; of what is not named there is none.
+    pub leases: BTreeMap<String, u64>,
 }
 
-#[derive(Debug)]
-pub struct SlotLease(Arc<Mutex<SlotCount>>);
+/// What one VM takes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Demand {
+    pub vms: u64,
+    pub vcpus: u64,
+    pub memory_bytes: u64,
+    pub leases: BTreeMap<String, u64>,
+}
 
-impl Slots {
-    pub fn new(limit: usize) -> Self {
-        Self(Arc::new(Mutex::new(SlotCount { limit, taken: 0 })))
-    }
+/// How much is taken and what the limits are, for metrics.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Usage {
+    pub taken: Demand,
+    pub limits: CapacityLimits,
+}
 
-    /// A limit below what is taken refuses further VMs and ends none.
-    pub fn set_limit(&self, limit: usize) {
-        lock(&self.0).limit = limit;
-    }
+#[derive(Debug, Default)]
+struct Account {
+    limits: CapacityLimits,
+    taken: Demand,
+}
 
-    /// Counts a VM that runs already, whatever the limit.
-    pub fn count(&self) -> SlotLease {
-        lock(&self.0).taken += 1;
-        SlotLease(Arc::clone(&self.0))
-    }
-
-    pub fn take(&self) -> Result<SlotLease, LeaseError> {
-        let mut slots = lock(&self.0);
-        if slots.limit != 0 && slots.taken >= slots.limit {
-            return Err(LeaseError::Slots { limit: slots.limit });
+impl Account {
+    fn check(&self, demand: &Demand) -> Result<(), LeaseError> {
+        let (taken, limits) = (&self.taken, &self.limits);
+        check(Resource::Vms, demand.vms, taken.vms, limits.vms)?;
+        check(Resource::Vcpus, demand.vcpus, taken.vcpus, limits.vcpus)?;
+        check(
+            Resource::Memory,
+            demand.memory_bytes,
+            taken.memory_bytes,
+            limits.memory_bytes,
+        )?;
+        for (name, wanted) in &demand.leases {
+            let limit = limits.leases.get(name).copied().unwrap_or(0);
+            let taken = taken.leases.get(name).copied().unwrap_or(0);
+            let free = limit.saturating_sub(taken);
+            if *wanted > free {
+                return Err(LeaseError::Capacity {
+                    resource: Resource::Lease(name.clone()),
+                    wanted: *wanted,
+                    free,
+                    limit,
+                });
+            }
         }
-        slots.taken += 1;
-        Ok(SlotLease(Arc::clone(&self.0)))
+        Ok(())
+    }
+
+    fn add(&mut self, demand: &Demand) {
+        let taken = &mut self.taken;
+        taken.vms += demand.vms;
+        taken.vcpus += demand.vcpus;
+        taken.memory_bytes = taken.memory_bytes.saturating_add(demand.memory_bytes);
+        for (name, amount) in &demand.leases {
+            *taken.leases.entry(name.clone()).or_default() += amount;
+        }
+    }
+
+    fn subtract(&mut self, demand: &Demand) {
+        let taken = &mut self.taken;
+        taken.vms -= demand.vms;
+        taken.vcpus -= demand.vcpus;
+        taken.memory_bytes = taken.memory_bytes.saturating_sub(demand.memory_bytes);
+        for (name, amount) in &demand.leases {
+            if let Some(taken) = taken.leases.get_mut(name) {
+                *taken -= amount;
+            }
+        }
     }
 }
 
-impl Drop for SlotLease {
+fn check(resource: Resource, wanted: u64, taken: u64, limit: u64) -> Result<(), LeaseError> {
+    let free = limit.saturating_sub(taken);
+    if wanted != 0 && limit != 0 && wanted > free {
+        return Err(LeaseError::Capacity {
+            resource,
+            wanted,
+            free,
+            limit,
+        });
+    }
+    Ok(())
+}
+
+impl Capacity {
+    pub fn new(limits: CapacityLimits) -> Self {
+        Self(Arc::new(Mutex::new(Account {
+            limits,
+            taken: Demand::default(),
+        })))
+    }
+
+    /// Limits below what is taken refuse further VMs and end none.
+    pub fn set_limits(&self, limits: CapacityLimits) {
+        lock(&self.0).limits = limits;
+    }
+
+    /// Whether all of it is free at this moment; nothing is taken.
+    pub fn is_free(&self, demand: &Demand) -> Result<(), LeaseError> {
+        lock(&self.0).check(demand)
+    }
+
+    pub fn reserve(&self, demand: Demand) -> Result<Reservation, LeaseError> {
+        let mut account = lock(&self.0);
+        account.check(&demand)?;
+        account.add(&demand);
+        Ok(self.held(demand))
+    }
+
+    /// Counts a VM that runs already, whatever the limits.
+    pub fn count(&self, demand: Demand) -> Reservation {
+        lock(&self.0).add(&demand);
+        self.held(demand)
+    }
+
+    pub fn usage(&self) -> Usage {
+        let account = lock(&self.0);
+        Usage {
+            taken: account.taken.clone(),
+            limits: account.limits.clone(),
+        }
+    }
+
+    fn held(&self, demand: Demand) -> Reservation {
+        Reservation {
+            account: Arc::clone(&self.0),
+            demand,
+        }
+    }
+}
+
+/// What a VM holds; given back once, when it drops.
+#[derive(Debug)]
+pub struct Reservation {
+    account: Arc<Mutex<Account>>,
+    demand: Demand,
+}
+
+impl Reservation {
+    /// Takes more, as a plan asks for it; all of it or nothing.
+    pub fn extend(&mut self, more: &Demand) -> Result<(), LeaseError> {
+        let mut account = lock(&self.account);
+        account.check(more)?;
+        account.add(more);
+        let held = &mut self.demand;
+        held.vms += more.vms;
+        held.vcpus += more.vcpus;
+        held.memory_bytes = held.memory_bytes.saturating_add(more.memory_bytes);
+        for (name, amount) in &more.leases {
+            *held.leases.entry(name.clone()).or_default() += amount;
+        }
+        Ok(())
+    }
+}
+
+impl Drop for Reservation {
     fn drop(&mut self) {
-        lock(&self.0).taken -= 1;
+        lock(&self.account).subtract(&self.demand);
     }
 }
 
@@ -182,6 +354,17 @@ impl Ports {
         }
     }
 
+    /// Holds a port that a VM of an earlier daemon has; `None` where it is held already.
+    pub fn hold(&self, port: u16) -> Option<PortLease> {
+        let number = u32::from(port);
+        lock(&self.pool.taken).insert(number).then(|| {
+            PortLease(PoolLease {
+                number,
+                taken: Arc::clone(&self.pool.taken),
+            })
+        })
+    }
+
     /// A port that no VM of this daemon has, and that is none of `busy`: ports that turned out to
     /// be another program's.
     pub fn take(&self, busy: &BTreeSet<u16>) -> Result<PortLease, LeaseError> {
@@ -204,22 +387,88 @@ impl PortLease {
 mod tests {
     use super::*;
 
+    fn demand(vcpus: u64, memory_bytes: u64, leases: &[(&str, u64)]) -> Demand {
+        Demand {
+            vms: 1,
+            vcpus,
+            memory_bytes,
+            leases: leases
+                .iter()
+                .map(|(name, amount)| ((*name).to_owned(), *amount))
+                .collect(),
+        }
+    }
+
     #[test]
-    fn slots_are_given_back() {
-        let slots = Slots::new(2);
-        let first = slots.take().unwrap();
-        let _second = slots.take().unwrap();
-        assert_eq!(slots.take().unwrap_err(), LeaseError::Slots { limit: 2 });
+    fn what_a_vm_takes_is_taken_as_a_whole_and_given_back_once() {
+        let capacity = Capacity::new(CapacityLimits {
+            vms: 2,
+            vcpus: 8,
+            memory_bytes: 10 << 30,
+            leases: [("slot".to_owned(), 1)].into(),
+        });
+        let first = capacity
+            .reserve(demand(4, 6 << 30, &[("slot", 1)]))
+            .unwrap();
+        let refusals = [
+            (
+                demand(5, 1, &[]),
+                "5 vCPUs are wanted, and 4 of the host's 8 are free",
+            ),
+            (
+                demand(1, 5 << 30, &[]),
+                "5120 MiB of memory is wanted, and 4096 MiB of 10240 MiB for VMs is free",
+            ),
+            (
+                demand(1, 1, &[("slot", 1)]),
+                "1 of \"slot\" is wanted, and 0 of 1 is free",
+            ),
+            (
+                demand(1, 1, &[("unheard-of", 1)]),
+                "1 of \"unheard-of\" is wanted, and 0 of 0 is free",
+            ),
+        ];
+        let before = capacity.usage();
+        for (demand, words) in refusals {
+            assert_eq!(capacity.reserve(demand).unwrap_err().to_string(), words);
+        }
+        assert_eq!(capacity.usage(), before, "a refusal takes nothing");
+        let mut second = capacity.reserve(demand(1, 1 << 30, &[])).unwrap();
+        let words = capacity.reserve(demand(1, 1, &[])).unwrap_err().to_string();
+        assert_eq!(words, "all 2 VM slots are taken");
+        let more = Demand {
+            memory_bytes: 4 << 30,
+            ..Demand::default()
+        };
+        second.extend(&more).unwrap_err();
         drop(first);
-        slots.take().unwrap();
-        let counted = Slots::new(1);
-        let _running = counted.count();
-        assert!(counted.take().is_err());
-        slots.set_limit(1);
-        drop(slots.take());
-        assert_eq!(slots.take().unwrap_err(), LeaseError::Slots { limit: 1 });
-        let unlimited = Slots::new(0);
-        let _many: Vec<_> = (0..100).map(|_| unlimited.take().unwrap()).collect();
+        second.extend(&more).unwrap();
+        assert_eq!(capacity.usage().taken.memory_bytes, 5 << 30);
+        drop(second);
+        assert_eq!(capacity.usage().taken.memory_bytes, 0);
+        assert_eq!(capacity.usage().taken.vms, 0);
+    }
+
+    #[test]
+    fn no_limit_means_none_and_what_runs_already_is_counted_anyway() {
+        let capacity = Capacity::new(CapacityLimits::default());
+        let _many: Vec<_> = (0..100)
+            .map(|_| capacity.reserve(demand(64, 1 << 40, &[])).unwrap())
+            .collect();
+        let capacity = Capacity::new(CapacityLimits {
+            vms: 1,
+            ..CapacityLimits::default()
+        });
+        let running = capacity.count(demand(1, 1, &[]));
+        let _lost = capacity.count(demand(1, 1, &[]));
+        capacity.reserve(demand(1, 1, &[])).unwrap_err();
+        drop(running);
+        capacity.reserve(demand(1, 1, &[])).unwrap_err();
+        capacity.set_limits(CapacityLimits {
+            vms: 2,
+            ..CapacityLimits::default()
+        });
+        capacity.reserve(demand(1, 1, &[])).unwrap();
     }
 
     #[test]

@@ -4,10 +4,12 @@
 //! Reading order: `spec` (values), `backend` (WebAssembly), `qemu` (arguments, processes, QMP),
 //! `vm` (one task per VM), `api`, `app`. ARCHITECTURE.md has the map.
 
+pub mod failpoint;
 pub mod regular_file;
 pub mod spec;
 
 pub mod backend;
+pub mod confine;
 pub mod lease;
 pub mod metrics;
 pub mod probe;

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use casemate_host::app::notify::Notifier;
 use casemate_host::app::{self, App, BuildError, LogFilter, RunError};
 use casemate_host::config::{ConfigErrors, ConfigFile, Inputs, Loaded, environment, explain};
 use casemate_host::vm::catalogued::Catalogued;
@@ -84,6 +85,12 @@ fn main() -> ExitCode {
         }
     };
     forbid_core_dumps();
+    #[cfg(debug_assertions)]
+    if let Some(text) = environment::failpoint()
+        && !casemate_host::failpoint::arm(&text)
+    {
+        tracing::warn!(text, "no failpoint; it is NAME:COUNT");
+    }
     let served = runtime.block_on(serve(inputs, loaded, log));
     // A blocking call that hangs must not hold the end.
     runtime.shutdown_timeout(std::time::Duration::from_secs(5));
@@ -166,7 +173,10 @@ async fn serve(inputs: Inputs, loaded: Loaded, log: LogFilter) -> Result<(), Ser
     let app = App::build(inputs, loaded, log)
         .await
         .map_err(ServeError::Build)?;
-    app.run(stop, reloads).await.map_err(ServeError::Run)
+    let notifier = Notifier::new(&environment::service_manager());
+    app.run(stop, reloads, notifier)
+        .await
+        .map_err(ServeError::Run)
 }
 
 fn init_log(filter: &str) -> Result<LogFilter, String> {
@@ -190,16 +200,18 @@ fn init_log(filter: &str) -> Result<LogFilter, String> {
     }))
 }
 
-/// Secrets are in memory. QEMU inherits the limit; a core that the kernel pipes to a program does
-/// not ask for it, which is why this process is made not dumpable as well (core(5)).
+/// The limit by which no core is written: a piped one ignores 0 and honours 1 (core(5)).
+const NO_CORE: u64 = 1;
+
+/// Secrets are in memory.
 fn forbid_core_dumps() {
     use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
     if let Err(error) = set_dumpable_behavior(DumpableBehavior::NotDumpable) {
         tracing::warn!(%error, "core dumps stay possible");
     }
     let none = Rlimit {
-        current: Some(0),
-        maximum: Some(0),
+        current: Some(NO_CORE),
+        maximum: Some(NO_CORE),
     };
     if let Err(error) = setrlimit(Resource::Core, none) {
         tracing::warn!(%error, "core dumps stay possible");

@@ -24,11 +24,14 @@ pub struct Metrics {
     rendering: Mutex<()>,
     vms: IntGaugeVec,
     vm_limit: IntGauge,
+    tasks: IntGauge,
     create_seconds: HistogramVec,
     qemu_start_seconds: Histogram,
     backend_call_seconds: HistogramVec,
     backend_faults: IntCounterVec,
     config_reloads: IntCounterVec,
+    exits: IntCounterVec,
+    adopted: IntCounterVec,
 }
 
 impl Metrics {
@@ -37,6 +40,10 @@ impl Metrics {
         let registry = Registry::new();
         let vms = IntGaugeVec::new(Opts::new("casemate_vms", "VMs by state."), &["state"])?;
         let vm_limit = IntGauge::new("casemate_vm_limit", "Limit of running VMs; 0 means none.")?;
+        let tasks = IntGauge::new(
+            "casemate_tasks",
+            "Tasks of the daemon's runtime: a few of its own, and some for each VM and each call.",
+        )?;
         let create_seconds = HistogramVec::new(
             HistogramOpts::new("casemate_create_seconds", "Time of a CreateVm, by outcome.")
                 .buckets(CREATE_BUCKETS.into()),
@@ -76,8 +83,25 @@ impl Metrics {
             ),
             &["outcome"],
         )?;
+        let exits = IntCounterVec::new(
+            Opts::new(
+                "casemate_vm_exits_total",
+                "QEMUs that ended by themselves, by QEMU's reason, or by exit code and signal where it gave none.",
+            ),
+            &["reason"],
+        )?;
+        let adopted = IntCounterVec::new(
+            Opts::new(
+                "casemate_vms_found_total",
+                "VMs of an earlier daemon, by what became of them (adopted, unresponsive, ended, unwound, down, lost).",
+            ),
+            &["outcome"],
+        )?;
+        registry.register(Box::new(exits.clone()))?;
+        registry.register(Box::new(adopted.clone()))?;
         registry.register(Box::new(vms.clone()))?;
         registry.register(Box::new(vm_limit.clone()))?;
+        registry.register(Box::new(tasks.clone()))?;
         registry.register(Box::new(create_seconds.clone()))?;
         registry.register(Box::new(qemu_start_seconds.clone()))?;
         registry.register(Box::new(backend_call_seconds.clone()))?;
@@ -89,15 +113,18 @@ impl Metrics {
             rendering: Mutex::new(()),
             vms,
             vm_limit,
+            tasks,
             create_seconds,
             qemu_start_seconds,
             backend_call_seconds,
             backend_faults,
             config_reloads,
+            exits,
+            adopted,
         })
     }
 
-    pub fn set_vm_limit(&self, limit: usize) {
+    pub fn set_vm_limit(&self, limit: u64) {
         self.vm_limit.set(i64::try_from(limit).unwrap_or(i64::MAX));
     }
 
@@ -123,6 +150,15 @@ impl Metrics {
             .inc();
     }
 
+    /// A QEMU that nobody told to end. `reason` is one of a fixed set.
+    pub fn exited(&self, reason: &'static str) {
+        self.exits.with_label_values(&[reason]).inc();
+    }
+
+    pub fn found(&self, outcome: &str) {
+        self.adopted.with_label_values(&[outcome]).inc();
+    }
+
     pub fn config_reloaded(&self, outcome: &str) {
         self.config_reloads.with_label_values(&[outcome]).inc();
     }
@@ -136,6 +172,10 @@ impl Metrics {
         self.vms.reset();
         for state in states {
             self.vms.with_label_values(&[state]).inc();
+        }
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let tasks = runtime.metrics().num_alive_tasks();
+            self.tasks.set(i64::try_from(tasks).unwrap_or(i64::MAX));
         }
         let mut text = Vec::new();
         if let Err(error) = TextEncoder::new().encode(&self.registry.gather(), &mut text) {

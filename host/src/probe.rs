@@ -59,6 +59,15 @@ pub fn read_text(path: &str) -> FactAnswer {
     Ok(FactValue::Text(String::from_utf8_lossy(&text).into_owned()))
 }
 
+/// Memory of the machine in bytes (proc(5), MemTotal); 0 where the kernel tells none.
+pub fn memory_bytes() -> u64 {
+    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    text.lines()
+        .find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB"))
+        .and_then(|kibibytes| kibibytes.trim().parse::<u64>().ok())
+        .map_or(0, |kibibytes| kibibytes << 10)
+}
+
 /// Whether a device node opens for reading and writing.
 pub fn device(path: &str) -> FactAnswer {
     open_device(path)

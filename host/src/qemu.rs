@@ -2,7 +2,7 @@
 //!
 //! `check` holds a plan against what config grants and what the installed QEMU has; `command` turns
 //! a checked plan into arguments, and is the one place that does; `process` is the one place that
-//! starts processes; `qmp` speaks to them. `check`, `command` and `keyval` are pure.
+//! starts processes; `vm_process` is a VM's QEMU and its launcher; `qmp` speaks to them. `check`, `command` and `keyval` are pure.
 
 pub mod check;
 pub mod command;
@@ -11,3 +11,4 @@ pub mod paths;
 pub mod process;
 pub mod qmp;
 pub mod schema;
+pub mod vm_process;

@@ -8,17 +8,13 @@ use std::path::Path;
 
 use rustix::fs::OFlags;
 
-#[derive(Debug)]
+#[derive(Debug, thiserror::Error)]
 pub enum ReadError {
-    Io(io::Error),
-    /// It is larger than the limit, and no more of it was read.
+    #[error(transparent)]
+    Io(#[from] io::Error),
+    /// No more of it was read.
+    #[error("it is larger than allowed")]
     TooLarge,
-}
-
-impl From<io::Error> for ReadError {
-    fn from(error: io::Error) -> Self {
-        Self::Io(error)
-    }
 }
 
 /// Opens a file for reading, and nothing that is not a regular file.

@@ -6,6 +6,7 @@
 pub mod byte_size;
 pub mod facts;
 pub mod go_duration;
+pub mod lifecycle;
 pub mod permissions;
 pub mod plan;
 pub mod request;

@@ -13,9 +13,12 @@
 //! `launch` is the recipe from plan to running QEMU; `task` owns the VM from then on; `stop` is the
 //! ladder down. Everyone else reads the status that the task publishes.
 
+pub mod adopt;
 pub mod catalogued;
 pub mod config;
+pub mod console;
 pub mod error;
+pub mod events;
 pub mod facts;
 pub mod files;
 pub mod launch;
@@ -26,5 +29,6 @@ pub mod shares;
 pub mod standalone;
 pub mod status;
 
-mod stop;
-mod task;
+mod disk;
+mod forward;
+pub mod task;

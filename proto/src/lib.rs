@@ -6,6 +6,7 @@ pub mod manager {
     #![allow(
         missing_debug_implementations,
         unreachable_pub,
+        clippy::large_enum_variant,
         clippy::allow_attributes_without_reason,
         reason = "generated code"
     )]
@@ -17,6 +18,7 @@ pub mod v1 {
     #![allow(
         missing_debug_implementations,
         unreachable_pub,
+        clippy::large_enum_variant,
         clippy::allow_attributes_without_reason,
         reason = "generated code"
     )]

@@ -13,7 +13,12 @@ use crate::{backends, cargo, setup};
 
 /// What is measured, and what measures it. They are built together: Cargo unites the features of
 /// what it builds at once, and another choice would compile the largest dependencies twice.
-const PACKAGES: [&str; 3] = ["casemate-host", "casemate-fake-qemu", "casemate-bench"];
+const PACKAGES: [&str; 4] = [
+    "casemate-host",
+    "casemate-launcher",
+    "casemate-fake-qemu",
+    "casemate-bench",
+];
 /// An interrupted bench ends its daemon, which may have a thousand VMs to end.
 const STOP_DEADLINE: Duration = Duration::from_secs(75);
 

@@ -8,7 +8,7 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom, Write};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Stdio};
+use std::process::{Child, ChildStdout, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -160,6 +160,11 @@ impl ProcessGroup {
         self.child.id()
     }
 
+    /// What the program says, once, where its output is a pipe.
+    pub fn take_stdout(&mut self) -> Option<ChildStdout> {
+        self.child.stdout.take()
+    }
+
     /// How the program ended, if it did.
     pub fn poll(&mut self) -> Result<Option<ExitStatus>> {
         if self.ended.is_none() {
@@ -203,6 +208,15 @@ impl ProcessGroup {
             self.wait_at_most(deadline);
         }
         self.kill();
+    }
+
+    /// SIGKILL to the program alone, as a crash of it would be; what it started lives on.
+    pub fn kill_leader(&mut self) -> Result<()> {
+        if self.ended.is_none() {
+            self.child.kill().context("cannot kill a child")?;
+            self.wait()?;
+        }
+        Ok(())
     }
 
     fn kill(&mut self) {

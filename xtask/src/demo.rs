@@ -4,10 +4,10 @@
 //! client, and HTTP to the agent in the guest. A nonce made for the run goes in as an environment
 //! value and must come back from inside the guest, so that no stale answer can pass.
 
-mod agent;
+pub(crate) mod agent;
 mod client;
-mod config;
-mod daemon;
+pub(crate) mod config;
+pub(crate) mod daemon;
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
@@ -28,7 +28,7 @@ use config::DemoConfig;
 use daemon::Daemon;
 
 /// The backend that works on every machine.
-const BACKEND: &str = "plain-kvm";
+pub(crate) const BACKEND: &str = "plain-kvm";
 const VM_NAME: &str = "demo";
 const NONCE_VARIABLE: &str = "DEMO_NONCE";
 /// From the guest's first instruction to its answer; emulated on a busy machine it takes a while.
@@ -61,9 +61,11 @@ pub enum Ending {
 }
 
 #[derive(Debug)]
-struct Programs {
-    daemon: PathBuf,
+pub(crate) struct Programs {
+    pub(crate) daemon: PathBuf,
     client: PathBuf,
+    /// Where all of them lie.
+    pub(crate) folder: PathBuf,
 }
 
 pub fn run(run: &Run, accelerator: Accelerator, ending: Ending) -> Result<()> {
@@ -80,7 +82,7 @@ pub fn run(run: &Run, accelerator: Accelerator, ending: Ending) -> Result<()> {
         .find(|backend| backend.name == BACKEND)
         .context("the backends that were built include the demo's own")?;
     // Guards end in the reverse order: the daemon goes before its folder does.
-    let folder = temporary_folder()?;
+    let folder = temporary_folder("casemate-demo-")?;
     let daemon = start_daemon(run, &programs, folder.path(), accelerator, backend)?;
     let client = Client::new(&programs.client, daemon.grpc());
     let vm = boot(run, &client, &daemon)?;
@@ -91,7 +93,7 @@ pub fn run(run: &Run, accelerator: Accelerator, ending: Ending) -> Result<()> {
     }
 }
 
-fn build_programs(run: &Run) -> Result<Programs> {
+pub(crate) fn build_programs(run: &Run) -> Result<Programs> {
     run.report.heading("Build");
     let mut step = run.report.step("casemated and casemate");
     let mut command = cargo::command(run);
@@ -103,6 +105,7 @@ fn build_programs(run: &Run) -> Result<Programs> {
     let programs = Programs {
         daemon: folder.join("casemated"),
         client: folder.join("casemate"),
+        folder,
     };
     for program in [&programs.daemon, &programs.client] {
         anyhow::ensure!(program.is_file(), "the build left no {}", program.display());
@@ -112,9 +115,9 @@ fn build_programs(run: &Run) -> Result<Programs> {
 }
 
 /// Others may pass through it but not list it: QEMU runs as another user below it.
-fn temporary_folder() -> Result<TempDir> {
+pub(crate) fn temporary_folder(prefix: &str) -> Result<TempDir> {
     tempfile::Builder::new()
-        .prefix("casemate-demo-")
+        .prefix(prefix)
         .permissions(std::fs::Permissions::from_mode(0o711))
         .tempdir()
         .context("cannot create a temporary folder")
@@ -134,6 +137,8 @@ fn start_daemon(
         kernel: &run.layout.kernel(),
         initrd: &run.layout.initrd(),
         backend,
+        memory: "512M",
+        more: &[],
     }
     .write(&run.layout.packaged_config())
     .and_then(|config| Daemon::start(run, &mut step, &programs.daemon, folder, &config))
@@ -286,7 +291,7 @@ fn keep(
 }
 
 /// Eight random bytes in hexadecimal.
-fn nonce() -> Result<String> {
+pub(crate) fn nonce() -> Result<String> {
     use std::io::Read;
     let mut bytes = [0; 8];
     std::fs::File::open("/dev/urandom")

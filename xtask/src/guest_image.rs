@@ -3,6 +3,10 @@
 //! Kernel and busybox are unpacked from their packages and never installed. The root holds the
 //! virtio and 9p modules, a script that sets the guest up, and one that answers HTTP on port 7002
 //! with the kernel's release and the environment that the host gave (`guest/` beside this crate).
+//!
+//! `boot.efi` is both in one file that UEFI firmware starts from a disk: systemd's stub, which is
+//! unpacked too, with kernel, first root and command line as sections. Where the distribution has no
+//! such stub, there is no `boot.efi`.
 
 use std::fs::File;
 use std::io::Write;
@@ -39,7 +43,20 @@ const MODULES: [&str; 8] = [
 const KERNEL_METAPACKAGES: [&str; 2] = ["linux-image-amd64", "linux-image-virtual"];
 
 /// Changes when the parts or the way they are put together change, so that old images are rebuilt.
-const RECIPE: &str = "2";
+const RECIPE: &str = "3";
+
+/// What makes a program for UEFI of a kernel, and the package that has it.
+const STUB: &str = "linuxx64.efi.stub";
+const STUB_PACKAGE: &str = "systemd-boot-efi";
+/// What `boot.efi` is made of beside the stub, and where it is loaded: above the stub, and each
+/// above the one before, with room.
+const STUB_SECTIONS: [(&str, &str, &str); 3] = [
+    (".cmdline", "cmdline", "0x30000"),
+    (".linux", "vmlinuz", "0x2000000"),
+    (".initrd", "initrd.cpio.gz", "0x4000000"),
+];
+/// Of a guest that boots from a disk, which no host can set.
+const DISK_CMDLINE: &str = "console=ttyS0 quiet panic=-1";
 
 /// Makes sure that kernel and first root are there.
 pub fn prepare(run: &Run) -> Result<()> {
@@ -55,36 +72,57 @@ pub fn prepare(run: &Run) -> Result<()> {
         step.done("kernel and initrd (cached)");
         return Ok(());
     }
-    if layout::made_from(&run.layout.guest_parts()).as_deref() != Some(parts_recipe().as_str()) {
-        fetch_parts(run, &mut step)?;
-    }
     let parts = run.layout.guest_parts();
+    ensure_parts(run, &mut step, &parts, &MODULES)?;
     let scratch = run.scratch()?;
     step.progress("packing the initrd");
     std::fs::copy(parts.join("vmlinuz"), scratch.path().join("vmlinuz"))
         .context("cannot copy the kernel")?;
     let size = pack_initrd(run, &mut step, &parts, scratch.path())?;
+    if parts.join(STUB).exists() {
+        pack_boot_program(run, &mut step, &parts, scratch.path())?;
+    }
     layout::put_in_place(scratch.path(), &run.layout.guest(), &made_from)?;
     let release = read_text(&parts.join("kernel-package"))?;
     step.done(&format!("{release}, initrd {} KiB", size / 1024));
     Ok(())
 }
 
-fn parts_recipe() -> String {
-    format!("{RECIPE} {}", MODULES.join(" "))
+fn parts_recipe(modules: &[&str]) -> String {
+    format!("{RECIPE} {}", modules.join(" "))
 }
 
 fn recipe_digest() -> String {
     let mut hash = Sha256::new();
-    for part in [&parts_recipe(), INIT, AGENT, DHCP_ANSWER] {
+    for part in [
+        &parts_recipe(&MODULES),
+        INIT,
+        AGENT,
+        DHCP_ANSWER,
+        DISK_CMDLINE,
+    ] {
         hash.update(part);
         hash.update([0]);
     }
     format!("{:x}", hash.finalize())
 }
 
-/// Downloads kernel and busybox and keeps what the guest needs of them.
-fn fetch_parts(run: &Run, step: &mut Step<'_>) -> Result<()> {
+/// Makes sure that `folder` holds kernel, busybox and the modules, in the order in which they can be
+/// loaded.
+pub(crate) fn ensure_parts(
+    run: &Run,
+    step: &mut Step<'_>,
+    folder: &Path,
+    modules: &[&str],
+) -> Result<()> {
+    if layout::made_from(folder).as_deref() == Some(parts_recipe(modules).as_str()) {
+        return Ok(());
+    }
+    fetch_parts(run, step, folder, modules)
+}
+
+/// Downloads kernel and busybox and keeps what is wanted of them.
+fn fetch_parts(run: &Run, step: &mut Step<'_>, folder: &Path, wanted: &[&str]) -> Result<()> {
     step.progress("looking for the kernel's package");
     let apt = PrivateApt::open(run, step)?;
     let kernel = kernel_package(&apt)?;
@@ -95,6 +133,9 @@ fn fetch_parts(run: &Run, step: &mut Step<'_>) -> Result<()> {
             .into_iter()
             .filter(|name| name.starts_with("linux-modules-")),
     );
+    if apt.candidate(Archive::Release, STUB_PACKAGE)?.is_some() {
+        packages.push(STUB_PACKAGE.to_owned());
+    }
     step.note(&format!(
         "unpacking {} (not installed)",
         packages.join(", ")
@@ -116,11 +157,15 @@ fn fetch_parts(run: &Run, step: &mut Step<'_>) -> Result<()> {
         .find(|path| path.is_file())
         .context("busybox-static holds no busybox")?;
     std::fs::copy(busybox, parts.path().join("busybox")).context("cannot copy busybox")?;
+    let stub = unpacked.path().join("usr/lib/systemd/boot/efi").join(STUB);
+    if stub.exists() {
+        std::fs::copy(stub, parts.path().join(STUB)).context("cannot copy the stub for UEFI")?;
+    }
 
     step.progress("choosing kernel modules");
     let tree = ModuleTree::read(&folder_of_modules(unpacked.path())?)?;
     let mut order = String::new();
-    for module in tree.in_loading_order(run, &MODULES)? {
+    for module in tree.in_loading_order(run, wanted)? {
         let file = format!("{}.ko", module.name);
         std::fs::write(modules.join(&file), module.content)
             .with_context(|| format!("cannot write {file}"))?;
@@ -130,7 +175,7 @@ fn fetch_parts(run: &Run, step: &mut Step<'_>) -> Result<()> {
     std::fs::write(parts.path().join("order"), order).context("cannot write the order")?;
     std::fs::write(parts.path().join("kernel-package"), &kernel)
         .context("cannot write the kernel's name")?;
-    layout::put_in_place(parts.path(), &run.layout.guest_parts(), &parts_recipe())
+    layout::put_in_place(parts.path(), folder, &parts_recipe(wanted))
 }
 
 /// The package that the distribution's current kernel really is in.
@@ -176,8 +221,18 @@ fn copy_only_match(folder: &Path, prefix: &str, to: &Path) -> Result<()> {
 
 /// Writes `initrd.cpio.gz` into `folder` and returns its size.
 fn pack_initrd(run: &Run, step: &mut Step<'_>, parts: &Path, folder: &Path) -> Result<u64> {
-    let order = read_text(&parts.join("order"))?;
     let busybox = std::fs::read(parts.join("busybox")).context("cannot read busybox")?;
+    let (order, modules) = read_modules(parts)?;
+    let root = write_root(&busybox, &order, &modules).context("cannot write the initrd")?;
+    compress(run, step, &root, folder)
+}
+
+/// Path of a module in a first root, and its content.
+pub(crate) type ModuleFile = (String, Vec<u8>);
+
+/// The order of loading, and the modules.
+pub(crate) fn read_modules(parts: &Path) -> Result<(String, Vec<ModuleFile>)> {
+    let order = read_text(&parts.join("order"))?;
     let mut modules = Vec::new();
     for file in order.lines() {
         let path = parts.join("modules").join(file);
@@ -185,15 +240,17 @@ fn pack_initrd(run: &Run, step: &mut Step<'_>, parts: &Path, folder: &Path) -> R
             std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
         modules.push((format!("modules/{file}"), content));
     }
+    Ok((order, modules))
+}
+
+/// Writes a first root as `initrd.cpio.gz` into `folder` and returns its size.
+pub(crate) fn compress(run: &Run, step: &mut Step<'_>, root: &[u8], folder: &Path) -> Result<u64> {
     let cpio = folder.join("initrd.cpio");
-    let mut output = write_root(&busybox, &order, &modules)
-        .and_then(|bytes| {
-            let mut file = File::create(&cpio)?;
-            file.write_all(&bytes)?;
-            Ok(file)
-        })
+    let mut output = File::create(&cpio).context("cannot write the initrd")?;
+    output
+        .write_all(root)
+        .and_then(|()| output.flush())
         .context("cannot write the initrd")?;
-    output.flush().context("cannot write the initrd")?;
     // `-n` leaves name and time out, so that the same parts give the same file.
     child::run(
         run,
@@ -204,6 +261,23 @@ fn pack_initrd(run: &Run, step: &mut Step<'_>, parts: &Path, folder: &Path) -> R
     let packed = folder.join("initrd.cpio.gz");
     let metadata = std::fs::metadata(&packed).context("gzip left no file")?;
     Ok(metadata.len())
+}
+
+/// Writes `boot.efi` into `folder`, where kernel and first root are already.
+fn pack_boot_program(run: &Run, step: &mut Step<'_>, parts: &Path, folder: &Path) -> Result<()> {
+    std::fs::write(folder.join("cmdline"), DISK_CMDLINE)
+        .context("cannot write the command line")?;
+    let mut objcopy = child::program("objcopy");
+    for (section, file, address) in STUB_SECTIONS {
+        let content = folder.join(file);
+        objcopy
+            .arg("--add-section")
+            .arg(format!("{section}={}", content.display()))
+            .arg("--change-section-vma")
+            .arg(format!("{section}={address}"));
+    }
+    objcopy.arg(parts.join(STUB)).arg(folder.join("boot.efi"));
+    child::run(run, step, &mut objcopy, &run.log("guest"))
 }
 
 fn write_root(

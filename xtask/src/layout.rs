@@ -79,6 +79,16 @@ impl Layout {
         self.target().join("guest-parts")
     }
 
+    /// Kernel and first root of the VM that stands for a whole host.
+    pub fn system_vm(&self) -> PathBuf {
+        self.target().join("system-vm")
+    }
+
+    /// What it is made of.
+    pub fn system_vm_parts(&self) -> PathBuf {
+        self.target().join("system-vm-parts")
+    }
+
     /// The private apt directory: lists, sources and downloads that the system never sees.
     pub fn apt(&self) -> PathBuf {
         self.target().join("apt")
@@ -105,6 +115,11 @@ impl Layout {
     /// The configuration that packages ship and that the demo starts from.
     pub fn packaged_config(&self) -> PathBuf {
         self.workspace.join("packaging/casemate.toml")
+    }
+
+    /// Where it is written which test holds which promise.
+    pub fn tests_readme(&self) -> PathBuf {
+        self.workspace.join("tests/README.md")
     }
 }
 

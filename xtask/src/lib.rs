@@ -1,9 +1,10 @@
 //! `cargo xtask`: everything between a fresh clone and a confidential VM that answers.
 //!
-//! Five chores live here because neither Cargo nor a shell script does them well: installing what
+//! Seven chores live here because neither Cargo nor a shell script does them well: installing what
 //! the machine lacks, building backends for WebAssembly with whichever toolchain can, preparing a
-//! guest that boots in seconds, running the daemon with it once, from start to clean end, and
-//! measuring the release build.
+//! guest that boots in seconds, running the daemon with it once, from start to clean end, measuring
+//! the release build, booting a systemd that may be played with, booting a whole host, killing the
+//! daemon under traffic, and VMs that come and go for long.
 //!
 //! What is downloaded or built is kept under `target/`, each product made in a scratch folder and
 //! renamed into place, so that an interrupted run leaves nothing half made. Processes, listeners
@@ -37,5 +38,9 @@ pub mod setup;
 pub mod wasm_toolchain;
 
 pub mod bench;
+pub mod chaos;
 pub mod demo;
+pub mod endurance;
+pub mod system_vm;
+pub mod systemd;
 pub mod test_suite;

@@ -5,9 +5,11 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use xtask::bench::{self, MissedBudget};
+use xtask::chaos::{self, Qemu};
 use xtask::demo::{self, Accelerator, Ending};
 use xtask::run::Run;
-use xtask::{backends, failure, orphans, setup, test_suite};
+use xtask::test_suite::{self, SkippedPromise};
+use xtask::{backends, endurance, failure, orphans, setup, system_vm, systemd};
 
 #[derive(Debug, Parser)]
 #[command(
@@ -34,6 +36,27 @@ enum Chore {
         #[arg(long, value_enum, default_value = "tcg")]
         accel: Accelerator,
     },
+    /// Kill the daemon again and again under traffic: no VM may be lost, doubled or left behind
+    Chaos {
+        /// How often the daemon is killed
+        #[arg(long)]
+        rounds: u32,
+        /// What chance starts from; a run prints its own
+        #[arg(long)]
+        seed: Option<u64>,
+        /// VMs that are kept at least
+        #[arg(long, default_value_t = 20)]
+        vms: usize,
+        /// What plays the VMs
+        #[arg(long, value_enum, default_value = "real")]
+        qemu: Qemu,
+    },
+    /// Create and remove VMs for long: the daemon's descriptors, threads, tasks and memory stay
+    Endurance {
+        /// VMs that come and go
+        #[arg(long, default_value_t = 10_000)]
+        cycles: u32,
+    },
     /// Measure the release build against its budgets; a first build takes some minutes
     Bench {
         /// Measure only figures whose name contains this
@@ -43,8 +66,22 @@ enum Chore {
         #[arg(long)]
         strict: bool,
     },
+    /// Run a command in a systemd of its own, in namespaces; takes root
+    Systemd {
+        #[arg(last = true, required = true)]
+        command: Vec<OsString>,
+    },
+    /// Boot a VM that stands for a whole host and run a command in it, or without one, the tests
+    /// that need a host of their own: limits of memory, reboots, clocks
+    SystemVm {
+        #[arg(last = true)]
+        command: Vec<OsString>,
+    },
     /// Prepare everything and run all tests; arguments after `--` go to `cargo test`
     Test {
+        /// Tell, and do not fail, where a test that holds a promise cannot run on this machine
+        #[arg(long)]
+        allow_skipped: bool,
         #[arg(last = true)]
         cargo_test_arguments: Vec<OsString>,
     },
@@ -60,6 +97,21 @@ fn main() -> ExitCode {
                 let ending = if keep { Ending::Keep } else { Ending::CleanUp };
                 return demo::run(&run, accel, ending).map(|()| ExitCode::SUCCESS);
             }
+            Chore::Chaos {
+                rounds,
+                seed,
+                vms,
+                qemu,
+            } => chaos::run(
+                &run,
+                chaos::Options {
+                    rounds,
+                    seed,
+                    vms,
+                    qemu,
+                },
+            ),
+            Chore::Endurance { cycles } => endurance::run(&run, cycles),
             Chore::Bench { filter, strict } => {
                 let missed = if strict {
                     MissedBudget::Fails
@@ -68,9 +120,19 @@ fn main() -> ExitCode {
                 };
                 bench::run(&run, filter.as_deref(), missed)
             }
+            Chore::Systemd { command } => systemd::run(&run, &command),
+            Chore::SystemVm { command } => system_vm::run(&run, &command),
             Chore::Test {
+                allow_skipped,
                 cargo_test_arguments,
-            } => test_suite::run(&run, &cargo_test_arguments),
+            } => {
+                let skipped = if allow_skipped {
+                    SkippedPromise::Told
+                } else {
+                    SkippedPromise::Fails
+                };
+                test_suite::run(&run, &cargo_test_arguments, skipped)
+            }
         };
         orphans::end_all();
         outcome

@@ -1,28 +1,79 @@
-//! All tests of the workspace, with what they need prepared before.
+//! All tests of the workspace, with what they need prepared before, and held against the table of
+//! promises in `tests/README.md`.
+
+mod listing;
+mod outcomes;
+mod promises;
 
 use std::ffi::OsString;
-use std::process::ExitCode;
+use std::io::{BufRead as _, BufReader, IsTerminal as _, Write as _};
+use std::path::PathBuf;
+use std::process::{Command, ExitCode, Stdio};
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Context, Result, bail};
 
 use crate::child::ProcessGroup;
 use crate::failure::InStep;
 use crate::run::Run;
-use crate::{backends, cargo, setup};
+use crate::{backends, cargo, chaos, setup};
+use listing::Listing;
+use outcomes::Outcomes;
+use promises::Promises;
 
 /// Where the tests find components, guest and QEMU.
 const ARTIFACTS_VARIABLE: &str = "CASEMATE_TEST_ARTIFACTS";
 /// Tests that are interrupted get this long to end their processes themselves.
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
+/// How often a program that says nothing is looked after.
+const LOOK: Duration = Duration::from_millis(100);
+/// What a program said is read to the end, unless somebody that it left behind holds its output.
+const LAST_WORDS: Duration = Duration::from_secs(2);
 
-pub fn run(run: &Run, arguments: &[OsString]) -> Result<ExitCode> {
+/// Most tests wait for a guest or a deadline most of the time.
+const THREADS_VARIABLE: &str = "RUST_TEST_THREADS";
+const THREADS_PER_CORE: usize = 2;
+/// Each failpoint once, and as many deaths at random times.
+const SHORT_CHAOS: chaos::Options = chaos::Options {
+    rounds: 16,
+    seed: None,
+    vms: 6,
+    qemu: chaos::Qemu::Fake,
+};
+
+/// What becomes of a run in which a test that holds a promise cannot run on this machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SkippedPromise {
+    Fails,
+    Told,
+}
+
+pub fn run(run: &Run, arguments: &[OsString], skipped: SkippedPromise) -> Result<ExitCode> {
     setup::for_a_guest(run)?;
     setup::newer_qemu(run)?;
     backends::build(run)?;
     run.report.heading("Tests");
+    let promises = read_promises(run).in_step(
+        "reading the table of promises",
+        "its rows are described in xtask/src/test_suite/promises.rs",
+    )?;
+    let programs = match build(run)? {
+        Built::Programs(programs) => programs,
+        Built::Failed(code) => return Ok(ExitCode::from(code)),
+    };
+    let listing = Listing::ask(run, &programs)?;
+    refuse(&promises.missing(&listing)).in_step(
+        "looking for the tests that tests/README.md names",
+        "correct their names there, or write them",
+    )?;
     let started = Instant::now();
-    let code = cargo_test(run, arguments).in_step(
+    let tests = if arguments.is_empty() {
+        whole(run)
+    } else {
+        some(run, arguments)
+    };
+    let (code, outcomes) = tests.in_step(
         "running the tests",
         "start one test alone with `cargo xtask test -- <name>`",
     )?;
@@ -31,26 +82,176 @@ pub fn run(run: &Run, arguments: &[OsString]) -> Result<ExitCode> {
         if code == 0 { "passed" } else { "failed" },
         started.elapsed().as_secs_f64()
     ));
+    if let Some(outcomes) = outcomes {
+        judge(run, &promises, &outcomes, code, skipped)?;
+        if code == 0 {
+            return chaos::run(run, SHORT_CHAOS);
+        }
+    }
     Ok(ExitCode::from(code))
 }
 
-/// Its output goes straight to the terminal: test results are for reading as they come.
-fn cargo_test(run: &Run, arguments: &[OsString]) -> Result<u8> {
+fn read_promises(run: &Run) -> Result<Promises> {
+    let path = run.layout.tests_readme();
+    let text = std::fs::read_to_string(&path)
+        .with_context(|| format!("cannot read {}", path.display()))?;
+    Promises::parse(&text)
+}
+
+fn refuse(complaints: &[String]) -> Result<()> {
+    if complaints.is_empty() {
+        Ok(())
+    } else {
+        bail!("{}", complaints.join("\n"))
+    }
+}
+
+/// Says what is promised, what of it is not held, and fails where a test of it did not run.
+fn judge(
+    run: &Run,
+    promises: &Promises,
+    outcomes: &Outcomes,
+    code: u8,
+    skipped: SkippedPromise,
+) -> Result<()> {
+    for (test, reason) in outcomes.skipped() {
+        run.report.note(&format!("{test} was skipped: {reason}"));
+    }
+    for line in promises.summary() {
+        run.report.note(&line);
+    }
+    if code != 0 {
+        // Cargo leaves the rest out after a failure, which is what is to be seen.
+        return Ok(());
+    }
+    let unheld = refuse(&promises.unheld(outcomes)).in_step(
+        "holding the promises of tests/README.md",
+        "see to what those tests need, or accept it with `cargo xtask test --allow-skipped`",
+    );
+    match (unheld, skipped) {
+        (Err(error), SkippedPromise::Told) => {
+            let text = error.chain().map(ToString::to_string);
+            let text = text.collect::<Vec<_>>().join("\n");
+            run.report.quote(&text);
+            Ok(())
+        }
+        (unheld, _) => unheld,
+    }
+}
+
+enum Built {
+    Programs(Vec<PathBuf>),
+    /// Cargo's exit code, after it said why.
+    Failed(u8),
+}
+
+/// Builds the tests; Cargo's own words go straight to the terminal.
+fn build(run: &Run) -> Result<Built> {
+    let mut command = cargo::command(run);
+    command.args(["test", "--workspace", "--no-run"]);
+    command.arg("--message-format=json-render-diagnostics");
+    let mut programs = Vec::new();
+    let code = read_lines(run, &mut command, |line| {
+        programs.extend(listing::program_in(line)?);
+        Ok(())
+    })?;
+    Ok(match code {
+        0 => Built::Programs(programs),
+        code => Built::Failed(code),
+    })
+}
+
+/// All tests: what becomes of each is read on its way to the terminal.
+fn whole(run: &Run) -> Result<(u8, Option<Outcomes>)> {
+    let mut command = test_command(run);
+    command.args(["--", "--show-output"]);
+    if std::io::stdout().is_terminal() {
+        command.args(["--color", "always"]);
+    }
+    // With it nobody could say which test said what.
+    command.env_remove("RUST_TEST_NOCAPTURE");
+    let mut outcomes = Outcomes::default();
+    let code = read_lines(run, &mut command, |line| {
+        if outcomes.read(line) {
+            let mut terminal = std::io::stdout();
+            writeln!(terminal, "{line}").context("cannot print")?;
+        }
+        Ok(())
+    })?;
+    Ok((code, Some(outcomes)))
+}
+
+/// What the caller chose; the output goes straight to the terminal.
+fn some(run: &Run, arguments: &[OsString]) -> Result<(u8, Option<Outcomes>)> {
     run.interrupt.check()?;
+    let mut command = test_command(run);
+    command.args(arguments);
+    let tests = ProcessGroup::start(&mut command)?;
+    Ok((end_of(run, tests)?, None))
+}
+
+fn test_command(run: &Run) -> Command {
     let mut command = cargo::command(run);
     command
         .args(["test", "--workspace"])
-        .args(arguments)
         .env(ARTIFACTS_VARIABLE, run.layout.target());
-    let mut tests = ProcessGroup::start(&mut command)?;
+    if std::env::var_os(THREADS_VARIABLE).is_none() {
+        let cores = std::thread::available_parallelism().map_or(1, usize::from);
+        command.env(THREADS_VARIABLE, (cores * THREADS_PER_CORE).to_string());
+    }
+    command
+}
+
+/// Runs a program with each line of its standard output given to `on_line`; its exit code.
+fn read_lines(
+    run: &Run,
+    command: &mut Command,
+    mut on_line: impl FnMut(&str) -> Result<()>,
+) -> Result<u8> {
+    run.interrupt.check()?;
+    let mut program = ProcessGroup::start(command.stdout(Stdio::piped()))?;
+    let output = program.take_stdout().context("a program without output")?;
+    let (sender, lines) = mpsc::channel();
+    // It ends with the output, or when nobody listens any more.
+    std::thread::spawn(move || {
+        for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
+            let line = String::from_utf8_lossy(&line).into_owned();
+            if sender.send(line).is_err() {
+                break;
+            }
+        }
+    });
+    let mut ended = None;
     loop {
-        if let Some(status) = tests.poll()? {
+        match lines.recv_timeout(LOOK) {
+            Ok(line) => on_line(&line)?,
+            Err(RecvTimeoutError::Disconnected) => break,
+            Err(RecvTimeoutError::Timeout) => {
+                if program.poll()?.is_some()
+                    && ended.get_or_insert_with(Instant::now).elapsed() > LAST_WORDS
+                {
+                    break;
+                }
+            }
+        }
+        if let Err(interrupted) = run.interrupt.check() {
+            program.stop(STOP_DEADLINE);
+            return Err(interrupted.into());
+        }
+    }
+    end_of(run, program)
+}
+
+/// The exit code of a program, once it has ended.
+fn end_of(run: &Run, mut program: ProcessGroup) -> Result<u8> {
+    loop {
+        if let Some(status) = program.poll()? {
             // A signal ended it where there is no code; that is a failure like any other.
             let code = status.code().and_then(|code| u8::try_from(code).ok());
             return Ok(code.unwrap_or(1));
         }
         if let Err(interrupted) = run.interrupt.pause() {
-            tests.stop(STOP_DEADLINE);
+            program.stop(STOP_DEADLINE);
             return Err(interrupted.into());
         }
     }

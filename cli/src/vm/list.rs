@@ -8,7 +8,7 @@ use crate::arguments::Format;
 use crate::client::Client;
 use crate::error::CliError;
 use crate::screen::{Column, Content, Screen, Tinted, Tone};
-use crate::vm::{state_name, state_tone, yes_or_no};
+use crate::vm::{exit, restart_policy_name, state_name, state_tone, yes_or_no};
 use crate::{byte_size, json};
 
 /// What goes first on a narrow terminal is what is mostly the same for all VMs of a host.
@@ -16,13 +16,16 @@ const COLUMNS: &[Column] = &[
     Column::new("ID", Content::Word),
     Column::new("NAME", Content::Text),
     Column::new("STATE", Content::Word),
-    Column::if_wide("BACKEND", Content::Word, 5),
-    Column::if_wide("TEE", Content::Word, 6),
+    Column::if_wide("BACKEND", Content::Word, 7),
+    Column::if_wide("TEE", Content::Word, 8),
     Column::new("CONFIDENTIAL", Content::Word),
-    Column::if_wide("VCPUS", Content::Number, 4),
-    Column::if_wide("MEMORY", Content::Number, 3),
-    Column::if_wide("AGENT", Content::Word, 2),
+    Column::if_wide("VCPUS", Content::Number, 5),
+    Column::if_wide("MEMORY", Content::Number, 4),
+    Column::if_wide("AGENT", Content::Word, 3),
     Column::if_wide("AGE", Content::Number, 1),
+    Column::if_wide("UP", Content::Number, 2),
+    Column::if_wide("RESTART", Content::Word, 9),
+    Column::if_wide("LAST EXIT", Content::Word, 6),
 ];
 
 pub(crate) async fn run(mut client: Client, screen: &Screen) -> Result<(), CliError> {
@@ -58,7 +61,22 @@ fn row(vm: &Vm, now: Timestamp) -> Vec<Tinted> {
         (byte_size::display(vm.memory_bytes), Tone::Plain),
         (vm.agent_address.clone(), Tone::Plain),
         (age(&vm.created_at, now), Tone::Plain),
+        (age(&vm.started_at, now), Tone::Plain),
+        (restart(vm), Tone::Plain),
+        (
+            vm.last_exit.as_ref().map(exit::words).unwrap_or_default(),
+            Tone::Plain,
+        ),
     ]
+}
+
+/// The policy, and how often it was made use of.
+fn restart(vm: &Vm) -> String {
+    let policy = restart_policy_name(vm.restart_policy());
+    match vm.restarts {
+        0 => policy.to_owned(),
+        restarts => format!("{policy} ({restarts})"),
+    }
 }
 
 /// The two largest units at most, because nobody asks for the seconds of a day-old VM. A clock that
@@ -82,7 +100,7 @@ pub(super) fn age(created_at: &str, now: Timestamp) -> String {
 
 #[cfg(test)]
 mod tests {
-    use casemate_proto::v1::VmState;
+    use casemate_proto::v1::{Exit, RestartPolicy, VmState};
 
     use super::*;
     use crate::screen::piped;
@@ -115,9 +133,16 @@ mod tests {
             memory_bytes: 2 << 30,
             agent_address: "127.0.0.1:6100".to_owned(),
             created_at: "2026-01-02T11:59:00Z".to_owned(),
+            started_at: "2026-01-02T11:59:15Z".to_owned(),
+            restarts: 2,
+            last_exit: Some(Exit {
+                signal: Some(9),
+                ..Exit::default()
+            }),
             ..Vm::default()
         };
         vm.set_state(VmState::Running);
+        vm.set_restart_policy(RestartPolicy::OnFailure);
         let table = piped(Format::Table).table(COLUMNS, &[row(&vm, now)]);
         let line = table.lines().nth(1).unwrap();
         let words: Vec<&str> = line.split_whitespace().collect();
@@ -135,6 +160,12 @@ mod tests {
                 "GiB",
                 "127.0.0.1:6100",
                 "1m00s",
+                "45s",
+                "on-failure",
+                "(2)",
+                "signal",
+                "9",
+                "(SIGKILL)",
             ]
         );
         assert_eq!(table.lines().count(), 2);

@@ -7,7 +7,7 @@ use crate::arguments::Format;
 use crate::client::Client;
 use crate::error::CliError;
 use crate::screen::{Screen, Tinted, Tone};
-use crate::vm::{list, state_name, state_tone, yes_or_no};
+use crate::vm::{exit, list, restart_policy_name, state_name, state_tone, yes_or_no};
 use crate::{byte_size, findings, json, resolve};
 
 #[derive(Debug, clap::Args)]
@@ -40,9 +40,17 @@ pub(super) fn block(vm: &Vm, screen: &Screen) -> String {
     } else {
         Tone::Plain
     };
-    let created_at = match list::age(&vm.created_at, Timestamp::now()) {
-        age if age.is_empty() => vm.created_at.clone(),
-        age => format!("{} ({age} ago)", vm.created_at),
+    let now = Timestamp::now();
+    let created_at = with_age(&vm.created_at, now);
+    let started_at = with_age(&vm.started_at, now);
+    let restarts = match vm.restarts {
+        0 => String::new(),
+        restarts => restarts.to_string(),
+    };
+    let last_exit = match &vm.last_exit {
+        None => String::new(),
+        Some(last) if last.at.is_empty() => exit::words(last),
+        Some(last) => format!("{}, {}", exit::words(last), with_age(&last.at, now)),
     };
     let pid = match vm.pid {
         0 => String::new(),
@@ -67,6 +75,10 @@ pub(super) fn block(vm: &Vm, screen: &Screen) -> String {
         ("agent", plain(&vm.agent_address)),
         ("created", plain(&created_at)),
         ("expires", plain(&vm.expires_at)),
+        ("restart", plain(restart_policy_name(vm.restart_policy()))),
+        ("restarts", plain(&restarts)),
+        ("started", plain(&started_at)),
+        ("last exit", plain(&last_exit)),
         ("pid", plain(&pid)),
         ("qemu", plain(&vm.qemu_version)),
         ("backend sha256", plain(&vm.backend_sha256)),
@@ -85,9 +97,16 @@ pub(super) fn block(vm: &Vm, screen: &Screen) -> String {
     text
 }
 
+fn with_age(time: &str, now: Timestamp) -> String {
+    match list::age(time, now) {
+        age if age.is_empty() => time.to_owned(),
+        age => format!("{time} ({age} ago)"),
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use casemate_proto::v1::{Finding, VmState};
+    use casemate_proto::v1::{Exit, Finding, RestartPolicy, VmState};
 
     use super::*;
     use crate::screen::piped;
@@ -105,9 +124,17 @@ mod tests {
                 detail: "nothing is measured".to_owned(),
                 ..Finding::default()
             }],
+            restarts: 3,
+            last_exit: Some(Exit {
+                reason: "guest-shutdown".to_owned(),
+                code: Some(0),
+                at: "then".to_owned(),
+                ..Exit::default()
+            }),
             ..Vm::default()
         };
         vm.set_state(VmState::Exited);
+        vm.set_restart_policy(RestartPolicy::OnFailure);
         assert_eq!(
             block(&vm, &piped(Format::Table)),
             "id:            aa11\n\
@@ -116,6 +143,9 @@ mod tests {
              confidential:  no\n\
              vcpus:         1\n\
              memory:        512 MiB\n\
+             restart:       on-failure\n\
+             restarts:      3\n\
+             last exit:     guest-shutdown (exit code 0), then\n\
              \nfindings:\n\
              note  measurement.none: nothing is measured\n"
         );

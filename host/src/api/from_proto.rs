@@ -4,7 +4,7 @@ use casemate_catalogue::ErrorId;
 use casemate_proto::{manager, v1};
 
 use crate::spec::go_duration;
-use crate::spec::request::{Boot, Certificates, Secret, VmSpec};
+use crate::spec::request::{Boot, Certificates, RestartPolicy, Secret, VmSpec};
 use crate::vm::catalogued::Catalogued;
 use crate::vm::shares::{self, VariableError};
 
@@ -150,7 +150,21 @@ pub(super) fn vm_spec(spec: v1::VmSpec) -> Result<VmSpec, SpecError> {
         settings: spec.settings.into_iter().collect(),
         ttl,
         require_confidential: spec.require_confidential,
+        restart_policy: restart_policy(spec.restart_policy)?,
     })
+}
+
+fn restart_policy(policy: i32) -> Result<RestartPolicy, SpecError> {
+    match v1::RestartPolicy::try_from(policy) {
+        Ok(v1::RestartPolicy::Unspecified | v1::RestartPolicy::Never) => Ok(RestartPolicy::Never),
+        Ok(v1::RestartPolicy::OnFailure) => Ok(RestartPolicy::OnFailure),
+        Ok(v1::RestartPolicy::Always) => Ok(RestartPolicy::Always),
+        Err(_) => Err(field(
+            "restart_policy",
+            "unknown value",
+            "use RESTART_POLICY_NEVER, RESTART_POLICY_ON_FAILURE or RESTART_POLICY_ALWAYS",
+        )),
+    }
 }
 
 /// The predecessor's request. Its fields become variables; what is empty was not given, and is

@@ -1,6 +1,7 @@
 //! The gRPC server: services, health, reflection on loopback.
 
 use std::future::Future;
+use std::time::Duration;
 
 use casemate_proto::manager::manager_service_server::ManagerServiceServer;
 use casemate_proto::v1::backend_service_server::BackendServiceServer;
@@ -15,6 +16,12 @@ use super::listener::Listener;
 use super::predecessor::Predecessor;
 use super::vms::Vms;
 use crate::vm::manager::VmManager;
+
+/// A client that is gone without a word is noticed after both.
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(60);
+const KEEPALIVE_TIME: Duration = Duration::from_secs(20);
+/// Calls at once on one connection.
+const MAX_STREAMS: u32 = 256;
 
 #[derive(Debug, thiserror::Error)]
 pub enum GrpcError {
@@ -52,6 +59,9 @@ pub async fn serve(
         None
     };
     Server::builder()
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIME))
+        .max_concurrent_streams(Some(MAX_STREAMS))
         .layer(DeadlineLayer { default: deadline })
         .add_service(ManagerServiceServer::new(Predecessor {
             manager: manager.clone(),

@@ -7,16 +7,18 @@ use std::collections::VecDeque;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::Sleep;
 use tokio_rustls::server::TlsStream;
 use tokio_stream::Stream;
-use tonic::transport::server::{Connected, TcpConnectInfo};
+use tonic::transport::server::Connected;
 
 use super::tls::TlsAcceptor;
 
@@ -26,6 +28,9 @@ const HANDSHAKE_TIME: Duration = Duration::from_secs(10);
 /// Handshakes under way at once: each holds a descriptor and some tens of kilobytes. One more ends
 /// the oldest, so that silent clients cannot keep others out for [`HANDSHAKE_TIME`].
 const MAX_HANDSHAKES: usize = 256;
+
+/// Connections of one listener at once. Each holds a descriptor, of which the VMs need some too.
+const MAX_CONNECTIONS: usize = 1_024;
 
 /// After an error that is not one connection's, such as no free descriptor: something must end
 /// first.
@@ -43,6 +48,7 @@ pub struct Listener {
     /// Of `handshakes`, the oldest first.
     by_age: VecDeque<AbortHandle>,
     pause: Option<Pin<Box<Sleep>>>,
+    free: Arc<Semaphore>,
 }
 
 type Accepted = (Connection, SocketAddr);
@@ -63,6 +69,7 @@ impl Listener {
             handshakes: JoinSet::new(),
             by_age: VecDeque::new(),
             pause: None,
+            free: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
         })
     }
 
@@ -85,13 +92,27 @@ impl Listener {
             }
             match ready!(self.socket.poll_accept(cx)) {
                 Ok((stream, peer)) => {
+                    let Ok(permit) = Arc::clone(&self.free).try_acquire_owned() else {
+                        tracing::warn!(
+                            listener = self.name, %peer,
+                            "{MAX_CONNECTIONS} connections are open: closed"
+                        );
+                        continue;
+                    };
                     // Both protocols write small frames that somebody waits for. The connection is
                     // as good without it.
                     let _ = stream.set_nodelay(true);
                     match &self.tls {
-                        None => return Poll::Ready((Connection::Plain(stream), peer)),
+                        None => {
+                            let transport = Transport::Plain(stream);
+                            let connection = Connection {
+                                transport,
+                                _permit: permit,
+                            };
+                            return Poll::Ready((connection, peer));
+                        }
                         Some(tls) => {
-                            let handshake = handshake(self.name, tls.clone(), stream, peer);
+                            let handshake = handshake(self.name, tls.clone(), stream, peer, permit);
                             self.begin(handshake);
                         }
                     }
@@ -126,9 +147,17 @@ async fn handshake(
     tls: TlsAcceptor,
     stream: TcpStream,
     peer: SocketAddr,
+    permit: OwnedSemaphorePermit,
 ) -> Option<Accepted> {
     match tokio::time::timeout(HANDSHAKE_TIME, tls.accept(stream)).await {
-        Ok(Ok(stream)) => Some((Connection::Tls(Box::new(stream)), peer)),
+        Ok(Ok(stream)) => {
+            let transport = Transport::Tls(Box::new(stream));
+            let connection = Connection {
+                transport,
+                _permit: permit,
+            };
+            Some((connection, peer))
+        }
         Ok(Err(error)) => {
             tracing::info!(listener, %peer, %error, "TLS handshake failed");
             None
@@ -176,18 +205,50 @@ impl axum::serve::Listener for Listener {
 
 /// A client's connection, ready for its first request.
 #[derive(Debug)]
-pub enum Connection {
+pub struct Connection {
+    transport: Transport,
+    _permit: OwnedSemaphorePermit,
+}
+
+#[derive(Debug)]
+enum Transport {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
 }
 
-impl Connected for Connection {
-    type ConnectInfo = TcpConnectInfo;
+/// Whose connection a request came by.
+#[derive(Clone, Debug)]
+pub struct Peer {
+    pub address: Option<SocketAddr>,
+    /// SHA-256 of the client's certificate, hexadecimal.
+    pub certificate: Option<Arc<str>>,
+}
 
-    fn connect_info(&self) -> TcpConnectInfo {
-        match self {
-            Self::Plain(stream) => stream.connect_info(),
-            Self::Tls(stream) => stream.get_ref().0.connect_info(),
+fn fingerprint(certificate: &[u8]) -> String {
+    use sha2::Digest as _;
+    sha2::Sha256::digest(certificate)
+        .iter()
+        .map(|byte| format!("{byte:02x}"))
+        .collect()
+}
+
+impl Connected for Connection {
+    type ConnectInfo = Peer;
+
+    fn connect_info(&self) -> Peer {
+        match &self.transport {
+            Transport::Plain(stream) => Peer {
+                address: stream.peer_addr().ok(),
+                certificate: None,
+            },
+            Transport::Tls(stream) => {
+                let (socket, session) = stream.get_ref();
+                let certificate = session.peer_certificates().and_then(|chain| chain.first());
+                Peer {
+                    address: socket.peer_addr().ok(),
+                    certificate: certificate.map(|certificate| fingerprint(certificate).into()),
+                }
+            }
         }
     }
 }
@@ -198,9 +259,9 @@ impl AsyncRead for Connection {
         cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
-            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
+        match &mut self.get_mut().transport {
+            Transport::Plain(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Transport::Tls(stream) => Pin::new(stream).poll_read(cx, buffer),
         }
     }
 }
@@ -211,9 +272,9 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
-            Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
+        match &mut self.get_mut().transport {
+            Transport::Plain(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Transport::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
 
@@ -222,30 +283,30 @@ impl AsyncWrite for Connection {
         cx: &mut Context<'_>,
         slices: &[io::IoSlice<'_>],
     ) -> Poll<io::Result<usize>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
-            Self::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+        match &mut self.get_mut().transport {
+            Transport::Plain(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
+            Transport::Tls(stream) => Pin::new(stream).poll_write_vectored(cx, slices),
         }
     }
 
     fn is_write_vectored(&self) -> bool {
-        match self {
-            Self::Plain(stream) => stream.is_write_vectored(),
-            Self::Tls(stream) => stream.is_write_vectored(),
+        match &self.transport {
+            Transport::Plain(stream) => stream.is_write_vectored(),
+            Transport::Tls(stream) => stream.is_write_vectored(),
         }
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_flush(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        match &mut self.get_mut().transport {
+            Transport::Plain(stream) => Pin::new(stream).poll_flush(cx),
+            Transport::Tls(stream) => Pin::new(stream).poll_flush(cx),
         }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
-        match self.get_mut() {
-            Self::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
-            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
+        match &mut self.get_mut().transport {
+            Transport::Plain(stream) => Pin::new(stream).poll_shutdown(cx),
+            Transport::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }

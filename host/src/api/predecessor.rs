@@ -4,6 +4,7 @@ use casemate_proto::manager;
 use casemate_proto::manager::manager_service_server::ManagerService;
 use tonic::{Request, Response, Status};
 
+use super::audit::Caller;
 use super::refusal::Refusal;
 use super::{from_proto, status};
 use crate::spec::VmId;
@@ -28,13 +29,13 @@ impl ManagerService for Predecessor {
         &self,
         request: Request<manager::CreateReq>,
     ) -> Result<Response<manager::CreateRes>, Status> {
+        let caller = Caller::of(&request);
         let spec = from_proto::predecessor_spec(request.into_inner())
             .map_err(|error| status::of(&error))?;
-        let vm = self
-            .manager
-            .create(spec)
-            .await
-            .map_err(|error| status::of(&error))?;
+        let deed = caller.begins("create", None);
+        let created = self.manager.create(spec).await;
+        deed.created(&created);
+        let vm = created.map_err(|error| status::of(&error))?;
         let port = vm.agent_address.map(|address| address.port().to_string());
         Ok(Response::new(manager::CreateRes {
             forwarded_port: port.unwrap_or_default(),
@@ -46,12 +47,13 @@ impl ManagerService for Predecessor {
         &self,
         request: Request<manager::RemoveReq>,
     ) -> Result<Response<()>, Status> {
+        let caller = Caller::of(&request);
         let text = request.into_inner().cvm_id;
         let id = VmId::parse(&text).ok_or_else(|| status::of(&Refusal::no_such_vm(&text)))?;
-        self.manager
-            .remove(id)
-            .await
-            .map_err(|error| status::of(&error))?;
+        let deed = caller.begins("remove", Some(id));
+        let removed = self.manager.remove(id).await;
+        deed.ended(&removed);
+        removed.map_err(|error| status::of(&error))?;
         Ok(Response::new(()))
     }
 

@@ -4,8 +4,11 @@ use casemate_proto::v1;
 
 use crate::backend::catalog::chain;
 use crate::backend::{BackendInfo, CatalogEntry, LoadedBackend, settings};
+use crate::qemu::process::Exit;
 use crate::spec::permissions::Permissions;
 use crate::spec::plan::Finding;
+use crate::spec::request::RestartPolicy;
+use crate::store::ExitRecord;
 use crate::vm::status::{VmState, VmStatus};
 
 /// With its findings, as GetVm and CreateVm give it.
@@ -52,6 +55,32 @@ pub(super) fn vm_in_list(status: &VmStatus) -> v1::Vm {
         pid: status.pid.unwrap_or(0),
         generation: status.generation,
         findings: Vec::new(),
+        restart_policy: match status.restart_policy {
+            RestartPolicy::Never => v1::RestartPolicy::Never,
+            RestartPolicy::OnFailure => v1::RestartPolicy::OnFailure,
+            RestartPolicy::Always => v1::RestartPolicy::Always,
+        }
+        .into(),
+        restarts: status.restarts,
+        started_at: status
+            .started_at
+            .map(|time| time.to_string())
+            .unwrap_or_default(),
+        last_exit: status.last_exit.as_ref().map(exit),
+    }
+}
+
+fn exit(record: &ExitRecord) -> v1::Exit {
+    let (code, signal) = match record.exit {
+        Exit::Code(code) => (Some(code), None),
+        Exit::Signal(signal) => (None, Some(signal)),
+        Exit::Unknown => (None, None),
+    };
+    v1::Exit {
+        reason: record.shutdown.clone().unwrap_or_default(),
+        code,
+        signal,
+        at: record.at.to_string(),
     }
 }
 
@@ -64,6 +93,10 @@ fn vm_state(state: &VmState) -> v1::VmState {
         VmState::Exited(_) => v1::VmState::Exited,
         VmState::Removing => v1::VmState::Removing,
         VmState::Lost(_) => v1::VmState::Lost,
+        VmState::Paused(_) => v1::VmState::Paused,
+        VmState::Stopped => v1::VmState::Stopped,
+        VmState::Failed(_) => v1::VmState::Failed,
+        VmState::Unresponsive(_) => v1::VmState::Unresponsive,
     }
 }
 

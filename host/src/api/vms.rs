@@ -2,22 +2,67 @@
 
 use casemate_proto::v1;
 use casemate_proto::v1::vm_service_server::VmService;
-use tokio_stream::Iter;
+use casemate_proto::v1::watch_vms_response::Change;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
+use super::audit::Caller;
 use super::refusal::Refusal;
 use super::{from_proto, status, to_proto};
 use crate::spec::VmId;
+use crate::spec::lifecycle::Action;
+use crate::vm::console::{ConsoleRange, Follow};
 use crate::vm::error::CreateError;
-use crate::vm::manager::VmManager;
+use crate::vm::events::VmChange;
+use crate::vm::manager::{ConsoleError, VmManager};
 use crate::vm::standalone;
+use crate::vm::status::VmStatus;
+use crate::vm::task::Courtesy;
 
-/// Console bytes in one message, well below the default limit of 4 MiB.
-const CHUNK: usize = 256 << 10;
+/// Messages that may wait for a slow reader.
+const BACKLOG: usize = 8;
+
+type Pieces<T> = ReceiverStream<Result<T, Status>>;
+
+/// A stream that a task of its own feeds; the task ends when its reader has left.
+fn pieces<T, F>(feed: impl FnOnce(mpsc::Sender<Result<T, Status>>) -> F) -> Pieces<T>
+where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let (sender, receiver) = mpsc::channel(BACKLOG);
+    tokio::spawn(feed(sender));
+    ReceiverStream::new(receiver)
+}
+
+fn courtesy(force: bool) -> Courtesy {
+    if force {
+        Courtesy::Force
+    } else {
+        Courtesy::Ask
+    }
+}
 
 #[derive(Debug)]
 pub(super) struct Vms {
     pub(super) manager: VmManager,
+}
+
+impl Vms {
+    async fn act(
+        &self,
+        caller: Caller,
+        id: &str,
+        action: Action,
+        courtesy: Courtesy,
+    ) -> Result<v1::Vm, Status> {
+        let id = parse_id(id)?;
+        let deed = caller.begins(action.name(), Some(id));
+        let done = self.manager.act(id, action, courtesy).await;
+        deed.ended(&done);
+        let vm = done.map_err(|error| status::of(&error))?;
+        Ok(to_proto::vm(&vm))
+    }
 }
 
 fn parse_id(text: &str) -> Result<VmId, Status> {
@@ -30,13 +75,13 @@ impl VmService for Vms {
         &self,
         request: Request<v1::CreateVmRequest>,
     ) -> Result<Response<v1::CreateVmResponse>, Status> {
+        let caller = Caller::of(&request);
         let spec = request.into_inner().spec.unwrap_or_default();
         let spec = from_proto::vm_spec(spec).map_err(|error| status::of(&error))?;
-        let vm = self
-            .manager
-            .create(spec)
-            .await
-            .map_err(|error| status::of(&error))?;
+        let deed = caller.begins("create", None);
+        let created = self.manager.create(spec).await;
+        deed.created(&created);
+        let vm = created.map_err(|error| status::of(&error))?;
         Ok(Response::new(v1::CreateVmResponse {
             vm: Some(to_proto::vm(&vm)),
         }))
@@ -73,15 +118,136 @@ impl VmService for Vms {
         &self,
         request: Request<v1::RemoveVmRequest>,
     ) -> Result<Response<v1::RemoveVmResponse>, Status> {
+        let caller = Caller::of(&request);
         let id = parse_id(&request.into_inner().id)?;
-        self.manager
-            .remove(id)
-            .await
-            .map_err(|error| status::of(&error))?;
+        let deed = caller.begins("remove", Some(id));
+        let removed = self.manager.remove(id).await;
+        deed.ended(&removed);
+        removed.map_err(|error| status::of(&error))?;
         Ok(Response::new(v1::RemoveVmResponse {}))
     }
 
-    type GetConsoleStream = Iter<std::vec::IntoIter<Result<v1::GetConsoleResponse, Status>>>;
+    async fn start_vm(
+        &self,
+        request: Request<v1::StartVmRequest>,
+    ) -> Result<Response<v1::StartVmResponse>, Status> {
+        let caller = Caller::of(&request);
+        let courtesy = Courtesy::Ask;
+        let id = request.into_inner().id;
+        let vm = self.act(caller, &id, Action::Start, courtesy).await?;
+        Ok(Response::new(v1::StartVmResponse { vm: Some(vm) }))
+    }
+
+    async fn stop_vm(
+        &self,
+        request: Request<v1::StopVmRequest>,
+    ) -> Result<Response<v1::StopVmResponse>, Status> {
+        let caller = Caller::of(&request);
+        let courtesy = courtesy(request.get_ref().force);
+        let id = request.into_inner().id;
+        let vm = self.act(caller, &id, Action::Stop, courtesy).await?;
+        Ok(Response::new(v1::StopVmResponse { vm: Some(vm) }))
+    }
+
+    async fn restart_vm(
+        &self,
+        request: Request<v1::RestartVmRequest>,
+    ) -> Result<Response<v1::RestartVmResponse>, Status> {
+        let caller = Caller::of(&request);
+        let courtesy = courtesy(request.get_ref().force);
+        let id = request.into_inner().id;
+        let vm = self.act(caller, &id, Action::Restart, courtesy).await?;
+        Ok(Response::new(v1::RestartVmResponse { vm: Some(vm) }))
+    }
+
+    async fn pause_vm(
+        &self,
+        request: Request<v1::PauseVmRequest>,
+    ) -> Result<Response<v1::PauseVmResponse>, Status> {
+        let caller = Caller::of(&request);
+        let courtesy = Courtesy::Ask;
+        let id = request.into_inner().id;
+        let vm = self.act(caller, &id, Action::Pause, courtesy).await?;
+        Ok(Response::new(v1::PauseVmResponse { vm: Some(vm) }))
+    }
+
+    async fn resume_vm(
+        &self,
+        request: Request<v1::ResumeVmRequest>,
+    ) -> Result<Response<v1::ResumeVmResponse>, Status> {
+        let caller = Caller::of(&request);
+        let courtesy = Courtesy::Ask;
+        let id = request.into_inner().id;
+        let vm = self.act(caller, &id, Action::Resume, courtesy).await?;
+        Ok(Response::new(v1::ResumeVmResponse { vm: Some(vm) }))
+    }
+
+    async fn reset_vm(
+        &self,
+        request: Request<v1::ResetVmRequest>,
+    ) -> Result<Response<v1::ResetVmResponse>, Status> {
+        let caller = Caller::of(&request);
+        let courtesy = Courtesy::Ask;
+        let id = request.into_inner().id;
+        let vm = self.act(caller, &id, Action::Reset, courtesy).await?;
+        Ok(Response::new(v1::ResetVmResponse { vm: Some(vm) }))
+    }
+
+    type WatchVmsStream = Pieces<v1::WatchVmsResponse>;
+
+    async fn watch_vms(
+        &self,
+        request: Request<v1::WatchVmsRequest>,
+    ) -> Result<Response<Self::WatchVmsStream>, Status> {
+        let id = request.into_inner().id;
+        let only = match id.as_str() {
+            "" => None,
+            text => {
+                let id = parse_id(text)?;
+                let found = self.manager.get(id);
+                found.ok_or_else(|| status::of(&Refusal::no_such_vm(text)))?;
+                Some(id)
+            }
+        };
+        let mut watch = self.manager.watch(only);
+        Ok(Response::new(pieces(move |sender| async move {
+            let changed = |vm: &VmStatus| v1::WatchVmsResponse {
+                generation: vm.generation,
+                change: Some(Change::Vm(to_proto::vm_in_list(vm))),
+            };
+            let mut generation = 0;
+            for vm in &watch.present {
+                generation = generation.max(vm.generation);
+                if sender.send(Ok(changed(vm))).await.is_err() {
+                    return;
+                }
+            }
+            let mut next = v1::WatchVmsResponse {
+                generation,
+                change: Some(Change::Synchronized(true)),
+            };
+            // What waits in the channel is the reader's; what waits in the watch is counted there.
+            while sender.send(Ok(next)).await.is_ok() {
+                let change = tokio::select! {
+                    change = watch.next() => change,
+                    () = sender.closed() => return,
+                };
+                next = match change {
+                    Ok(VmChange::Changed(vm)) => changed(&vm),
+                    Ok(VmChange::Removed { id, generation }) => v1::WatchVmsResponse {
+                        generation,
+                        change: Some(Change::Removed(id.to_string())),
+                    },
+                    Err(end) => {
+                        let _ = sender.send(Err(status::of(&end))).await;
+                        return;
+                    }
+                };
+            }
+        })))
+    }
+
+    type GetConsoleStream = Pieces<v1::GetConsoleResponse>;
 
     async fn get_console(
         &self,
@@ -89,17 +255,36 @@ impl VmService for Vms {
     ) -> Result<Response<Self::GetConsoleStream>, Status> {
         let request = request.into_inner();
         let id = parse_id(&request.id)?;
-        let console = self.manager.console(id, request.tail_bytes).await;
-        let console = console.map_err(|error| status::of(&error))?;
-        let chunks: Vec<_> = console
-            .chunks(CHUNK)
-            .map(|chunk| {
-                Ok(v1::GetConsoleResponse {
-                    data: chunk.to_vec(),
-                })
-            })
-            .collect();
-        Ok(Response::new(tokio_stream::iter(chunks)))
+        let range = ConsoleRange {
+            tail: request.tail_bytes,
+            follow: if request.follow {
+                Follow::UntilDown
+            } else {
+                Follow::UntilNow
+            },
+            previous: request.previous,
+        };
+        let console = self.manager.console(id, range);
+        let mut console = console.map_err(|error| status::of(&error))?;
+        Ok(Response::new(pieces(move |sender| async move {
+            loop {
+                let piece = tokio::select! {
+                    piece = console.next() => piece,
+                    () = sender.closed() => return,
+                };
+                let message = match piece {
+                    None => return,
+                    Some(Ok(piece)) => Ok(v1::GetConsoleResponse {
+                        data: piece.bytes,
+                        omitted_bytes: piece.omitted,
+                    }),
+                    Some(Err(error)) => Err(status::of(&ConsoleError::Read(error))),
+                };
+                if sender.send(message).await.is_err() {
+                    return;
+                }
+            }
+        })))
     }
 
     async fn plan_vm(

@@ -8,6 +8,7 @@ use casemate_catalogue::ErrorId;
 use tokio::sync::mpsc;
 
 use super::check::of_backends;
+use super::notify::Notifier;
 use super::{LogFilter, load_catalog};
 use crate::api::deadline::DefaultDeadline;
 use crate::backend::catalog::chain;
@@ -84,9 +85,18 @@ impl std::fmt::Debug for Reloader {
 
 impl Reloader {
     /// Reloads whenever it is asked to, one reload after the other.
-    pub(super) async fn run(mut self, mut asked: mpsc::Receiver<()>) {
+    /// The service manager hears of each, and that the daemon is `serving` again: also where nothing
+    /// was changed.
+    pub(super) async fn run(
+        mut self,
+        mut asked: mpsc::Receiver<()>,
+        notifier: &Notifier,
+        serving: &str,
+    ) {
         while asked.recv().await.is_some() {
+            notifier.reloading();
             let outcome = self.reload().await;
+            notifier.ready(serving);
             let metrics = &self.manager.host().metrics;
             metrics.config_reloaded(if outcome.is_ok() {
                 "applied"
@@ -138,13 +148,13 @@ impl Reloader {
             tracing::info!(backends = changed.join(", "), "config of backends changed");
         }
         let host = self.manager.host();
-        let (max_vms, timeout) = (config.max_vms, config.grpc.timeout);
+        let (limits, timeout) = (config.capacity(), config.grpc.timeout);
         let rows = explain::rows(&reloaded.effective, &config.backends, &reloaded.waiting);
         host.live
             .store(Arc::new(live(config, catalog, qemu, &self.ports, rows)));
-        host.slots.set_limit(max_vms);
+        host.metrics.set_vm_limit(limits.vms);
+        host.capacity.set_limits(limits);
         self.default_deadline.set(timeout);
-        host.metrics.set_vm_limit(max_vms);
         self.effective = reloaded.effective.clone();
         Ok(reloaded)
     }
@@ -166,6 +176,8 @@ pub(super) fn live(
         ports: range.map(|range| ports.with_range(range)),
         network: config.network,
         disk: config.disk,
+        shutdown: config.on_shutdown,
+        shutdown_time: config.shutdown_time,
         defaults: config.vm,
         rows,
     }

@@ -20,6 +20,8 @@ const MAX_TEXT: usize = 64 << 10;
 /// Most findings of an answer and the longest text of one: they are shown with the VM.
 const MAX_FINDINGS: usize = 64;
 const MAX_FINDING_TEXT: usize = 1 << 10;
+/// Bytes that QEMU may take beside the guest's memory: more than any host has for that.
+const MAX_OVERHEAD: u64 = 1 << 40;
 /// Deepest dotted path; QEMU's own structures are not deeper than a handful.
 const MAX_DEPTH: usize = 8;
 
@@ -306,6 +308,15 @@ pub(super) fn plan_from_wit(
         identity_carrier: plan.identity_carrier,
         findings: findings_from_wit(plan.findings)?,
     };
+    if plan.memory_overhead_bytes > MAX_OVERHEAD {
+        return Err(Violation::new(
+            "memory-overhead-bytes",
+            format!(
+                "{} are more than {MAX_OVERHEAD}",
+                plan.memory_overhead_bytes
+            ),
+        ));
+    }
     check_references(&plan, request, info)?;
     Ok(plan)
 }

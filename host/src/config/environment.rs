@@ -18,7 +18,14 @@ const OWN: &str = "CASEMATE_";
 const OWN_SETTINGS: &str = "CASEMATE_SETTINGS_";
 /// Names that begin like ours and are read elsewhere: by the client, and by the daemon's command
 /// line.
-const ELSEWHERE: [&str; 2] = ["CASEMATE_ENDPOINT", CONFIG_FILE];
+const ELSEWHERE: &[&str] = &[
+    "CASEMATE_ENDPOINT",
+    CONFIG_FILE,
+    #[cfg(debug_assertions)]
+    FAILPOINT,
+];
+#[cfg(debug_assertions)]
+const FAILPOINT: &str = "CASEMATE_FAILPOINT";
 const CONFIG_FILE: &str = "CASEMATE_CONFIG";
 /// Where an unknown name is a mistake.
 const PREDECESSOR_QEMU: &str = "MANAGER_QEMU_";
@@ -55,6 +62,32 @@ pub fn config_file() -> Option<std::path::PathBuf> {
     std::env::var_os(CONFIG_FILE)
         .filter(|path| !path.is_empty())
         .map(Into::into)
+}
+
+/// Where a debug build is to kill itself: `NAME:COUNT`.
+#[cfg(debug_assertions)]
+pub fn failpoint() -> Option<String> {
+    std::env::var(FAILPOINT).ok()
+}
+
+/// How a service manager wants to hear from this process: sd_notify(3), sd_watchdog_enabled(3).
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ServiceManager {
+    pub notify_socket: Option<std::ffi::OsString>,
+    /// The longest time without a sign of life.
+    pub watchdog: Option<std::time::Duration>,
+}
+
+pub fn service_manager() -> ServiceManager {
+    let number = |name| -> Option<u64> { std::env::var(name).ok()?.parse().ok() };
+    // The variables are inherited; the watchdog may be that of a process above.
+    let is_ours = number("WATCHDOG_PID").is_none_or(|pid| pid == u64::from(std::process::id()));
+    ServiceManager {
+        notify_socket: std::env::var_os("NOTIFY_SOCKET").filter(|name| !name.is_empty()),
+        watchdog: number("WATCHDOG_USEC")
+            .filter(|microseconds| is_ours && *microseconds > 0)
+            .map(std::time::Duration::from_micros),
+    }
 }
 
 /// What the environment says.
@@ -149,7 +182,7 @@ fn unknown(name: &str, reading: &mut Reading, errors: &mut Vec<ConfigError>) {
     if name.starts_with(OWN) {
         let known: Vec<String> = super::keys()
             .map(super::key::Key::variable)
-            .chain(ELSEWHERE.map(str::to_owned))
+            .chain(ELSEWHERE.iter().map(|name| (*name).to_owned()))
             .collect();
         errors.push(ConfigError::UnknownVariable {
             closest: super::closest(name, known.iter().map(String::as_str)),

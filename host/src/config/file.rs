@@ -132,7 +132,7 @@ impl Walk<'_> {
 fn is_table(name: &str) -> bool {
     let table = format!("{name}.");
     super::keys().any(|known| known.name.starts_with(&table))
-        || [key::NETWORK_PROPERTIES, key::SETTINGS].contains(&table.as_str())
+        || [key::NETWORK_PROPERTIES, key::SETTINGS, key::LEASES].contains(&table.as_str())
 }
 
 fn scalar(value: &DeValue<'_>) -> Option<toml::Value> {

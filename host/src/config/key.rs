@@ -116,6 +116,8 @@ impl Key {
 pub const NETWORK_PROPERTIES: &str = "network.properties.";
 /// Keys below this are settings for every backend that announces them.
 pub const SETTINGS: &str = "settings.";
+/// How much there is on this host of what plans take by name.
+pub const LEASES: &str = "leases.";
 
 /// Form of a key that is not declared but lies in a table that takes any.
 pub fn open_form(name: &str) -> Option<Form> {
@@ -126,9 +128,13 @@ pub fn open_form(name: &str) -> Option<Form> {
                 .bytes()
                 .all(|b| b.is_ascii_alphanumeric() || b"-_".contains(&b))
     };
-    [NETWORK_PROPERTIES, SETTINGS]
-        .iter()
-        .filter_map(|table| name.strip_prefix(table))
-        .any(is_word)
-        .then_some(Form::Property)
+    let tables = [
+        (NETWORK_PROPERTIES, Form::Property),
+        (SETTINGS, Form::Property),
+        (LEASES, Form::Count(0, u32::MAX as u64)),
+    ];
+    tables
+        .into_iter()
+        .find(|(table, _)| name.strip_prefix(table).is_some_and(is_word))
+        .map(|(_, form)| form)
 }

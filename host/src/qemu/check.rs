@@ -44,8 +44,6 @@ pub enum Lack {
     NetworkProperty,
     /// The backend refuses this device of the host's.
     Device(String),
-    /// The host counts no such resource.
-    Resource(String),
 }
 
 fn rule(argument: impl Into<String>, rule: impl Into<String>) -> CheckError {
@@ -580,16 +578,6 @@ impl Checker<'_> {
                     .to_owned(),
                 remedy: "set `qemu.accelerator = \"kvm\"`, or name a backend without protection"
                     .to_owned(),
-            });
-        }
-        if let Some(lease) = plan.leases.first() {
-            return Err(CheckError::Unsupported {
-                lack: Lack::Resource(lease.name.clone()),
-                what: format!(
-                    "the plan needs {} of the host resource {:?}, and this host keeps no such account yet",
-                    lease.amount, lease.name
-                ),
-                remedy: "use a backend that needs no counted resource".to_owned(),
             });
         }
         Ok(())

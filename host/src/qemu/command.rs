@@ -21,6 +21,10 @@ use crate::spec::request::{Accelerator, HostDevice, LaunchRequest};
 /// Id of the character device that carries QMP.
 pub const QMP_ID: &str = "casemate-qmp";
 const CONSOLE_ID: &str = "casemate-console";
+/// Numbers of QEMU's descriptor sets.
+const KVM_SET: u32 = 1;
+const CONSOLE_SET: u32 = 2;
+const DISK_SET: u32 = 3;
 const IGVM_ID: &str = "casemate-igvm";
 /// QEMU's system call filter: no privileges, no child processes, no resource control.
 const SANDBOX: &str = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
@@ -37,6 +41,17 @@ pub struct Resources {
     /// Folders of the 9p shares, by device id.
     pub shares: BTreeMap<String, String>,
     pub console: String,
+    pub user_network: UserNetwork,
+}
+
+/// What a guest reaches through QEMU's user network, beside its own forward.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum UserNetwork {
+    /// All that QEMU itself may reach.
+    #[default]
+    Open,
+    /// Nothing.
+    Restricted,
 }
 
 /// The disk that a VM boots from.
@@ -46,6 +61,16 @@ pub struct DiskResources {
     pub overlay: String,
     /// Id of the SCSI controller.
     pub controller_id: String,
+    /// The opened image below it; none: QEMU opens the one that the overlay names.
+    pub backing: Option<DiskBacking>,
+}
+
+/// An image that QEMU reads through a descriptor, so that its user need not be able to open it.
+#[derive(Clone, Debug)]
+pub struct DiskBacking {
+    /// Number in QEMU.
+    pub fd: i32,
+    pub format: String,
 }
 
 #[derive(Clone, Debug)]
@@ -55,6 +80,8 @@ pub enum Form {
         qmp_fd: i32,
         /// Number of the opened `/dev/kvm` in QEMU, where QEMU takes one.
         kvm_fd: Option<i32>,
+        /// Number of the pipe that takes the console; none: it goes to the file.
+        console_fd: Option<i32>,
     },
     Standalone {
         /// Host address that is forwarded to the guest's port.
@@ -158,14 +185,8 @@ impl Renderer<'_> {
             },
         ) = (self.request.host.accelerator, self.form)
         {
-            self.option(
-                "-add-fd",
-                KeyVal::empty()
-                    .with("fd", &fd.to_string())
-                    .with("set", "1")
-                    .finish(),
-            );
-            accelerator.push("device", "/dev/fdset/1");
+            let path = self.descriptor(*fd, KVM_SET);
+            accelerator.push("device", &path);
         }
         self.option("-accel", accelerator.finish());
 
@@ -314,12 +335,26 @@ impl Renderer<'_> {
         Ok(())
     }
 
+    /// Gives QEMU a descriptor, and the path under which it opens it. A path below `/proc` would
+    /// be opened anew, with the rights of QEMU's user.
+    fn descriptor(&mut self, fd: i32, set: u32) -> String {
+        let add = KeyVal::empty()
+            .with("fd", &fd.to_string())
+            .with("set", &set.to_string());
+        self.option("-add-fd", add.finish());
+        format!("/dev/fdset/{set}")
+    }
+
     fn console(&mut self) {
         match self.form {
-            Form::Managed { .. } => {
+            Form::Managed { console_fd, .. } => {
+                let path = match console_fd {
+                    Some(fd) => self.descriptor(*fd, CONSOLE_SET),
+                    None => self.resources.console.clone(),
+                };
                 let file = KeyVal::new("file")
                     .with("id", CONSOLE_ID)
-                    .with("path", &self.resources.console)
+                    .with("path", &path)
                     .with("append", "on");
                 self.option("-chardev", file.finish());
             }
@@ -350,6 +385,9 @@ impl Renderer<'_> {
         match device.kind.as_str() {
             "net" => {
                 let mut netdev = KeyVal::new("user").with("id", &device.id);
+                if self.resources.user_network == UserNetwork::Restricted {
+                    netdev.push("restrict", "on");
+                }
                 if let Form::Standalone {
                     forward: Some((from, to)),
                 } = self.form
@@ -385,12 +423,21 @@ impl Renderer<'_> {
                 let DiskResources {
                     overlay,
                     controller_id,
+                    backing,
                 } = disk.ok_or_else(|| RenderError::Resource("the disk".to_owned()))?;
-                let node = serde_json::json!({
+                let mut node = serde_json::json!({
                     "driver": "qcow2",
                     "node-name": device.id,
                     "file": {"driver": "file", "filename": overlay},
                 });
+                if let Some(backing) = backing {
+                    let path = self.descriptor(backing.fd, DISK_SET);
+                    node["backing"] = serde_json::json!({
+                        "driver": backing.format,
+                        "read-only": true,
+                        "file": {"driver": "file", "filename": path, "read-only": true},
+                    });
+                }
                 self.option("-blockdev", node.to_string());
                 let own = KeyVal::new(kind).with("id", controller_id);
                 let option = self.virtio(kind, own, device)?;

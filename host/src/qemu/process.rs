@@ -1,19 +1,18 @@
-//! The one place that starts processes: QEMU itself, idle QEMUs for probing, and tools beside them.
+//! The one place that starts processes: the launchers of VMs, idle QEMUs for probing, and tools.
 //!
 //! Every process gets a cleared environment, its own process group, no descriptor but those passed,
 //! and the credentials of its VM. Signals go through a pidfd, so that a pid that was reused is
 //! never hit.
 
+use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::io;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use command_fds::{CommandFdExt as _, FdMapping};
-use rustix::process::{Pid, PidfdFlags, Signal};
+use rustix::process::{Pid, PidfdFlags};
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncReadExt as _;
 use tokio::process::{Child, Command};
@@ -39,8 +38,21 @@ pub enum SpawnError {
     },
     #[error("the process has no pipe")]
     NoPipe,
+    #[error(
+        "there is no {} beside casemated or in {SEARCH_PATH}",
+        casemate_launcher::PROGRAM
+    )]
+    NoLauncher,
     #[error("descriptors cannot be passed: {0}")]
     Descriptors(String),
+    #[error("the launcher cannot be spoken to")]
+    Control(#[source] io::Error),
+    #[error("the launcher failed at {step}: {error}")]
+    Launcher {
+        step: casemate_launcher::reply::Step,
+        error: String,
+        errno: Option<i32>,
+    },
     #[error("the process ended before it could be held")]
     Gone(#[source] io::Error),
 }
@@ -81,37 +93,68 @@ pub struct ProcessIdentity {
 }
 
 impl ProcessIdentity {
-    fn of(pid: u32) -> io::Result<Self> {
-        let start_time = start_time(pid)?;
-        let boot_id = std::fs::read_to_string("/proc/sys/kernel/random/boot_id")?
-            .trim()
-            .to_owned();
+    pub(super) fn of(pid: u32) -> io::Result<Self> {
         Ok(Self {
             pid,
-            start_time,
-            boot_id,
+            start_time: start_time(pid)?,
+            boot_id: boot_id(),
         })
     }
 
-    /// Whether such a process is there now. Says nothing about whose it is beyond that.
-    pub fn is_alive(&self) -> bool {
-        Self::of(self.pid).is_ok_and(|now| now == *self)
+    /// Holds this very process, if it is alive. A pid that was reused is not it.
+    pub fn hold(&self) -> Option<OwnedFd> {
+        let pid = i32::try_from(self.pid).ok().and_then(Pid::from_raw)?;
+        let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok()?;
+        // Checked after it was opened: what is held now is what is looked at.
+        (Self::of(self.pid).ok()? == *self).then_some(pidfd)
     }
 }
 
-/// Whether any process was started as a QEMU with this `-uuid`, for a VM whose process was not
-/// recorded. A client that merely names the VM is none.
-pub fn is_uuid_of_a_process(uuid: &str) -> bool {
-    let Ok(processes) = std::fs::read_dir("/proc") else {
-        return true;
-    };
-    let needle = format!("-uuid\0{uuid}\0");
-    processes.flatten().any(|entry| {
+/// Identity of this boot of the machine (random(4)); empty where the kernel tells none.
+pub fn boot_id() -> String {
+    std::fs::read_to_string("/proc/sys/kernel/random/boot_id")
+        .map(|text| text.trim().to_owned())
+        .unwrap_or_default()
+}
+
+/// A process and its user: a command line is what anybody can have.
+#[derive(Clone, Debug)]
+pub struct OwnedProcess {
+    pub uid: u32,
+    pub identity: ProcessIdentity,
+}
+
+/// proc(5), `status`: the owner of the folder is root's for what may not be dumped.
+fn real_uid(pid: u32) -> Option<u32> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let uids = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+    uids.split_ascii_whitespace().next()?.parse().ok()
+}
+
+/// Processes that were started with a `-uuid`, by that, as every QEMU of a VM is. A client that
+/// merely names a VM is none.
+pub fn by_uuid() -> HashMap<String, Vec<OwnedProcess>> {
+    let mut found: HashMap<String, Vec<OwnedProcess>> = HashMap::new();
+    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let Some(pid) = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok())
+        else {
+            continue;
+        };
         let command = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
-        command
-            .windows(needle.len())
-            .any(|window| window == needle.as_bytes())
-    })
+        let mut words = command.split(|byte| *byte == 0);
+        if words.any(|word| word == b"-uuid")
+            && let Some(uuid) = words.next().and_then(|word| std::str::from_utf8(word).ok())
+            && let Ok(identity) = ProcessIdentity::of(pid)
+            && let Some(uid) = real_uid(pid)
+        {
+            let process = OwnedProcess { uid, identity };
+            found.entry(uuid.to_owned()).or_default().push(process);
+        }
+    }
+    found
 }
 
 fn start_time(pid: u32) -> io::Result<u64> {
@@ -135,15 +178,42 @@ fn start_time(pid: u32) -> io::Result<u64> {
 pub enum Exit {
     Code(i32),
     Signal(i32),
+    /// Nobody was there to see it.
+    Unknown,
 }
 
 impl std::fmt::Display for Exit {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Code(code) => write!(f, "exit code {code}"),
-            Self::Signal(signal) => write!(f, "signal {signal}"),
+            Self::Signal(signal) => match signal_name(*signal) {
+                Some(name) => write!(f, "signal {signal}, {name}"),
+                None => write!(f, "signal {signal}"),
+            },
+            Self::Unknown => f.write_str("exit unknown"),
         }
     }
+}
+
+/// Names of signal(7) that a process dies of.
+fn signal_name(signal: i32) -> Option<&'static str> {
+    Some(match signal {
+        1 => "SIGHUP",
+        2 => "SIGINT",
+        3 => "SIGQUIT",
+        4 => "SIGILL",
+        6 => "SIGABRT",
+        7 => "SIGBUS",
+        8 => "SIGFPE",
+        9 => "SIGKILL",
+        11 => "SIGSEGV",
+        13 => "SIGPIPE",
+        15 => "SIGTERM",
+        24 => "SIGXCPU",
+        25 => "SIGXFSZ",
+        31 => "SIGSYS",
+        _ => return None,
+    })
 }
 
 impl From<std::process::ExitStatus> for Exit {
@@ -160,7 +230,7 @@ impl From<std::process::ExitStatus> for Exit {
     clippy::disallowed_methods,
     reason = "the one place that starts processes"
 )]
-fn command(program: &Path, credentials: &Credentials) -> std::process::Command {
+pub(super) fn command(program: &Path, credentials: &Credentials) -> std::process::Command {
     use std::os::unix::process::CommandExt as _;
     let mut command = std::process::Command::new(program);
     command.env_clear().current_dir("/").process_group(0);
@@ -283,148 +353,5 @@ pub async fn run_tool(
             program: found,
             limit,
         }),
-    }
-}
-
-/// A running QEMU. Dropping it kills the process, so that no path after a spawn leaks one.
-#[derive(Debug)]
-pub struct QemuProcess {
-    child: Child,
-    pidfd: OwnedFd,
-    identity: ProcessIdentity,
-    stderr: StderrTail,
-    exit: Option<Exit>,
-}
-
-impl QemuProcess {
-    /// Starts QEMU; `descriptors` are given to it under the numbers that they are listed with.
-    pub fn spawn(
-        program: &Path,
-        arguments: &[String],
-        credentials: &Credentials,
-        descriptors: Vec<(OwnedFd, i32)>,
-    ) -> Result<Self, SpawnError> {
-        let mut command = command(program, credentials);
-        command
-            .args(arguments)
-            .stdin(Stdio::null())
-            .stdout(Stdio::null())
-            .stderr(Stdio::piped());
-        let mappings = descriptors
-            .into_iter()
-            .map(|(parent_fd, child_fd)| FdMapping {
-                parent_fd,
-                child_fd,
-            })
-            .collect();
-        command
-            .fd_mappings(mappings)
-            .map_err(|error| SpawnError::Descriptors(error.to_string()))?;
-        let mut child = spawn(program, command.into())?;
-        let gone = |message: &str| SpawnError::Gone(io::Error::other(message.to_owned()));
-        let pid = child.id().ok_or_else(|| gone("no pid"))?;
-        // The child is not reaped yet, so this pid cannot be another process's.
-        let raw = i32::try_from(pid)
-            .ok()
-            .and_then(Pid::from_raw)
-            .ok_or_else(|| gone("bad pid"))?;
-        let pidfd = rustix::process::pidfd_open(raw, PidfdFlags::empty())
-            .map_err(|error| SpawnError::Gone(error.into()))?;
-        // A QEMU that ended already is noticed by whoever waits for it; what it was started as is
-        // still worth having.
-        let identity = ProcessIdentity::of(pid).unwrap_or(ProcessIdentity {
-            pid,
-            start_time: 0,
-            boot_id: String::new(),
-        });
-        let stderr = StderrTail::follow(child.stderr.take().ok_or(SpawnError::NoPipe)?);
-        Ok(Self {
-            child,
-            pidfd,
-            identity,
-            stderr,
-            exit: None,
-        })
-    }
-
-    pub fn identity(&self) -> &ProcessIdentity {
-        &self.identity
-    }
-
-    /// Waits until the process has ended and is reaped. Cancel-safe, and repeatable.
-    pub async fn wait(&mut self) -> Exit {
-        if let Some(exit) = self.exit {
-            return exit;
-        }
-        let exit = match self.child.wait().await {
-            Ok(status) => Exit::from(status),
-            Err(error) => {
-                tracing::error!(pid = self.identity.pid, %error, "QEMU cannot be waited for");
-                Exit::Signal(0)
-            }
-        };
-        self.exit = Some(exit);
-        exit
-    }
-
-    /// Sends a signal, if the process is still there.
-    pub fn signal(&self, signal: Signal) {
-        if self.exit.is_none()
-            && let Err(error) = rustix::process::pidfd_send_signal(self.pidfd.as_fd(), signal)
-        {
-            tracing::debug!(pid = self.identity.pid, %error, "signal not sent");
-        }
-    }
-
-    /// Ends the process without asking it, and reaps it.
-    pub async fn kill(&mut self) -> Exit {
-        self.signal(Signal::KILL);
-        self.wait().await
-    }
-
-    /// The last lines of stderr. To be asked after the end, when all has been read.
-    pub async fn last_words(&mut self) -> String {
-        self.stderr.finish().await
-    }
-}
-
-/// Keeps the last part of a stream, whatever its length.
-#[derive(Debug)]
-struct StderrTail {
-    text: Arc<Mutex<Vec<u8>>>,
-    task: Option<tokio::task::JoinHandle<()>>,
-}
-
-impl StderrTail {
-    fn follow(mut stderr: tokio::process::ChildStderr) -> Self {
-        let text = Arc::new(Mutex::new(Vec::new()));
-        let shared = Arc::clone(&text);
-        let task = tokio::spawn(async move {
-            let mut buffer = [0; 1024];
-            while let Ok(count @ 1..) = stderr.read(&mut buffer).await {
-                let mut text = shared.lock().unwrap_or_else(PoisonError::into_inner);
-                text.extend_from_slice(&buffer[..count]);
-                let surplus = text.len().saturating_sub(STDERR_TAIL);
-                text.drain(..surplus);
-            }
-        });
-        Self {
-            text,
-            task: Some(task),
-        }
-    }
-
-    async fn finish(&mut self) -> String {
-        if let Some(task) = self.task.take() {
-            // Another process may hold the pipe open; the tail read so far is what there is.
-            let _ = tokio::time::timeout(LAST_WORDS, task).await;
-        }
-        let text = self.text.lock().unwrap_or_else(PoisonError::into_inner);
-        String::from_utf8_lossy(&text)
-            .lines()
-            .map(crate::spec::printable)
-            .filter(|line| !line.trim().is_empty())
-            .collect::<Vec<_>>()
-            .join("\n")
     }
 }

@@ -7,8 +7,9 @@ use std::time::Duration;
 
 use serde_json::{Value as Json, json};
 use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWrite, AsyncWriteExt as _, BufReader};
-use tokio::sync::mpsc;
+use tokio::sync::{Mutex, mpsc, watch};
 use tokio::time::timeout;
+use tokio_util::task::AbortOnDropHandle;
 
 /// Deadline of a command on a QEMU that is well: it answers within milliseconds.
 pub const COMMAND_TIME: Duration = Duration::from_secs(5);
@@ -20,6 +21,8 @@ pub const MAX_LINE_VM: usize = 64 << 10;
 const MAX_WORDS: usize = 1 << 10;
 /// Lifecycle events that may wait for the owner; further ones are dropped.
 const EVENT_QUEUE: usize = 64;
+/// Answers that may wait: one, and those to commands that nobody waits for any more.
+const REPLY_QUEUE: usize = 16;
 /// Events that say something about the life of a VM. All others pass unread.
 const LIFECYCLE_EVENTS: [&str; 7] = [
     "SHUTDOWN",
@@ -53,25 +56,36 @@ pub struct QmpEvent {
     pub reason: Option<String>,
 }
 
-/// A connection past the capabilities handshake.
+/// A connection past the capabilities handshake. Commands of several callers go one after the other.
 #[derive(Debug)]
 pub struct Qmp {
+    exchange: Mutex<Exchange>,
+    heard: watch::Receiver<u64>,
+    /// Ends with this: a peer that says nothing would hold it for ever.
+    _reader: AbortOnDropHandle<()>,
+    version: String,
+}
+
+/// What QEMU says unasked; ends when QEMU closes the connection.
+#[derive(Debug)]
+pub struct QmpEvents(mpsc::Receiver<QmpEvent>);
+
+impl QmpEvents {
+    /// The next lifecycle event; `None` when QEMU closed the connection. Cancel-safe.
+    pub async fn next(&mut self) -> Option<QmpEvent> {
+        self.0.recv().await
+    }
+}
+
+#[derive(Debug)]
+struct Exchange {
     writer: Box<dyn Writer>,
     replies: mpsc::Receiver<Json>,
-    events: mpsc::Receiver<QmpEvent>,
-    reader: tokio::task::JoinHandle<()>,
-    version: String,
     next_id: u64,
 }
 
 trait Writer: AsyncWrite + Send + Unpin + std::fmt::Debug {}
 impl<T: AsyncWrite + Send + Unpin + std::fmt::Debug> Writer for T {}
-
-impl Drop for Qmp {
-    fn drop(&mut self) {
-        self.reader.abort();
-    }
-}
 
 impl Qmp {
     /// Waits for the greeting and negotiates capabilities.
@@ -80,14 +94,17 @@ impl Qmp {
         write: W,
         greeting_time: Duration,
         max_line: usize,
-    ) -> Result<Self, QmpError>
+    ) -> Result<(Self, QmpEvents), QmpError>
     where
         R: AsyncRead + Send + Unpin + 'static,
         W: AsyncWrite + Send + Unpin + std::fmt::Debug + 'static,
     {
-        let (reply_sender, mut replies) = mpsc::channel(1);
+        let (reply_sender, mut replies) = mpsc::channel(REPLY_QUEUE);
         let (event_sender, events) = mpsc::channel(EVENT_QUEUE);
-        let reader = tokio::spawn(read_lines(read, max_line, reply_sender, event_sender));
+        let (heard_sender, heard) = watch::channel(0);
+        let reader = AbortOnDropHandle::new(tokio::spawn(async move {
+            read_lines(read, max_line, reply_sender, event_sender, heard_sender).await;
+        }));
         let during = || "the greeting".to_owned();
         let greeting = match timeout(greeting_time, replies.recv()).await {
             Err(_) => {
@@ -110,17 +127,18 @@ impl Qmp {
                 what: shorten(&greeting),
             });
         };
-        let version = format!("{major}.{minor}.{micro}");
-        let mut qmp = Self {
-            writer: Box::new(write),
-            replies,
-            events,
-            reader,
-            version,
-            next_id: 0,
+        let qmp = Self {
+            exchange: Mutex::new(Exchange {
+                writer: Box::new(write),
+                replies,
+                next_id: 0,
+            }),
+            heard,
+            _reader: reader,
+            version: format!("{major}.{minor}.{micro}"),
         };
         qmp.execute("qmp_capabilities", json!({})).await?;
-        Ok(qmp)
+        Ok((qmp, QmpEvents(events)))
     }
 
     /// QEMU's version as the greeting gave it.
@@ -129,12 +147,13 @@ impl Qmp {
     }
 
     /// Runs one command within `COMMAND_TIME`.
-    pub async fn execute(&mut self, command: &str, arguments: Json) -> Result<Json, QmpError> {
+    pub async fn execute(&self, command: &str, arguments: Json) -> Result<Json, QmpError> {
         self.execute_within(command, arguments, COMMAND_TIME).await
     }
 
+    /// Runs one command. The time of those before it counts too.
     pub async fn execute_within(
-        &mut self,
+        &self,
         command: &str,
         arguments: Json,
         limit: Duration,
@@ -142,19 +161,22 @@ impl Qmp {
         let closed = || QmpError::Closed {
             during: command.to_owned(),
         };
-        self.next_id += 1;
-        let id = self.next_id;
-        let mut line = json!({"execute": command, "arguments": arguments, "id": id}).to_string();
-        line.push('\n');
         let exchange = async {
-            self.writer
+            let mut exchange = self.exchange.lock().await;
+            exchange.next_id += 1;
+            let id = exchange.next_id;
+            let mut line =
+                json!({"execute": command, "arguments": arguments, "id": id}).to_string();
+            line.push('\n');
+            exchange
+                .writer
                 .write_all(line.as_bytes())
                 .await
                 .map_err(|_| closed())?;
-            self.writer.flush().await.map_err(|_| closed())?;
+            exchange.writer.flush().await.map_err(|_| closed())?;
             // An answer to an earlier command that came too late is not this one's.
             loop {
-                let reply = self.replies.recv().await.ok_or_else(closed)?;
+                let reply = exchange.replies.recv().await.ok_or_else(closed)?;
                 if reply["id"].as_u64() == Some(id) {
                     return Ok(reply);
                 }
@@ -182,9 +204,10 @@ impl Qmp {
         }
     }
 
-    /// The next lifecycle event; `None` when QEMU closed the connection. Cancel-safe.
-    pub async fn event(&mut self) -> Option<QmpEvent> {
-        self.events.recv().await
+    /// Changes with each message of QEMU. Whoever got no answer waits for a sign of life here
+    /// rather than ask again: a QEMU that is stopped reads nothing, and its socket would fill up.
+    pub fn heard(&self) -> watch::Receiver<u64> {
+        self.heard.clone()
     }
 }
 
@@ -204,6 +227,7 @@ async fn read_lines<R: AsyncRead + Unpin>(
     max_line: usize,
     replies: mpsc::Sender<Json>,
     events: mpsc::Sender<QmpEvent>,
+    heard: watch::Sender<u64>,
 ) {
     let mut read = BufReader::new(read);
     let mut line = Vec::new();
@@ -219,6 +243,7 @@ async fn read_lines<R: AsyncRead + Unpin>(
         let Ok(message) = serde_json::from_slice::<Json>(&line) else {
             return;
         };
+        heard.send_modify(|count| *count += 1);
         if let Some(name) = message["event"].as_str() {
             if LIFECYCLE_EVENTS.contains(&name) {
                 let event = QmpEvent {
@@ -230,7 +255,10 @@ async fn read_lines<R: AsyncRead + Unpin>(
                     tracing::debug!(event = name, "QMP event dropped");
                 }
             }
-        } else if replies.send(message).await.is_err() {
+        } else if message["id"].is_null() && message.get("QMP").is_none() {
+            // No answer to a command of ours: QEMU could not read one, which nothing mends.
+            tracing::debug!("QEMU answers what nobody asked");
+        } else if let Err(mpsc::error::TrySendError::Closed(_)) = replies.try_send(message) {
             return;
         }
     }
@@ -245,7 +273,8 @@ mod tests {
         let (ours, mut theirs) = tokio::io::duplex(1 << 16);
         theirs.write_all(script).await.unwrap();
         let (read, write) = tokio::io::split(ours);
-        let mut qmp = Qmp::connect(read, write, Duration::from_secs(1), MAX_LINE_VM).await?;
+        let connected = Qmp::connect(read, write, Duration::from_secs(1), MAX_LINE_VM).await;
+        let (qmp, _events) = connected?;
         let limit = Duration::from_millis(50);
         let answer = qmp.execute_within("query-status", json!({}), limit).await;
         drop(theirs);

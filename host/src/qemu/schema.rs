@@ -150,7 +150,7 @@ impl Qemu {
             TypeQuestion::Device(name) => ("device-list-properties", name),
         };
         let path = probed.info.path.clone();
-        let mut idle = self.idle(&path).await?;
+        let idle = self.idle(&path).await?;
         let answer = idle.qmp.execute(command, json!({"typename": name})).await;
         let properties = match answer {
             Ok(list) => Some(Arc::new(property_types(&list))),
@@ -178,7 +178,7 @@ impl Qemu {
             return Ok(known.clone());
         }
         let path = probed.info.path.clone();
-        let mut idle = self.idle(&path).await?;
+        let idle = self.idle(&path).await?;
         let answer = match idle.qmp.execute(command, json!({})).await {
             Ok(value) => {
                 let text = value.to_string();
@@ -224,8 +224,8 @@ impl Qemu {
     }
 
     async fn probe(&self, path: PathBuf) -> Result<QemuInfo, ProbeError> {
-        let mut idle = self.idle(&path).await?;
-        match collect(&mut idle.qmp).await {
+        let idle = self.idle(&path).await?;
+        match collect(&idle.qmp).await {
             Ok((machines, objects, kvm_device)) => Ok(QemuInfo {
                 version: idle.qmp.version().to_owned(),
                 path,
@@ -273,7 +273,7 @@ impl Qemu {
             return Err(spawn_error(SpawnError::NoPipe));
         };
         match Qmp::connect(stdout, stdin, IDLE_START, MAX_LINE_IDLE).await {
-            Ok(qmp) => Ok(IdleQemu { qmp, child }),
+            Ok((qmp, _)) => Ok(IdleQemu { qmp, child }),
             Err(source) => {
                 let stderr = process::last_words(&mut child).await;
                 Err(ProbeError::Qmp {
@@ -305,7 +305,7 @@ impl IdleQemu {
 
 type Collected = (HashMap<String, String>, HashMap<String, Properties>, bool);
 
-async fn collect(qmp: &mut Qmp) -> Result<Collected, QmpError> {
+async fn collect(qmp: &Qmp) -> Result<Collected, QmpError> {
     let machines = qmp.execute("query-machines", json!({})).await?;
     let mut names = HashMap::new();
     for machine in machines.as_array().into_iter().flatten() {

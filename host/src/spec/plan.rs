@@ -3,7 +3,7 @@
 //! A value of these types has passed the shape rules of `backend::convert` (identifiers, control
 //! characters, counts). Whether QEMU knows it and config grants it is for `qemu::check` to say.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use base64::Engine as _;
 use serde::{Deserialize, Serialize};
@@ -150,6 +150,17 @@ pub enum Ability {
     Powerdown,
 }
 
+impl Ability {
+    /// As the contract calls it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Pause => "pause",
+            Self::Reset => "reset",
+            Self::Powerdown => "powerdown",
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct LaunchPlan {
     pub machine: Typed,
@@ -217,6 +228,15 @@ impl LaunchPlan {
                 Value::HostPath(path) => Some(path.as_str()),
                 _ => None,
             })
+    }
+
+    /// What it takes of the host, by name.
+    pub fn lease_amounts(&self) -> BTreeMap<String, u64> {
+        let mut amounts = BTreeMap::new();
+        for lease in &self.leases {
+            *amounts.entry(lease.name.clone()).or_default() += u64::from(lease.amount);
+        }
+        amounts
     }
 
     pub fn generated_file(&self, id: u32) -> Option<&GeneratedFile> {

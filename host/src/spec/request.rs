@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroize;
 
 use super::Origin;
 use super::plan::{Property, Value};
@@ -30,6 +31,81 @@ pub struct VmSpec {
     pub settings: BTreeMap<String, String>,
     pub ttl: Option<Duration>,
     pub require_confidential: bool,
+    pub restart_policy: RestartPolicy,
+}
+
+/// Whether a VM whose QEMU ended by itself is started again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RestartPolicy {
+    #[default]
+    Never,
+    /// Not after the guest shut down by itself.
+    OnFailure,
+    Always,
+}
+
+/// A wish as it is kept: all that a later start needs, without the secrets, which lie in the VM's
+/// shares and nowhere else.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct SpecRecord {
+    pub name: String,
+    pub backend: Option<String>,
+    pub vcpus: Option<u32>,
+    pub memory_bytes: Option<u64>,
+    pub machine: Option<String>,
+    pub cpu: Option<String>,
+    pub boot: Option<Boot>,
+    pub kernel_cmdline: Option<String>,
+    pub kernel_cmdline_suffix: Option<String>,
+    pub settings: BTreeMap<String, String>,
+    pub require_confidential: bool,
+    pub restart_policy: RestartPolicy,
+    /// Whether its shares hold more than its id.
+    pub has_secrets: bool,
+}
+
+impl From<&VmSpec> for SpecRecord {
+    fn from(spec: &VmSpec) -> Self {
+        Self {
+            name: spec.name.clone(),
+            backend: spec.backend.clone(),
+            vcpus: spec.vcpus,
+            memory_bytes: spec.memory_bytes,
+            machine: spec.machine.clone(),
+            cpu: spec.cpu.clone(),
+            boot: spec.boot,
+            kernel_cmdline: spec.kernel_cmdline.clone(),
+            kernel_cmdline_suffix: spec.kernel_cmdline_suffix.clone(),
+            settings: spec.settings.clone(),
+            require_confidential: spec.require_confidential,
+            restart_policy: spec.restart_policy,
+            has_secrets: !spec.environment.is_empty() || spec.certificates.are_given(),
+        }
+    }
+}
+
+impl From<&SpecRecord> for VmSpec {
+    fn from(record: &SpecRecord) -> Self {
+        Self {
+            name: record.name.clone(),
+            backend: record.backend.clone(),
+            vcpus: record.vcpus,
+            memory_bytes: record.memory_bytes,
+            machine: record.machine.clone(),
+            cpu: record.cpu.clone(),
+            boot: record.boot,
+            kernel_cmdline: record.kernel_cmdline.clone(),
+            kernel_cmdline_suffix: record.kernel_cmdline_suffix.clone(),
+            environment: Vec::new(),
+            certificates: Certificates::default(),
+            settings: record.settings.clone(),
+            ttl: None,
+            require_confidential: record.require_confidential,
+            restart_policy: record.restart_policy,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,11 +132,24 @@ pub struct Certificates {
     pub server_ca: Option<Secret<Vec<u8>>>,
 }
 
-/// A value that never shows itself in `Debug` output, and so not in a log.
-#[derive(Clone, Default, PartialEq, Eq)]
-pub struct Secret<T>(T);
+impl Certificates {
+    pub fn are_given(&self) -> bool {
+        self.client_certificate.is_some() || self.client_key.is_some() || self.server_ca.is_some()
+    }
+}
 
-impl<T> Secret<T> {
+/// A value that never shows itself in `Debug` output, and so not in a log, and that is wiped from
+/// memory when it goes.
+#[derive(Clone, Default, PartialEq, Eq)]
+pub struct Secret<T: Zeroize>(T);
+
+impl<T: Zeroize> Drop for Secret<T> {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+impl<T: Zeroize> Secret<T> {
     pub fn new(value: T) -> Self {
         Self(value)
     }
@@ -70,7 +159,7 @@ impl<T> Secret<T> {
     }
 }
 
-impl<T> std::fmt::Debug for Secret<T> {
+impl<T: Zeroize> std::fmt::Debug for Secret<T> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("<secret>")
     }

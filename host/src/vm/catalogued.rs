@@ -6,6 +6,7 @@ use casemate_catalogue::ErrorId;
 use super::manager::{ConsoleError, RemoveError};
 use crate::backend::{BackendErrorKind, CallError};
 use crate::store::StoreError;
+use crate::vm::events::WatchEnd;
 
 pub trait Catalogued: std::error::Error {
     fn id(&self) -> ErrorId;
@@ -98,12 +99,28 @@ impl Catalogued for RemoveError {
         match self {
             Self::NotFound(_) => ErrorId::NoSuchVm,
             Self::Lost { .. } => ErrorId::VmLost,
+            Self::FilesLeft { .. } => ErrorId::FilesLeft,
+            Self::Closing { .. } => ErrorId::ShuttingDown,
+            Self::Internal { .. } => ErrorId::Internal,
         }
     }
 
     fn subject(&self) -> Option<String> {
-        let (Self::NotFound(id) | Self::Lost { id, .. }) = self;
+        let (Self::NotFound(id)
+        | Self::Lost { id, .. }
+        | Self::FilesLeft { id }
+        | Self::Closing { id }
+        | Self::Internal { id }) = self;
         Some(id.to_string())
+    }
+}
+
+impl Catalogued for WatchEnd {
+    fn id(&self) -> ErrorId {
+        match self {
+            Self::TooSlow { .. } => ErrorId::WatchTooSlow,
+            Self::Closing => ErrorId::ShuttingDown,
+        }
     }
 }
 
@@ -111,13 +128,14 @@ impl Catalogued for ConsoleError {
     fn id(&self) -> ErrorId {
         match self {
             Self::NotFound(_) => ErrorId::NoSuchVm,
-            Self::Read(_) => ErrorId::ConsoleUnreadable,
+            Self::Open(_) | Self::Read(_) => ErrorId::ConsoleUnreadable,
         }
     }
 
     fn subject(&self) -> Option<String> {
         match self {
             Self::NotFound(id) => Some(id.to_string()),
+            Self::Open(error) => error.subject(),
             Self::Read(_) => None,
         }
     }

@@ -11,6 +11,7 @@ use serde::de::Error as _;
 
 use crate::config::form::{Form, range};
 use crate::config::key::Key;
+use crate::qemu::command::UserNetwork;
 use crate::spec::Origin;
 use crate::spec::request::{Accelerator, Boot};
 
@@ -51,6 +52,21 @@ pub const KEYS: &[Key] = &[
         "20s",
         "How long a guest may take to power down before QEMU is told to quit.",
     ),
+    Key::unset(
+        "qemu.extra_paths",
+        Form::Text,
+        "nothing else",
+        "/opt/firmware:/srv/modules",
+        "Files and folders that QEMU's sandbox leaves open beside the system's own and its VM's, \
+         separated by `:`. Their own permissions hold all the same.",
+    ),
+    Key::new(
+        "qemu.console_size",
+        Form::Size,
+        "1M",
+        "How much of a console is kept: of its begin and of its end this much each, for each of the \
+         last three starts.",
+    ),
     Key::new(
         "network.id",
         Form::Id,
@@ -76,6 +92,14 @@ pub const KEYS: &[Key] = &[
         "`network.ports` alone counts",
         "7020",
         "Where `network.ports` is not set: all ports from this one up may be forwarded.",
+    ),
+    Key::new(
+        "network.outbound",
+        Form::OneOf(&["filtered", "none", "unfiltered"]),
+        "filtered",
+        "What a guest reaches through the network: `filtered`, everything but this host (takes root and \
+         cgroup v2); `none`, nothing; `unfiltered`, this host's own services too. Its agent's port is \
+         forwarded in any case.",
     ),
     Key::new(
         "network.agent_port",
@@ -127,6 +151,12 @@ pub const KEYS: &[Key] = &[
         "qcow2",
         "Image format of `vm.disk`. It is never guessed from the image, which a guest may have \
          written.",
+    ),
+    Key::new(
+        "disk.extra",
+        Form::Size,
+        "1G",
+        "How much larger a VM's disk is than its image.",
     ),
     Key::new(
         "vm.vcpus",
@@ -236,6 +266,20 @@ pub struct QemuConfig {
     pub start_time: Duration,
     #[serde(deserialize_with = "duration")]
     pub powerdown_time: Duration,
+    #[serde(deserialize_with = "size")]
+    pub console_size: u64,
+    #[serde(default)]
+    extra_paths: String,
+}
+
+impl QemuConfig {
+    /// What QEMU reaches beside the system's own and its VM's.
+    pub fn paths(&self) -> impl Iterator<Item = PathBuf> {
+        self.extra_paths
+            .split(':')
+            .filter(|path| !path.is_empty())
+            .map(PathBuf::from)
+    }
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -246,8 +290,29 @@ pub struct NetworkConfig {
     #[serde(deserialize_with = "ports")]
     pub ports: Option<RangeInclusive<u16>>,
     pub agent_port: u16,
+    pub outbound: Outbound,
     /// Properties of the virtio network device, by QEMU's names.
     pub properties: BTreeMap<String, toml::Value>,
+}
+
+/// What a guest reaches through the network.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Outbound {
+    /// Everything but this host.
+    Filtered,
+    None,
+    /// This host's own services too, the daemon's interfaces among them.
+    Unfiltered,
+}
+
+impl Outbound {
+    pub fn user_network(self) -> UserNetwork {
+        match self {
+            Self::None => UserNetwork::Restricted,
+            Self::Filtered | Self::Unfiltered => UserNetwork::Open,
+        }
+    }
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -255,6 +320,8 @@ pub struct DiskConfig {
     pub id: String,
     pub scsi_id: String,
     pub format: String,
+    #[serde(deserialize_with = "size")]
+    pub extra: u64,
 }
 
 /// Defaults of a request.
@@ -341,6 +408,13 @@ fn ports<'de, D: serde::Deserializer<'de>>(
 fn size<'de, D: serde::Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
     let text = String::deserialize(from)?;
     crate::spec::byte_size::parse(&text).map_err(D::Error::custom)
+}
+
+/// A size that need not be there.
+pub(crate) fn optional_size<'de, D: serde::Deserializer<'de>>(
+    from: D,
+) -> Result<Option<u64>, D::Error> {
+    size(from).map(Some)
 }
 
 /// A time, for the structs of other modules too.

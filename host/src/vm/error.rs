@@ -1,6 +1,7 @@
 //! Why a VM was not made: the stage, the cause, QEMU's last words, and what to do.
 
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use casemate_catalogue::ErrorId;
 
@@ -8,12 +9,15 @@ use super::catalogued::Catalogued;
 use crate::backend::catalog::ChooseError;
 use crate::backend::settings::SettingError;
 use crate::backend::{CallError, Fault, Violation};
-use crate::lease::LeaseError;
+use crate::confine::ConfineError;
+use crate::lease::{LeaseError, Resource};
 use crate::qemu::check::{CheckError, Lack};
 use crate::qemu::command::RenderError;
 use crate::qemu::process::{Exit, SpawnError, ToolError};
 use crate::qemu::qmp::QmpError;
 use crate::qemu::schema::ProbeError;
+use crate::spec::VmId;
+use crate::spec::lifecycle::{Action, Denial, Phase};
 use crate::store::StoreError;
 
 #[derive(Debug, thiserror::Error)]
@@ -93,10 +97,94 @@ pub enum CreateError {
     NotRunning { status: String, stderr: String },
     #[error("the plan's guard is {wanted:?}, and QEMU has {found:?}")]
     Guard { wanted: String, found: String },
+    #[error("its network cannot be kept from this host")]
+    Confine(#[source] ConfineError),
+    #[error("its launcher is gone")]
+    LauncherGone,
+    #[error("its secrets were in memory, and went with the host's restart")]
+    SecretsGone,
     #[error("it was removed before it ran")]
     Removed,
     #[error("the task that made it failed")]
     Internal,
+}
+
+/// Why something was not done to a VM.
+#[derive(Debug, thiserror::Error)]
+pub enum ActError {
+    #[error("there is no VM {0}")]
+    NotFound(VmId),
+    #[error("{}", refusal(*.id, *.action, *.denial))]
+    Denied {
+        id: VmId,
+        action: Action,
+        denial: Denial,
+    },
+    #[error("the {} of VM {id} was overtaken by another call", .action.name())]
+    Superseded { id: VmId, action: Action },
+    #[error(transparent)]
+    Start(Arc<CreateError>),
+    #[error("QEMU did not do it: {0}")]
+    Qmp(#[from] QmpError),
+    #[error("the daemon is shutting down")]
+    Closing,
+}
+
+fn refusal(id: VmId, action: Action, denial: Denial) -> String {
+    let action = action.name();
+    match denial {
+        Denial::Phase(phase) => format!("VM {id} is {}: {action} is not possible", phase.name()),
+        Denial::Ability(ability) => format!(
+            "VM {id} cannot {action}: its plan does not have the ability {:?}",
+            ability.name()
+        ),
+    }
+}
+
+impl Catalogued for ActError {
+    fn id(&self) -> ErrorId {
+        match self {
+            Self::NotFound(_) => ErrorId::NoSuchVm,
+            Self::Denied { denial, .. } => match denial {
+                Denial::Phase(Phase::Lost) => ErrorId::VmLost,
+                Denial::Phase(_) => ErrorId::NotNow,
+                Denial::Ability(_) => ErrorId::NotAbleTo,
+            },
+            Self::Superseded { .. } => ErrorId::ActSuperseded,
+            Self::Start(error) => error.id(),
+            Self::Qmp(_) => ErrorId::ActFailed,
+            Self::Closing => ErrorId::ShuttingDown,
+        }
+    }
+
+    fn subject(&self) -> Option<String> {
+        match self {
+            Self::NotFound(id) | Self::Denied { id, .. } | Self::Superseded { id, .. } => {
+                Some(id.to_string())
+            }
+            Self::Start(error) => error.subject(),
+            Self::Qmp(_) => Some("qemu".to_owned()),
+            Self::Closing => None,
+        }
+    }
+
+    fn remedy(&self) -> String {
+        match self {
+            Self::Start(error) => error.remedy(),
+            Self::NotFound(_)
+            | Self::Denied { .. }
+            | Self::Superseded { .. }
+            | Self::Qmp(_)
+            | Self::Closing => self.id().entry().remedy.to_owned(),
+        }
+    }
+
+    fn qemu_stderr(&self) -> Option<&str> {
+        match self {
+            Self::Start(error) => error.qemu_stderr(),
+            _ => None,
+        }
+    }
 }
 
 /// Where in a launch a QEMU was.
@@ -155,7 +243,12 @@ impl Catalogued for CreateError {
     fn id(&self) -> ErrorId {
         match self {
             Self::Closing => ErrorId::ShuttingDown,
-            Self::Exhausted(LeaseError::Slots { .. }) => ErrorId::VmLimit,
+            Self::Exhausted(LeaseError::Capacity { resource, .. }) => match resource {
+                Resource::Vms => ErrorId::VmLimit,
+                Resource::Vcpus => ErrorId::VcpusExhausted,
+                Resource::Memory => ErrorId::MemoryExhausted,
+                Resource::Lease(_) => ErrorId::HostResource,
+            },
             Self::Exhausted(LeaseError::Uids { .. }) => ErrorId::UserRangeExhausted,
             Self::Exhausted(LeaseError::Ports { .. }) => ErrorId::PortRangeExhausted,
             Self::Choose(ChooseError::Unknown { .. }) => ErrorId::BackendUnknown,
@@ -179,7 +272,6 @@ impl Catalogued for CreateError {
                 Lack::Kvm => ErrorId::NeedsKvm,
                 Lack::NetworkProperty => ErrorId::NetworkProperties,
                 Lack::Device(_) => ErrorId::DeviceRefused,
-                Lack::Resource(_) => ErrorId::HostResource,
             },
             Self::HostPath { .. } => ErrorId::HostPath,
             Self::Probe(ProbeError::NotFound { .. }) => ErrorId::QemuNotFound,
@@ -187,6 +279,7 @@ impl Catalogued for CreateError {
             Self::Probe(ProbeError::Qmp { .. }) => ErrorId::QemuNoMonitor,
             Self::NotConfidential { .. } => ErrorId::NotConfidential,
             Self::Render(_) => ErrorId::CommandUnrenderable,
+            Self::Store(error) if error.is_full() => ErrorId::StoreFull,
             Self::Store(_) => ErrorId::Store,
             Self::Device { .. } => ErrorId::Device,
             Self::Spawn(_) => ErrorId::QemuSpawn,
@@ -200,6 +293,9 @@ impl Catalogued for CreateError {
             },
             Self::NotRunning { .. } => ErrorId::QemuNotRunning,
             Self::Guard { .. } => ErrorId::GuardMismatch,
+            Self::Confine(_) => ErrorId::GuestNotConfined,
+            Self::LauncherGone => ErrorId::QemuSpawn,
+            Self::SecretsGone => ErrorId::SecretsGone,
             Self::Removed => ErrorId::Removed,
             Self::Internal => ErrorId::Internal,
         }
@@ -208,7 +304,12 @@ impl Catalogued for CreateError {
     fn subject(&self) -> Option<String> {
         Some(match self {
             Self::Closing | Self::Render(_) | Self::Removed | Self::Internal => return None,
-            Self::Exhausted(LeaseError::Slots { .. }) => "max_vms".to_owned(),
+            Self::Exhausted(LeaseError::Capacity { resource, .. }) => match resource {
+                Resource::Vms => "max_vms".to_owned(),
+                Resource::Vcpus => "max_vcpus".to_owned(),
+                Resource::Memory => "max_memory".to_owned(),
+                Resource::Lease(name) => format!("leases.{name}"),
+            },
             Self::Exhausted(LeaseError::Uids { .. }) => "qemu.uids".to_owned(),
             Self::Exhausted(LeaseError::Ports { .. }) => "network.ports".to_owned(),
             Self::Choose(
@@ -237,9 +338,11 @@ impl Catalogued for CreateError {
                 Lack::Kvm => "qemu.accelerator".to_owned(),
                 Lack::NetworkProperty => "network.properties".to_owned(),
                 Lack::Device(id) => id.clone(),
-                Lack::Resource(name) => name.clone(),
             },
             Self::HostPath { path, .. } => path.clone(),
+            Self::Confine(_) => "network.outbound".to_owned(),
+            Self::LauncherGone => "qemu".to_owned(),
+            Self::SecretsGone => "secrets_dir".to_owned(),
             Self::Store(error) => return error.subject(),
             Self::Device { device, .. } => (*device).to_owned(),
             Self::Tool(_) => "qemu-img".to_owned(),

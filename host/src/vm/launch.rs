@@ -1,78 +1,75 @@
 //! From a plan to a running QEMU, as a flat recipe. Every step's holdings are guards, so a failure
 //! at any point unwinds exactly what was taken.
+//!
+//! Until [`QemuProcess::commit`], which follows the record of a running VM, QEMU ends with the
+//! daemon: a daemon that is killed half-way leaves nothing that runs.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::fs::File;
-use std::net::SocketAddr;
 use std::os::fd::OwnedFd;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use casemate_launcher::needs;
+use casemate_launcher::reply::Step;
+use casemate_launcher::spec::Landlock;
 use serde_json::json;
 use tokio::sync::watch;
 
 use super::error::{CreateError, Stage};
-use super::files;
-use super::live::Live;
+use super::forward::{self, Forwarded};
 use super::manager::Host;
 use super::planning::Planned;
-use super::shares::{self, CERTIFICATES_SHARE, ENVIRONMENT_SHARE};
-use crate::lease::{PortLease, UidLease};
+use super::shares;
+use super::{console, disk, files};
+use crate::confine::{self, Place, PlaceLimits};
+use crate::failpoint;
+use crate::lease::PortLease;
 use crate::probe;
-use crate::qemu::command::{self, DiskResources, Form, RenderError, Resources};
-use crate::qemu::process::{self, Credentials, QemuProcess};
-use crate::qemu::qmp::{MAX_LINE_VM, Qmp, QmpError};
+use crate::qemu::command::{self, DiskBacking, DiskResources, Form, RenderError, Resources};
+use crate::qemu::process::{Credentials, Exit, ProcessIdentity, SpawnError};
+use crate::qemu::qmp::{MAX_LINE_VM, Qmp, QmpError, QmpEvents};
+use crate::qemu::vm_process::{Launch, Launcher, QemuProcess};
 use crate::spec::VmId;
 use crate::spec::plan::Firmware;
 use crate::spec::request::{Accelerator, VmSpec};
-use crate::store::{FolderAccess, RecordFolder, VmFolder, VmRecord};
+use crate::store::{FolderAccess, RecordFolder, VmFiles, VmFolder};
+use crate::vm::config::Outbound;
 
 /// Numbers of the host's own descriptors in QEMU.
 const QMP_FD: i32 = 3;
 const KVM_FD: i32 = 4;
-/// Deadline of `qemu-img`, which only writes a header.
-const DISK_TOOL_TIME: Duration = Duration::from_secs(30);
-
-/// What a VM holds besides its process, in the order in which it goes: the record last.
-#[derive(Debug)]
-pub struct Holdings {
-    pub port: Option<PortLease>,
-    folder: VmFolder,
-    uid: Option<UidLease>,
-    pub record: RecordFolder,
-}
-
-impl Drop for Holdings {
-    /// Files that cannot be deleted keep their user and their record, so that nobody else gets to
-    /// read them and the next start tries again.
-    fn drop(&mut self) {
-        if !self.folder.delete() {
-            std::mem::forget(self.uid.take());
-            self.record.keep();
-        }
-    }
-}
+const DISK_FD: i32 = 5;
+/// Made by the launcher, above what it needs for itself before that.
+const CONSOLE_FD: i32 = 100;
+/// Memory of a QEMU beside its guest's, at most: kata counts 320 MiB for a plain guest. What a
+/// backend says it takes comes on top.
+const QEMU_MEMORY: u64 = 320 << 20;
+/// Processes and threads of a VM: vCPUs, I/O threads, the launcher.
+const TASKS: u64 = 4_096;
 
 /// A QEMU that runs the guest.
 #[derive(Debug)]
 pub struct Launched {
     pub process: QemuProcess,
     pub qmp: Qmp,
-    pub holdings: Holdings,
-    pub agent_address: Option<SocketAddr>,
+    pub events: QmpEvents,
+    pub place: Option<Place>,
+    pub forwarded: Option<Forwarded>,
 }
+
+/// Bytes that a file of QEMU may have beyond what its guest sees of it: tables of a disk of some
+/// TiB, and the firmware's variables.
+const FILE_ROOM: u64 = 1 << 30;
 
 /// Everything that exists before QEMU does.
 #[derive(Debug)]
 pub struct Prepared {
-    folder: VmFolder,
-    uid: Option<UidLease>,
-    record: RecordFolder,
     credentials: Credentials,
-    arguments: Vec<String>,
+    groups: Vec<u32>,
+    pub arguments: Vec<String>,
     descriptors: Vec<(OwnedFd, i32)>,
-    pub console: Arc<File>,
+    file_size: u64,
+    landlock: Option<Landlock>,
 }
 
 /// How QEMU gets at `/dev/kvm`.
@@ -128,7 +125,8 @@ fn check_host_paths(planned: &Planned, credentials: Credentials) -> Result<(), C
     Ok(())
 }
 
-/// A copy of a file of the plan in the VM's folder, which the guest may write to.
+/// A copy of a file of the plan in the VM's folder, which the guest may write to: made at the first
+/// start, kept for later ones.
 fn copy_into(
     planned: &Planned,
     folder: &VmFolder,
@@ -136,9 +134,12 @@ fn copy_into(
     name: &str,
 ) -> Result<String, CreateError> {
     let path = folder.path().join(name);
+    if path.exists() {
+        return shares::text(&path);
+    }
     if let Some(generated) = planned.checked.plan().generated_file(id) {
         folder.create_file(&path, 0o600, &generated.content)?;
-        return text(&path);
+        return shares::text(&path);
     }
     let file = planned.request.file(id).ok_or(RenderError::File(id))?;
     let mut copy = folder.create_file(&path, 0o600, b"")?;
@@ -149,55 +150,70 @@ fn copy_into(
             path: file.path.clone(),
             source,
         })?;
-    text(&path)
+    shares::text(&path)
 }
 
-/// Makes folders, shares, copies and descriptors, and renders the command.
+/// Makes folders, shares, copies and descriptors, and renders the command. What an earlier start of
+/// the VM made and its guest may have written to stays as it is.
 pub async fn prepare(
-    host: &Host,
     id: VmId,
     spec: &VmSpec,
+    has_secrets: bool,
     planned: &Planned,
+    vm_files: &mut VmFiles,
+    uid: Option<u32>,
 ) -> Result<Prepared, CreateError> {
-    let uid = match &host.uids {
-        Some(uids) => Some(uids.take()?),
-        None => None,
-    };
     let kvm = KvmAccess::open(planned)?;
-    let (credentials, access) = match (uid.as_ref().map(UidLease::uid), &kvm) {
-        (None, _) => (Credentials::Daemon, FolderAccess::Daemon),
-        (Some(uid), KvmAccess::Group(gid)) => (
-            Credentials::User { uid, gid: *gid },
-            FolderAccess::Owner(uid),
-        ),
-        (Some(uid), _) => (
+    let (credentials, access) = match uid {
+        None => (Credentials::Daemon, FolderAccess::Daemon),
+        Some(uid) => (
             Credentials::User { uid, gid: uid },
             FolderAccess::Group(uid),
         ),
     };
-    let record = host.store.create_record(id)?;
-    let folder = host.store.create_vm_folder(id, access)?;
-    let console = folder.create_file(&folder.path().join("console.log"), 0o600, b"")?;
+    vm_files.make_folders(access)?;
+    let folder = vm_files.folder();
     let mut resources = Resources {
-        console: text(&folder.path().join("console.log"))?,
-        shares: write_shares(&folder, spec, id)?,
+        shares: shares::provide(vm_files.shares(), spec, has_secrets, id)?,
+        user_network: planned.live.network.outbound.user_network(),
         ..Resources::default()
     };
     let plan = planned.checked.plan();
     for file in &plan.generated {
         let path = folder.path().join(format!("generated-{}", file.id));
+        let _ = std::fs::remove_file(&path);
         folder.create_file(&path, 0o600, &file.content)?;
-        resources.files.insert(file.id, text(&path)?);
+        resources.files.insert(file.id, shares::text(&path)?);
     }
-    if planned
+    let mut descriptors = Vec::new();
+    // The guest's memory may be a file.
+    let mut file_size = planned.request.memory_bytes;
+    let has_disk = planned
         .request
         .devices
         .iter()
-        .any(|device| device.kind == "disk")
-    {
+        .any(|device| device.kind == "disk");
+    if has_disk {
+        let (overlay, size) = disk::overlay(planned, folder).await?;
+        file_size = file_size.max(size);
+        let image = planned
+            .request
+            .file_with_role("disk")
+            .ok_or(CreateError::DiskMissing)?;
+        let opened = image.open().and_then(|file| file.try_clone());
+        let opened = opened.map_err(|source| CreateError::File {
+            role: image.role.clone(),
+            path: image.path.clone(),
+            source,
+        })?;
+        descriptors.push((opened.into(), DISK_FD));
         resources.disk = Some(DiskResources {
-            overlay: make_overlay(planned, &folder).await?,
+            overlay: shares::text(&overlay)?,
             controller_id: planned.live.disk.scsi_id.clone(),
+            backing: Some(DiskBacking {
+                fd: DISK_FD,
+                format: planned.live.disk.format.clone(),
+            }),
         });
     }
     // Only what QEMU is to open: a file that a backend merely reads is not QEMU's.
@@ -210,33 +226,41 @@ pub async fn prepare(
                 .file(id)
                 .is_some_and(|file| boot.iter().any(|(used, role)| *used && file.role == *role))
     };
-    let passed = files::pass(&planned.request.host.files, wanted, credentials)?;
+    // Copies of whole files may be among it.
+    let pass = || files::pass(&planned.request.host.files, wanted, credentials);
+    let passed = tokio::task::block_in_place(pass)?;
     resources.files.extend(passed.paths);
     if let Firmware::Pflash(pflash) = &plan.firmware {
         if let Some(template) = pflash.vars_template {
-            let path = copy_into(planned, &folder, template, "vars.fd")?;
+            let copy = || copy_into(planned, folder, template, "vars.fd");
+            let path = tokio::task::block_in_place(copy)?;
             resources.firmware_vars = Some(path);
         }
         // What the guest may write to is its own copy, never the operator's file.
         if pflash.code_is_writable() {
-            let path = copy_into(planned, &folder, pflash.code, "code.fd")?;
+            let copy = || copy_into(planned, folder, pflash.code, "code.fd");
+            let path = tokio::task::block_in_place(copy)?;
             resources.files.insert(pflash.code, path);
         }
     }
-    let mut descriptors = passed.descriptors;
-    descriptors.push((record.listen()?.into(), QMP_FD));
+    let reopened = passed.descriptors.iter().map(|(_, number)| *number);
+    let landlock = landlock(planned, vm_files, reopened.collect());
+    descriptors.extend(passed.descriptors);
+    descriptors.push((vm_files.record().listen()?.into(), QMP_FD));
 
-    let kvm_fd = match kvm {
+    let (kvm_fd, groups) = match kvm {
         KvmAccess::Descriptor(kvm) => {
             descriptors.push((kvm, KVM_FD));
-            Some(KVM_FD)
+            (Some(KVM_FD), Vec::new())
         }
-        KvmAccess::None | KvmAccess::Group(_) => None,
+        KvmAccess::Group(group) => (None, vec![group]),
+        KvmAccess::None => (None, Vec::new()),
     };
     check_host_paths(planned, credentials)?;
     let form = Form::Managed {
         qmp_fd: QMP_FD,
         kvm_fd,
+        console_fd: Some(CONSOLE_FD),
     };
     let arguments = command::render(
         &id.to_string(),
@@ -246,77 +270,126 @@ pub async fn prepare(
         &form,
     )?;
     Ok(Prepared {
-        folder,
-        uid,
-        record,
         credentials,
+        groups,
         arguments,
         descriptors,
-        console: Arc::new(console),
+        file_size: file_size.saturating_add(FILE_ROOM),
+        landlock,
     })
 }
 
-/// Starts QEMU, forwards the agent's port, and lets the guest run. `record` is written before the
-/// process exists and completed after.
+/// What of the file system QEMU keeps: the system's own programs and data, its VM's files, and what
+/// config granted.
+fn landlock(planned: &Planned, files: &VmFiles, reopened: Vec<i32>) -> Option<Landlock> {
+    let needs = needs::qemu_needs(&planned.checked.knowledge().info.path);
+    let mut landlock = Landlock {
+        read: needs.read,
+        execute: needs.execute,
+        write: needs.write,
+        ..Landlock::default()
+    };
+    landlock.execute.extend(planned.live.qemu_config.paths());
+    landlock.write.extend(planned.live.qemu_config.paths());
+    landlock.read.push(files.shares().path().to_owned());
+    landlock.write.push(files.folder().path().to_owned());
+    landlock
+        .write
+        .extend(planned.checked.plan().host_paths().map(Into::into));
+    if planned.request.host.accelerator == Accelerator::Kvm {
+        landlock.write.push("/dev/kvm".into());
+    }
+    landlock.read_descriptors = reopened;
+    Some(landlock)
+}
+
+/// Where a launch tells how far it is, and hears that it is to end.
+pub struct Course<'a> {
+    pub files: &'a VmFiles,
+    pub cancelled: watch::Receiver<bool>,
+    /// Puts QEMU's process into the record, before anything else happens to it.
+    pub record: &'a mut (dyn FnMut(Processes<'_>) -> Result<(), CreateError> + Send),
+}
+
+impl std::fmt::Debug for Course<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Course").finish_non_exhaustive()
+    }
+}
+
+/// The processes of a launch, and where they are.
+#[derive(Clone, Copy, Debug)]
+pub struct Processes<'a> {
+    pub qemu: &'a ProcessIdentity,
+    pub launcher: Option<&'a ProcessIdentity>,
+    pub place: Option<&'a Place>,
+}
+
+/// Starts QEMU, forwards the agent's port, and lets the guest run. Whatever fails, the process is
+/// gone when this returns.
 pub async fn start(
     host: &Host,
     id: VmId,
+    launch_number: u32,
     planned: &Planned,
     prepared: Prepared,
-    mut record: VmRecord,
-    mut cancelled: watch::Receiver<bool>,
+    port: Option<PortLease>,
+    course: Course<'_>,
 ) -> Result<Launched, CreateError> {
     let info = &planned.checked.knowledge().info;
-    let program = info.path.display().to_string();
-    record.command = std::iter::once(program)
-        .chain(prepared.arguments.iter().cloned())
-        .collect();
-    tracing::info!(
-        command = command::shell_line(record.command.iter().map(String::as_str)),
-        "QEMU's command"
-    );
-    // Given back when the process is reaped, on every path: another VM must not get its user
-    // earlier.
-    let mut holdings = Holdings {
-        port: None,
-        folder: prepared.folder,
-        uid: prepared.uid,
-        record: prepared.record,
+    let Course {
+        files,
+        mut cancelled,
+        record,
+    } = course;
+    let logs = console::create(files.record(), launch_number)?;
+    let launch = Launch {
+        program: &info.path,
+        arguments: &prepared.arguments,
+        credentials: &prepared.credentials,
+        groups: prepared.groups,
+        descriptors: prepared.descriptors,
+        console_fd: CONSOLE_FD,
+        console_cap: planned.live.qemu_config.console_size,
+        file_size: prepared.file_size,
+        landlock: prepared.landlock,
     };
-    holdings.record.write(&record)?;
-    let mut process = QemuProcess::spawn(
-        &info.path,
-        &prepared.arguments,
-        &prepared.credentials,
-        prepared.descriptors,
-    )?;
+    let launcher = Launcher::spawn(launch, logs)?;
+    // From here on a cgroup has to go with the process.
+    let (place, confined) = confine(host, id, planned, launcher.identity().pid).await;
+    let placed = Placed(place);
+    if let Err(error) = confined {
+        // The kernel keeps a cgroup that a process is in.
+        launcher.give_up().await;
+        return Err(error);
+    }
+    let started = launcher.start().await;
+    let mut process = started.map_err(|error| not_started(files.record(), error))?;
+    failpoint::reach("spawned");
     let started = Instant::now();
-    record.process = Some(process.identity().clone());
-    // At once: a daemon that comes back after a crash has to know this process.
-    if let Err(error) = holdings.record.write(&record) {
+    let noted = record(Processes {
+        qemu: process.identity(),
+        launcher: process.launcher_identity(),
+        place: placed.0.as_ref(),
+    });
+    if let Err(error) = noted {
         process.kill().await;
-        return Err(error.into());
+        return Err(error);
     }
     let brought_up = tokio::select! {
-        brought_up = bring_up(host, planned, started, &mut process, &mut holdings) => brought_up,
+        brought_up = bring_up(host, planned, started, &mut process, files.record(), port) => brought_up,
         _ = cancelled.wait_for(|cancelled| *cancelled) => {
             Err(Failure::Other(CreateError::Removed))
         }
     };
     match brought_up {
-        Ok((qmp, agent_address)) => {
-            record.agent_address = agent_address.map(|address| address.to_string());
-            if let Err(error) = holdings.record.write(&record) {
-                process.kill().await;
-                return Err(error.into());
-            }
-            Ok(Launched {
-                process,
-                qmp,
-                holdings,
-                agent_address,
-            })
-        }
+        Ok((qmp, events, forwarded)) => Ok(Launched {
+            process,
+            qmp,
+            events,
+            place: placed.keep(),
+            forwarded,
+        }),
         Err(Failure::Qmp { stage, source }) => {
             // A QEMU that closed its monitor is about to end: its exit tells more.
             let ended = matches!(source, QmpError::Closed { .. });
@@ -328,7 +401,7 @@ pub async fn start(
                 None
             };
             let killed = process.kill().await;
-            let stderr = process.last_words().await;
+            let stderr = process.last_words();
             tracing::warn!(%id, %stage, exit = %exit.unwrap_or(killed), "launch failed");
             Err(match exit {
                 Some(exit) => CreateError::QemuEnded {
@@ -344,16 +417,91 @@ pub async fn start(
             })
         }
         Err(Failure::Other(mut error)) => {
-            process.kill().await;
+            let exit: Exit = process.kill().await;
+            tracing::debug!(%id, %exit, "launch given up");
             if let CreateError::NotRunning { stderr, .. } = &mut error {
-                *stderr = process.last_words().await;
+                *stderr = process.last_words();
             }
             Err(error)
         }
     }
 }
 
-enum Failure {
+/// A launcher that cannot make its logs knows their descriptors only; the daemon knows the folder.
+fn not_started(record: &RecordFolder, error: SpawnError) -> CreateError {
+    match error {
+        SpawnError::Launcher {
+            step: Step::Log,
+            errno: Some(errno),
+            ..
+        } => record
+            .cannot_log(std::io::Error::from_raw_os_error(errno))
+            .into(),
+        error => error.into(),
+    }
+}
+
+/// A cgroup that goes unless it is kept.
+struct Placed(Option<Place>);
+
+impl Placed {
+    fn keep(mut self) -> Option<Place> {
+        self.0.take()
+    }
+}
+
+impl Drop for Placed {
+    fn drop(&mut self) {
+        if let Some(place) = self.0.take() {
+            tokio::task::spawn(async move { remove_place(&place).await });
+        }
+    }
+}
+
+/// Deletes a VM's cgroup, when nothing is in it any more.
+pub async fn remove_place(place: &Place) {
+    if let Err(error) = place.remove().await {
+        tracing::warn!(error = %crate::backend::catalog::chain(&error), "a cgroup is left");
+    }
+}
+
+/// Puts the launcher, and so QEMU, into a cgroup of its own, with the filter that keeps the guest
+/// from this host. A place that was made is the caller's to remove, also where the filter failed.
+async fn confine(
+    host: &Host,
+    id: VmId,
+    planned: &Planned,
+    pid: u32,
+) -> (Option<Place>, Result<(), CreateError>) {
+    let plan = planned.checked.plan();
+    let limits = PlaceLimits {
+        memory_bytes: planned
+            .request
+            .memory_bytes
+            .checked_add(plan.memory_overhead_bytes)
+            .and_then(|bytes| bytes.checked_add(QEMU_MEMORY)),
+        tasks: Some(TASKS),
+    };
+    let is_filtered = planned.live.network.outbound == Outbound::Filtered;
+    let place = match host.confinement.place(id, pid, limits).await {
+        Ok(place) => place,
+        Err(source) if is_filtered => return (None, Err(CreateError::Confine(source))),
+        Err(error) => {
+            tracing::debug!(error = %crate::backend::catalog::chain(&error), "no cgroup");
+            return (None, Ok(()));
+        }
+    };
+    // Nothing of the host, its resolver included.
+    let filter = confine::Outbound::default();
+    let filtered = if is_filtered {
+        place.filter_outbound(&filter).map_err(CreateError::Confine)
+    } else {
+        Ok(())
+    };
+    (Some(place), filtered)
+}
+
+pub(super) enum Failure {
     Qmp { stage: Stage, source: QmpError },
     Other(CreateError),
 }
@@ -364,7 +512,7 @@ impl<E: Into<CreateError>> From<E> for Failure {
     }
 }
 
-fn at(stage: Stage) -> impl Fn(QmpError) -> Failure {
+pub(super) fn at(stage: Stage) -> impl Fn(QmpError) -> Failure {
     move |source| Failure::Qmp { stage, source }
 }
 
@@ -373,37 +521,24 @@ async fn bring_up(
     planned: &Planned,
     started: Instant,
     process: &mut QemuProcess,
-    holdings: &mut Holdings,
-) -> Result<(Qmp, Option<SocketAddr>), Failure> {
+    record: &RecordFolder,
+    port: Option<PortLease>,
+) -> Result<(Qmp, QmpEvents, Option<Forwarded>), Failure> {
     let start_time = planned.live.qemu_config.start_time
         + Duration::from_secs(planned.request.memory_bytes >> 30);
-    // The socket listens since before QEMU did: only a QEMU that ended refuses a connection.
-    let closed = |_| {
-        at(Stage::Starting)(QmpError::Closed {
-            during: "the connection".to_owned(),
-        })
-    };
-    let stream = holdings.record.connect().map_err(closed)?;
-    let stream = into_tokio(stream).map_err(closed)?;
-    let (read, write) = stream.into_split();
     // The socket listens before QEMU does, so a QEMU that dies early would not close it: its exit
     // is watched beside the greeting.
     let connected = tokio::select! {
         biased;
         _ = process.wait() => Err(QmpError::Closed { during: "the greeting".to_owned() }),
-        connected = Qmp::connect(read, write, start_time, MAX_LINE_VM) => connected,
+        connected = connect(record, start_time) => connected,
     };
-    let mut qmp = connected.map_err(at(Stage::Starting))?;
+    let (qmp, events) = connected.map_err(at(Stage::Starting))?;
+    failpoint::reach("greeting");
     host.metrics.qemu_started(started.elapsed());
 
-    let forwarded = forward_agent(&planned.live, &mut qmp).await?;
-    let agent_address = match forwarded {
-        Some((address, lease)) => {
-            holdings.port = lease;
-            Some(address)
-        }
-        None => None,
-    };
+    let forwarded = forward::agent(&planned.live, &qmp, port).await?;
+    failpoint::reach("port");
 
     if let Some(guard) = &planned.checked.plan().guard {
         let arguments = json!({"path": "/machine", "property": "confidential-guest-support"});
@@ -434,107 +569,32 @@ async fn bring_up(
             stderr: String::new(),
         }));
     }
-    Ok((qmp, agent_address))
+    failpoint::reach("cont");
+    Ok((qmp, events, forwarded))
 }
 
-fn into_tokio(stream: std::os::unix::net::UnixStream) -> std::io::Result<tokio::net::UnixStream> {
-    stream.set_nonblocking(true)?;
-    tokio::net::UnixStream::from_std(stream)
+/// The monitor of a QEMU that listens since before it ran: only one that ended refuses.
+pub async fn connect(
+    record: &RecordFolder,
+    greeting_time: Duration,
+) -> Result<(Qmp, QmpEvents), QmpError> {
+    let closed = |_| QmpError::Closed {
+        during: "the connection".to_owned(),
+    };
+    let stream = record.connect().map_err(|error| match error.kind() {
+        // Its queue is full: it is there and takes nobody.
+        std::io::ErrorKind::WouldBlock => QmpError::Timeout {
+            during: "the connection".to_owned(),
+            limit: Duration::ZERO,
+        },
+        _ => closed(error),
+    })?;
+    let stream = tokio::net::UnixStream::from_std(stream).map_err(closed)?;
+    let (read, write) = stream.into_split();
+    Qmp::connect(read, write, greeting_time, MAX_LINE_VM).await
 }
 
-/// Forwards a host port to the agent's, while the guest does not run yet: QEMU itself binds it, so
-/// two VMs can never share one. The answer is what QEMU lists, not what was asked for.
-async fn forward_agent(
-    live: &Live,
-    qmp: &mut Qmp,
-) -> Result<Option<(SocketAddr, Option<PortLease>)>, Failure> {
-    let network = &live.network;
-    let mut busy = BTreeSet::new();
-    loop {
-        let lease = match &live.ports {
-            Some(ports) => Some(ports.take(&busy)?),
-            None => None,
-        };
-        let port = lease.as_ref().map_or(0, PortLease::port);
-        let line = format!(
-            "hostfwd_add {} tcp:{}:{port}-:{}",
-            network.id, network.host_address, network.agent_port
-        );
-        let answer = human(qmp, &line).await?;
-        if answer.trim().is_empty() {
-            let listed = human(qmp, "info usernet").await?;
-            let address = listed_forward(&listed, network.agent_port)
-                .filter(|address| port == 0 || address.port() == port);
-            let Some(address) = address else {
-                return Err(at(Stage::Forwarding)(QmpError::Protocol {
-                    during: "info usernet".to_owned(),
-                    what: crate::spec::printable(&listed),
-                }));
-            };
-            return Ok(Some((address, lease)));
-        }
-        // With a port of a range, another program may hold it: the next one is tried. The range
-        // is finite, and so is this loop. Any other refusal would be the same for each port.
-        if lease.is_none() || !answer.contains("ould not set up host forwarding rule") {
-            return Err(at(Stage::Forwarding)(QmpError::Refused {
-                command: line,
-                description: crate::spec::printable(answer.trim()),
-            }));
-        }
-        busy.insert(port);
-    }
-}
-
-async fn human(qmp: &mut Qmp, line: &str) -> Result<String, Failure> {
-    let answer = qmp
-        .execute("human-monitor-command", json!({"command-line": line}))
-        .await
-        .map_err(at(Stage::Forwarding))?;
-    Ok(answer.as_str().unwrap_or_default().to_owned())
-}
-
-/// Source address of the forward to `guest_port` in `info usernet`.
-fn listed_forward(listing: &str, guest_port: u16) -> Option<SocketAddr> {
-    listing.lines().find_map(|line| {
-        let fields: Vec<&str> = line.split_ascii_whitespace().collect();
-        match fields.as_slice() {
-            ["TCP[HOST_FORWARD]", _, address, port, _, to, ..] if to.parse() == Ok(guest_port) => {
-                let address = if *address == "*" { "0.0.0.0" } else { address };
-                Some(SocketAddr::new(address.parse().ok()?, port.parse().ok()?))
-            }
-            _ => None,
-        }
-    })
-}
-
-fn text(path: &Path) -> Result<String, CreateError> {
-    path.to_str()
-        .map(str::to_owned)
-        .ok_or_else(|| CreateError::StateDirNotUtf8 {
-            path: path.to_owned(),
-        })
-}
-
-fn write_shares(
-    folder: &VmFolder,
-    spec: &VmSpec,
-    id: VmId,
-) -> Result<BTreeMap<String, String>, CreateError> {
-    let environment = folder.create_dir("env")?;
-    let content = shares::environment(spec, &id.to_string());
-    folder.create_file(&environment.join("environment"), 0o400, content.as_bytes())?;
-    let certificates = folder.create_dir("certs")?;
-    for (name, content) in shares::certificates(&spec.certificates) {
-        folder.create_file(&certificates.join(name), 0o400, content)?;
-    }
-    Ok([
-        (ENVIRONMENT_SHARE.to_owned(), text(&environment)?),
-        (CERTIFICATES_SHARE.to_owned(), text(&certificates)?),
-    ]
-    .into())
-}
-
-fn copy_file(source: &File, target: &mut File) -> std::io::Result<u64> {
+fn copy_file(source: &Arc<File>, target: &mut File) -> std::io::Result<u64> {
     use std::os::unix::fs::FileExt as _;
     let mut offset = 0;
     let mut buffer = vec![0; 1 << 20];
@@ -546,93 +606,5 @@ fn copy_file(source: &File, target: &mut File) -> std::io::Result<u64> {
                 offset += count as u64;
             }
         }
-    }
-}
-
-/// A copy-on-write overlay of the disk, made by `qemu-img`. An image that itself names a backing
-/// or data file is refused: the guest's image could then read any file of the host.
-async fn make_overlay(planned: &Planned, folder: &VmFolder) -> Result<String, CreateError> {
-    let disk = planned
-        .request
-        .file_with_role("disk")
-        .ok_or(CreateError::DiskMissing)?;
-    if let Some(error) = files::missing(disk) {
-        return Err(error);
-    }
-    let image = std::path::absolute(&disk.path).unwrap_or_else(|_| disk.path.clone());
-    let tool = Path::new("qemu-img");
-    let format = planned.live.disk.format.as_str();
-    // Not guessed: a guest that could write to a raw image would choose the format by its bytes.
-    let arguments = [
-        "info".as_ref(),
-        "-f".as_ref(),
-        format.as_ref(),
-        "--output=json".as_ref(),
-        "--".as_ref(),
-        image.as_os_str(),
-    ];
-    let output = process::run_tool(tool, &arguments, &Credentials::Daemon, DISK_TOOL_TIME).await?;
-    if output.exit != process::Exit::Code(0) {
-        return Err(CreateError::Disk(output.stderr));
-    }
-    let info: serde_json::Value = serde_json::from_slice(&output.stdout)
-        .map_err(|error| CreateError::Disk(format!("qemu-img answered no JSON: {error}")))?;
-    for key in ["backing-filename", "full-backing-filename"] {
-        if let Some(backing) = info[key].as_str() {
-            return Err(CreateError::Disk(format!(
-                "{} has the backing file {:?}, which is not allowed: flatten it with `qemu-img convert`",
-                image.display(),
-                crate::spec::printable(backing)
-            )));
-        }
-    }
-    if let Some(data) = info["format-specific"]["data"]["data-file"].as_str() {
-        return Err(CreateError::Disk(format!(
-            "{} has the data file {:?}, which is not allowed",
-            image.display(),
-            crate::spec::printable(data)
-        )));
-    }
-    let overlay = folder.path().join("disk.qcow2");
-    let arguments = [
-        "create".as_ref(),
-        "-q".as_ref(),
-        "-f".as_ref(),
-        "qcow2".as_ref(),
-        "-F".as_ref(),
-        format.as_ref(),
-        "-b".as_ref(),
-        image.as_os_str(),
-        "--".as_ref(),
-        overlay.as_os_str(),
-    ];
-    let output = process::run_tool(tool, &arguments, &Credentials::Daemon, DISK_TOOL_TIME).await?;
-    if output.exit != process::Exit::Code(0) {
-        return Err(CreateError::Disk(output.stderr));
-    }
-    folder.adopt(&overlay)?;
-    text(&overlay)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::listed_forward;
-
-    /// As QEMU 7.2 and 10.0 print it.
-    #[test]
-    fn the_forward_is_read_from_what_qemu_lists() {
-        let listing = "Hub -1 (vmnic):\n  Protocol[State]    FD  Source Address  Port   Dest. Address  Port RecvQ SendQ\n  TCP[HOST_FORWARD]  13       127.0.0.1  6100       10.0.2.15  7002     0     0\n  UDP[236 sec]       14       10.0.2.15 34129         1.1.1.1    53     0     0\n";
-        assert_eq!(
-            listed_forward(listing, 7002),
-            Some("127.0.0.1:6100".parse().unwrap())
-        );
-        assert_eq!(listed_forward(listing, 7003), None);
-        let any =
-            "  TCP[HOST_FORWARD]  12               *  6101       10.0.2.15  7002     0     0\n";
-        assert_eq!(
-            listed_forward(any, 7002),
-            Some("0.0.0.0:6101".parse().unwrap())
-        );
-        assert_eq!(listed_forward("", 7002), None);
     }
 }

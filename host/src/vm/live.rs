@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::config::{DiskConfig, NetworkConfig, QemuConfig, VmDefaults};
 use super::error::CreateError;
@@ -11,6 +12,7 @@ use super::facts::HostFacts;
 use super::{files, planning};
 use crate::backend::catalog::{ChooseError, Verdict, chain};
 use crate::backend::{Catalog, LoadedBackend, Protection};
+use crate::config::OnShutdown;
 use crate::config::explain::Row;
 use crate::lease::Ports;
 use crate::qemu::schema::Qemu;
@@ -23,6 +25,8 @@ pub struct Live {
     pub qemu_config: QemuConfig,
     pub network: NetworkConfig,
     pub disk: DiskConfig,
+    pub shutdown: OnShutdown,
+    pub shutdown_time: Duration,
     pub defaults: VmDefaults,
     /// `None`: the kernel chooses.
     pub ports: Option<Ports>,

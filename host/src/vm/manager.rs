@@ -1,29 +1,33 @@
 //! The registry of VMs and their admission: a handle that everyone may clone.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::os::unix::fs::FileExt as _;
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use super::error::CreateError;
+use super::console::{ConsoleRange, ConsoleReader, ConsoleSource};
+use super::error::{ActError, CreateError};
+use super::events::{VmEvents, VmWatch};
 use super::live::Live;
 use super::planning::{self, Planned};
-use super::status::VmStatus;
-use super::task::{Publisher, VmRequest, VmTask};
-use crate::lease::{SlotLease, Slots, UidLease, Uids};
+use super::status::{VmState, VmStatus};
+use super::task::{Courtesy, Next, Publisher, RestartCount, Vm, VmRequest, VmTask};
+use crate::config::OnShutdown;
+use crate::confine::Confinement;
+use crate::failpoint;
+use crate::lease::{Capacity, Demand, Reservation, UidLease, Uids};
 use crate::metrics::Metrics;
 use crate::spec::VmId;
-use crate::spec::request::VmSpec;
-use crate::store::StateDir;
+use crate::spec::lifecycle::{Action, Denial, Desired, Phase};
+use crate::spec::request::{SpecRecord, VmSpec};
+use crate::store::{Deadline, Now, Progress, RECORD_FORMAT, StateDir, StoreError, VmRecord};
 
-/// Requests that may wait for a VM's task, which is busy only while it stops.
+/// Requests that may wait for a VM's task, which takes them at once but for a QMP command's time.
 const REQUEST_QUEUE: usize = 16;
-/// Longest wait for all VMs at the daemon's end.
-const SHUTDOWN_TIME: Duration = Duration::from_secs(60);
+/// How long tasks may take to let go of their VMs.
+const DETACH_TIME: Duration = Duration::from_secs(10);
 
 /// What all VMs of this daemon share.
 #[derive(Debug)]
@@ -31,9 +35,11 @@ pub struct Host {
     /// What a reload replaces.
     pub live: ArcSwap<Live>,
     pub store: StateDir,
-    pub slots: Slots,
+    pub capacity: Capacity,
     pub uids: Option<Uids>,
+    pub confinement: Confinement,
     pub metrics: Metrics,
+    pub events: Arc<VmEvents>,
 }
 
 impl Host {
@@ -43,38 +49,28 @@ impl Host {
     }
 }
 
-/// The console file, held open: its path lies in a folder that the VM's user could change.
-#[derive(Clone, Debug, Default)]
-pub(super) struct Console(Arc<OnceLock<Arc<File>>>);
-
-impl Console {
-    pub(super) fn set(&self, file: Arc<File>) {
-        let _ = self.0.set(file);
-    }
-}
-
 #[derive(Debug)]
 struct Entry {
     /// Order of creation.
     sequence: u64,
     requests: mpsc::Sender<VmRequest>,
     status: watch::Receiver<Arc<VmStatus>>,
-    console: Console,
+    console: Arc<ConsoleSource>,
 }
 
-/// A VM of an earlier daemon that may still run: it keeps its slot and its user.
+/// A VM of an earlier daemon that may still run: it keeps its place and its user.
 #[derive(Debug)]
 pub struct LostVm {
     status: Arc<VmStatus>,
-    _slot: SlotLease,
+    _reservation: Reservation,
     _uid: Option<UidLease>,
 }
 
 impl LostVm {
-    pub fn new(status: VmStatus, slot: SlotLease, uid: Option<UidLease>) -> Self {
+    pub fn new(status: VmStatus, reservation: Reservation, uid: Option<UidLease>) -> Self {
         Self {
             status: Arc::new(status),
-            _slot: slot,
+            _reservation: reservation,
             _uid: uid,
         }
     }
@@ -95,12 +91,20 @@ pub enum RemoveError {
     NotFound(VmId),
     #[error("VM {id} is lost: {detail}")]
     Lost { id: VmId, detail: String },
+    #[error("VM {id} is stopped, and not all of its files can be deleted; that is tried again")]
+    FilesLeft { id: VmId },
+    #[error("the daemon is shutting down; the next one goes on with the removal of VM {id}")]
+    Closing { id: VmId },
+    #[error("the task of VM {id} failed")]
+    Internal { id: VmId },
 }
 
 #[derive(Debug, thiserror::Error)]
 pub enum ConsoleError {
     #[error("there is no VM {0}")]
     NotFound(VmId),
+    #[error("the console cannot be read")]
+    Open(#[source] StoreError),
     #[error("the console cannot be read")]
     Read(#[source] std::io::Error),
 }
@@ -109,18 +113,18 @@ pub enum ConsoleError {
 pub struct VmManager {
     host: Arc<Host>,
     registry: Arc<Mutex<Registry>>,
+    /// Closed when the last task has ended.
+    tasks: TaskTracker,
 }
 
+type TaskTracker = tokio_util::task::TaskTracker;
+
 impl VmManager {
-    pub fn new(host: Host, lost: Vec<LostVm>) -> Self {
-        let lost = lost.into_iter().map(|vm| (vm.status.id, vm)).collect();
-        let registry = Registry {
-            lost,
-            ..Registry::default()
-        };
+    pub fn new(host: Arc<Host>) -> Self {
         Self {
-            host: Arc::new(host),
-            registry: Arc::new(Mutex::new(registry)),
+            host,
+            registry: Arc::default(),
+            tasks: TaskTracker::new(),
         }
     }
 
@@ -128,9 +132,18 @@ impl VmManager {
         &self.host
     }
 
+    pub(super) fn shared_host(&self) -> Arc<Host> {
+        Arc::clone(&self.host)
+    }
+
     fn registry(&self) -> MutexGuard<'_, Registry> {
         // Changes under this lock are single insertions and removals: a panic leaves it sound.
         self.registry.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Shows a VM that cannot be proven to be this daemon's.
+    pub fn add_lost(&self, vm: LostVm) {
+        self.registry().lost.insert(vm.status.id, vm);
     }
 
     /// Starts a VM and answers once QEMU says that it runs. A caller that drops the future before
@@ -138,52 +151,61 @@ impl VmManager {
     pub async fn create(&self, spec: VmSpec) -> Result<Arc<VmStatus>, CreateError> {
         let id = VmId::random();
         let (reply, answer) = oneshot::channel();
+        let live = self.host.live();
+        let demand = Demand {
+            vms: 1,
+            vcpus: u64::from(spec.vcpus.unwrap_or(live.defaults.vcpus)),
+            ..Demand::default()
+        };
+        // Taken with what QEMU needs beside it, when that is planned: of a burst, as many as fit
+        // get it.
+        let memory = Demand {
+            memory_bytes: spec.memory_bytes.unwrap_or(live.defaults.memory),
+            ..Demand::default()
+        };
         {
             let mut registry = self.registry();
             if registry.closing {
                 return Err(CreateError::Closing);
             }
-            let slot = self
+            let reservation = self
                 .host
-                .slots
-                .take()
+                .capacity
+                .is_free(&memory)
+                .and_then(|()| self.host.capacity.reserve(demand))
                 .map_err(CreateError::from)
                 .inspect_err(|error| {
                     self.host.metrics.created(error.outcome(), Duration::ZERO);
                 })?;
-            let (requests, receiver) = mpsc::channel(REQUEST_QUEUE);
-            let (publisher, status) = Publisher::new(id, &spec);
-            let console = Console::default();
-            let task = VmTask {
-                host: Arc::clone(&self.host),
-                live: self.host.live(),
+            failpoint::reach("reserved");
+            let now = Now::read();
+            let record = VmRecord {
+                format: RECORD_FORMAT,
                 id,
-                spec,
-                slot,
-                requests: receiver,
-                publisher,
-                console: console.clone(),
-                reply,
+                spec: SpecRecord::from(&spec),
+                desired: Desired::Running,
+                progress: Progress::Creating,
+                created_at: now.wall,
+                expires: spec.ttl.and_then(|ttl| Deadline::after(&now, ttl)),
+                uid: None,
+                launches: 0,
+                restarts: 0,
+                agent_address: None,
+                process: None,
+                last_exit: None,
+                failure: None,
+                boot_id: String::new(),
             };
-            let sequence = registry.next_sequence;
-            registry.next_sequence += 1;
-            registry.entries.insert(
-                id,
-                Entry {
-                    sequence,
-                    requests,
-                    status,
-                    console,
-                },
-            );
-            let manager = self.clone();
-            tokio::spawn(async move {
-                // A task that panics must not leave its entry behind.
-                if tokio::spawn(task.run()).await.is_err() {
-                    tracing::error!(%id, "the task of a VM failed");
-                }
-                manager.registry().entries.remove(&id);
-            });
+            let found = Found {
+                status: VmStatus::of_record(&record, VmState::Creating, None),
+                record,
+                spec,
+                reservation: Some(reservation),
+                uid: None,
+                port: None,
+                files: None,
+            };
+            self.start_task(&mut registry, found, Next::Create(reply));
         }
         let answer = answer.await.unwrap_or(Err(CreateError::Internal));
         if answer.is_err() {
@@ -191,6 +213,83 @@ impl VmManager {
             self.registry().entries.remove(&id);
         }
         answer
+    }
+
+    /// Takes a VM of an earlier daemon into service.
+    pub(super) fn take_over(&self, found: Found, next: Next) {
+        let mut registry = self.registry();
+        self.start_task(&mut registry, found, next);
+    }
+
+    fn start_task(&self, registry: &mut Registry, found: Found, next: Next) {
+        let id = found.record.id;
+        let (requests, receiver) = mpsc::channel(REQUEST_QUEUE);
+        let (publisher, status) = Publisher::new(found.status, Arc::clone(&self.host.events));
+        let console = Arc::new(ConsoleSource::default());
+        console.set_launches(found.record.launches);
+        if let Some(folder) = found.files.as_ref().map(|files| files.record().try_clone()) {
+            match folder {
+                Ok(folder) => console.set(folder),
+                Err(error) => tracing::warn!(%id, %error, "its console cannot be read"),
+            }
+        }
+        let vm = Vm {
+            host: Arc::clone(&self.host),
+            id,
+            spec: found.spec,
+            record: found.record,
+            files: found.files,
+            uid: found.uid,
+            port: found.port,
+            reservation: found.reservation,
+            publisher,
+            console: Arc::clone(&console),
+            restarts: RestartCount::default(),
+            is_unsaved: false,
+        };
+        let sequence = registry.next_sequence;
+        registry.next_sequence += 1;
+        registry.entries.insert(
+            id,
+            Entry {
+                sequence,
+                requests,
+                status,
+                console,
+            },
+        );
+        let manager = self.clone();
+        let task = VmTask::new(vm, receiver);
+        self.tasks.spawn(async move {
+            let ended = tokio::spawn(task.run(next)).await;
+            let mut registry = manager.registry();
+            let entry = registry.entries.remove(&id);
+            match ended {
+                Ok(waiting) => {
+                    drop(registry);
+                    for removed in waiting {
+                        let _ = removed.send(Ok(()));
+                    }
+                }
+                Err(error) => {
+                    tracing::error!(%id, %error, "the task of a VM failed");
+                    if let Some(entry) = entry {
+                        let vm = manager.without_task(&entry.status.borrow());
+                        registry.lost.insert(id, vm);
+                    }
+                }
+            }
+        });
+    }
+
+    /// A VM whose task failed: it may run, and nobody looks after it before the next daemon.
+    fn without_task(&self, last: &VmStatus) -> LostVm {
+        let mut status = last.clone();
+        let reason = "its task failed, which is a bug: restart casemated to take it over again";
+        status.state = VmState::Lost(reason.to_owned());
+        status.generation = self.host.events.next_generation();
+        let reservation = self.host.capacity.count(status.demand());
+        LostVm::new(status, reservation, None)
     }
 
     /// What `create` would start.
@@ -220,6 +319,55 @@ impl VmManager {
         .collect()
     }
 
+    /// Every change from now on, of one VM or of all, and how they are now.
+    pub fn watch(&self, only: Option<VmId>) -> VmWatch {
+        // In this order, so that a change is told twice rather than never; the watch sorts it out.
+        let changes = self.host.events.subscribe();
+        let mut present = self.list();
+        present.retain(|status| only.is_none_or(|only| only == status.id));
+        VmWatch {
+            present,
+            changes,
+            only,
+        }
+    }
+
+    /// Does something to a VM, and answers when it is done.
+    pub async fn act(
+        &self,
+        id: VmId,
+        action: Action,
+        courtesy: Courtesy,
+    ) -> Result<Arc<VmStatus>, ActError> {
+        let requests = {
+            let registry = self.registry();
+            if registry.lost.contains_key(&id) {
+                let denial = Denial::Phase(Phase::Lost);
+                return Err(ActError::Denied { id, action, denial });
+            }
+            match registry.entries.get(&id) {
+                Some(entry) => entry.requests.clone(),
+                None => return Err(ActError::NotFound(id)),
+            }
+        };
+        let (reply, answer) = oneshot::channel();
+        let request = VmRequest::Act {
+            action,
+            courtesy,
+            reply,
+        };
+        if requests.send(request).await.is_err() {
+            return Err(ActError::NotFound(id));
+        }
+        answer.await.unwrap_or_else(|_| {
+            Err(if self.registry().closing {
+                ActError::Closing
+            } else {
+                ActError::NotFound(id)
+            })
+        })
+    }
+
     /// Stops a VM and deletes what belongs to it. Answers when that is done; asking twice is fine.
     pub async fn remove(&self, id: VmId) -> Result<(), RemoveError> {
         let requests = {
@@ -237,11 +385,27 @@ impl VmManager {
         };
         let (done, answer) = oneshot::channel();
         if requests.send(VmRequest::Remove(done)).await.is_ok() {
-            // A task that ends without an answer has ended with its VM.
-            let _ = answer.await;
+            match answer.await {
+                Ok(removed) => removed?,
+                Err(_) => self.is_over(id)?,
+            }
+        } else {
+            self.is_over(id)?;
         }
         self.gone(id).await;
         Ok(())
+    }
+
+    /// Judges a task that ended without an answer: with its VM, unless something ended it before.
+    fn is_over(&self, id: VmId) -> Result<(), RemoveError> {
+        let registry = self.registry();
+        if registry.closing {
+            Err(RemoveError::Closing { id })
+        } else if registry.lost.contains_key(&id) {
+            Err(RemoveError::Internal { id })
+        } else {
+            Ok(())
+        }
     }
 
     /// Waits until the entry has left the registry, so that a list after a removal is true.
@@ -259,43 +423,72 @@ impl VmManager {
         }
     }
 
-    /// The last `tail` bytes of the console; 0 means all.
-    pub async fn console(&self, id: VmId, tail: u64) -> Result<Vec<u8>, ConsoleError> {
-        let console = {
+    pub fn console(&self, id: VmId, range: ConsoleRange) -> Result<ConsoleReader, ConsoleError> {
+        let (console, status) = {
             let registry = self.registry();
             let entry = registry
                 .entries
                 .get(&id)
                 .ok_or(ConsoleError::NotFound(id))?;
-            entry.console.clone()
+            (Arc::clone(&entry.console), entry.status.clone())
         };
-        let Some(file) = console.0.get().cloned() else {
-            return Ok(Vec::new());
-        };
-        let read = tokio::task::spawn_blocking(move || read_tail(&file, tail)).await;
-        match read {
-            Ok(result) => result.map_err(ConsoleError::Read),
-            Err(_) => Err(ConsoleError::Read(std::io::Error::other(
-                "the daemon is shutting down",
-            ))),
-        }
+        console.read(range, status).map_err(ConsoleError::Open)
     }
 
-    /// Refuses further VMs and removes all that there are, in parallel.
+    /// Refuses further VMs; lets go of those that there are, or stops them all, in parallel.
     pub async fn shut_down(&self) {
+        let live = self.host.live();
         let ids: Vec<VmId> = {
             let mut registry = self.registry();
             registry.closing = true;
             registry.entries.keys().copied().collect()
         };
-        let mut removals = tokio::task::JoinSet::new();
-        for id in ids {
-            let manager = self.clone();
-            removals.spawn(async move { manager.remove(id).await });
+        if live.shutdown == OnShutdown::StopVms {
+            self.stop_all(&ids, live.shutdown_time).await;
         }
-        let all = async { while removals.join_next().await.is_some() {} };
-        if tokio::time::timeout(SHUTDOWN_TIME, all).await.is_err() {
-            tracing::error!("not all VMs ended in time; what is left is killed");
+        let mut detaching = tokio::task::JoinSet::new();
+        for id in ids {
+            let entry = self
+                .registry()
+                .entries
+                .get(&id)
+                .map(|entry| entry.requests.clone());
+            if let Some(requests) = entry {
+                // A queue may be full of what a silent QEMU is asked.
+                detaching.spawn(async move { requests.send(VmRequest::Detach).await });
+            }
+        }
+        self.tasks.close();
+        if tokio::time::timeout(DETACH_TIME, self.tasks.wait())
+            .await
+            .is_err()
+        {
+            tracing::error!("not all VMs were let go in time");
+        }
+    }
+
+    async fn stop_all(&self, ids: &[VmId], limit: Duration) {
+        let stop = |courtesy| {
+            let mut stops = tokio::task::JoinSet::new();
+            for id in ids.iter().copied() {
+                let manager = self.clone();
+                stops.spawn(async move {
+                    if let Err(error) = manager.act(id, Action::Stop, courtesy).await {
+                        tracing::debug!(%id, %error, "not stopped");
+                    }
+                });
+            }
+            async move { while stops.join_next().await.is_some() {} }
+        };
+        if tokio::time::timeout(limit, stop(Courtesy::Ask))
+            .await
+            .is_err()
+        {
+            tracing::warn!("not all VMs ended in time; they are ended by force");
+            let force = stop(Courtesy::Force);
+            if tokio::time::timeout(DETACH_TIME * 2, force).await.is_err() {
+                tracing::error!("not all VMs ended; the next daemon finds them");
+            }
         }
     }
 
@@ -308,24 +501,14 @@ impl VmManager {
     }
 }
 
-/// Most console that one answer holds.
-const MAX_CONSOLE: u64 = 16 << 20;
-
-fn read_tail(file: &File, tail: u64) -> std::io::Result<Vec<u8>> {
-    let size = file.metadata()?.len();
-    let wanted = if tail == 0 { size } else { tail.min(size) }.min(MAX_CONSOLE);
-    let mut buffer = vec![0; usize::try_from(wanted).map_err(std::io::Error::other)?];
-    let mut offset = size - wanted;
-    let mut filled = 0;
-    while filled < buffer.len() {
-        match file.read_at(&mut buffer[filled..], offset)? {
-            0 => break,
-            count => {
-                filled += count;
-                offset += count as u64;
-            }
-        }
-    }
-    buffer.truncate(filled);
-    Ok(buffer)
+/// All that makes a VM when its task begins.
+#[derive(Debug)]
+pub(super) struct Found {
+    pub(super) status: VmStatus,
+    pub(super) record: VmRecord,
+    pub(super) spec: VmSpec,
+    pub(super) reservation: Option<Reservation>,
+    pub(super) uid: Option<UidLease>,
+    pub(super) port: Option<crate::lease::PortLease>,
+    pub(super) files: Option<crate::store::VmFiles>,
 }

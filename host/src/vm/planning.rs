@@ -218,10 +218,13 @@ impl Planned {
             confidential: plan.is_confidential(),
             vcpus: self.request.vcpus,
             memory_bytes: self.request.memory_bytes,
+            memory_overhead_bytes: plan.memory_overhead_bytes,
+            leases: plan.lease_amounts(),
             machine: plan.machine.kind.clone(),
             cpu: plan.cpu.kind.clone(),
             kernel_cmdline: self.request.kernel_cmdline.clone(),
             qemu_version: self.checked.knowledge().info.version.clone(),
+            abilities: plan.abilities.clone(),
             findings: plan.findings.clone(),
         }
     }

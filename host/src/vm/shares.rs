@@ -3,7 +3,15 @@
 //! The file `environment` has one `NAME=value` a line, which is why a value with a newline is
 //! refused: it could set any other variable.
 
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use zeroize::Zeroizing;
+
+use super::error::CreateError;
+use crate::spec::VmId;
 use crate::spec::request::{Certificates, Secret, VmSpec};
+use crate::store::VmFolder;
 
 /// Tags and ids of the shares, as the predecessor's guests mount them.
 pub const ENVIRONMENT_SHARE: &str = "env_share";
@@ -71,9 +79,62 @@ pub fn check_variables(variables: &[(String, Secret<String>)]) -> Result<(), Var
     Ok(())
 }
 
+/// The folders of the shares, by device id: made from `spec` at the first start, and found again at
+/// later ones, when the secrets are nowhere else.
+pub fn provide(
+    folder: &VmFolder,
+    spec: &VmSpec,
+    has_secrets: bool,
+    id: VmId,
+) -> Result<BTreeMap<String, String>, CreateError> {
+    let environment_dir = folder.path().join("env");
+    let certificates_dir = folder.path().join("certs");
+    if !environment_dir.join("environment").exists() {
+        // A first start has the secrets at hand.
+        if has_secrets && spec.environment.is_empty() && !spec.certificates.are_given() {
+            return Err(CreateError::SecretsGone);
+        }
+        // Half-made by a start that failed.
+        for dir in [&environment_dir, &certificates_dir] {
+            let _ = std::fs::remove_dir_all(dir);
+        }
+        let certificates_dir = folder.create_dir("certs")?;
+        for (name, content) in certificates(&spec.certificates) {
+            folder.create_file(&certificates_dir.join(name), 0o400, content)?;
+        }
+        let environment_dir = folder.create_dir("env")?;
+        let content = environment(spec, &id.to_string());
+        folder.create_file(
+            &environment_dir.join("environment"),
+            0o400,
+            content.as_bytes(),
+        )?;
+    }
+    Ok([
+        (ENVIRONMENT_SHARE.to_owned(), text(&environment_dir)?),
+        (CERTIFICATES_SHARE.to_owned(), text(&certificates_dir)?),
+    ]
+    .into())
+}
+
+/// QEMU's options are text.
+pub(super) fn text(path: &Path) -> Result<String, CreateError> {
+    path.to_str()
+        .map(str::to_owned)
+        .ok_or_else(|| CreateError::StateDirNotUtf8 {
+            path: path.to_owned(),
+        })
+}
+
 /// The file `environment`.
-pub fn environment(spec: &VmSpec, id: &str) -> String {
-    let mut text = String::new();
+pub fn environment(spec: &VmSpec, id: &str) -> Zeroizing<String> {
+    // Grown in place, it would leave copies behind.
+    let size = spec
+        .environment
+        .iter()
+        .map(|(name, value)| name.len() + value.reveal().len() + 2)
+        .sum::<usize>();
+    let mut text = Zeroizing::new(String::with_capacity(size + id.len() + 32));
     for (name, value) in &spec.environment {
         text.push_str(name);
         text.push('=');
@@ -128,6 +189,6 @@ mod tests {
             environment: vec![variable("A", "1"), variable("B", "x y")],
             ..VmSpec::default()
         };
-        assert_eq!(environment(&spec, "ID"), "A=1\nB=x y\nAGENT_CVM_ID=ID\n");
+        assert_eq!(*environment(&spec, "ID"), "A=1\nB=x y\nAGENT_CVM_ID=ID\n");
     }
 }

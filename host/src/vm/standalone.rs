@@ -28,13 +28,16 @@ pub fn preview(planned: &Planned) -> Result<Vec<String>, CreateError> {
         disk: Some(DiskResources {
             overlay: "@disk@".to_owned(),
             controller_id: planned.live.disk.scsi_id.clone(),
+            backing: None,
         }),
         shares: shares(|id| format!("@{id}@")),
         console: "@console@".to_owned(),
+        user_network: planned.live.network.outbound.user_network(),
     };
     let form = Form::Managed {
         qmp_fd: 3,
         kvm_fd: None,
+        console_fd: None,
     };
     let arguments = command::render(
         PREVIEW_ID,
@@ -101,6 +104,7 @@ pub fn script(planned: &Planned) -> Result<String, CreateError> {
         disk: Some(DiskResources {
             overlay: "casemate-vm/disk.qcow2".to_owned(),
             controller_id: planned.live.disk.scsi_id.clone(),
+            backing: None,
         }),
         shares: shares(|id| {
             let folder = if id == ENVIRONMENT_SHARE {
@@ -111,6 +115,7 @@ pub fn script(planned: &Planned) -> Result<String, CreateError> {
             format!("casemate-vm/{folder}")
         }),
         console: String::new(),
+        user_network: planned.live.network.outbound.user_network(),
     };
     let form = Form::Standalone {
         forward: Some(planned.live.standalone_forward()),

@@ -1,69 +1,116 @@
 //! What everyone but the owner sees of a VM.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use jiff::Timestamp;
 
+use crate::lease::Demand;
 use crate::qemu::process::Exit;
 use crate::spec::VmId;
-use crate::spec::plan::Finding;
-use crate::store::VmRecord;
+use crate::spec::lifecycle::Phase;
+use crate::spec::plan::{Ability, Finding};
+use crate::spec::request::RestartPolicy;
+use crate::store::{ExitRecord, LaunchRecord, VmRecord};
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum VmState {
-    /// Planned and prepared; nothing runs yet.
     Creating,
-    /// QEMU is there, the guest is not.
     Starting,
-    /// QEMU said so over QMP.
     Running,
-    /// Power button, quit, signals.
+    /// With QEMU's word for it: `paused`, `io-error`, `internal-error`.
+    Paused(String),
     Stopping,
-    /// QEMU ended by itself, and is reaped.
-    Exited(ExitReason),
-    /// Its process is gone, or going; its files are being deleted.
+    Stopped,
+    Exited(ExitRecord),
+    /// It could not be started again.
+    Failed(String),
+    /// QEMU is there and does not answer: since what.
+    Unresponsive(String),
     Removing,
     /// A record of an earlier daemon whose process cannot be proven to be this VM's.
     Lost(String),
 }
 
 impl VmState {
+    pub fn phase(&self) -> Phase {
+        match self {
+            Self::Creating => Phase::Creating,
+            Self::Starting => Phase::Starting,
+            Self::Running => Phase::Running,
+            Self::Paused(_) => Phase::Paused,
+            Self::Stopping => Phase::Stopping,
+            Self::Stopped => Phase::Stopped,
+            Self::Exited(_) => Phase::Exited,
+            Self::Failed(_) => Phase::Failed,
+            Self::Unresponsive(_) => Phase::Unresponsive,
+            Self::Removing => Phase::Removing,
+            Self::Lost(_) => Phase::Lost,
+        }
+    }
+
     /// Stable name for APIs and metrics.
     pub fn name(&self) -> &'static str {
-        match self {
-            Self::Creating => "creating",
-            Self::Starting => "starting",
-            Self::Running => "running",
-            Self::Stopping => "stopping",
-            Self::Exited(_) => "exited",
-            Self::Removing => "removing",
-            Self::Lost(_) => "lost",
-        }
+        self.phase().name()
     }
 
     pub fn detail(&self) -> String {
         match self {
-            Self::Exited(reason) => reason.to_string(),
-            Self::Lost(reason) => reason.clone(),
-            _ => String::new(),
+            Self::Exited(exit) => describe(exit),
+            Self::Paused(reason)
+            | Self::Failed(reason)
+            | Self::Unresponsive(reason)
+            | Self::Lost(reason) => reason.clone(),
+            Self::Creating
+            | Self::Starting
+            | Self::Running
+            | Self::Stopping
+            | Self::Stopped
+            | Self::Removing => String::new(),
         }
     }
 }
 
-/// Why a QEMU ended: its own word over QMP where it gave one, and how the process ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct ExitReason {
-    /// `reason` of the last SHUTDOWN event (`guest-shutdown`, `guest-panic`, `host-signal`).
-    pub shutdown: Option<String>,
-    pub exit: Exit,
+/// How a QEMU ended, in words: its own over QMP where it gave one, and how the process ended.
+pub fn describe(record: &ExitRecord) -> String {
+    let words = match (&record.shutdown, record.exit) {
+        (Some(reason), exit) => format!("{reason} ({exit})"),
+        // Nobody was there to hear why.
+        (None, Exit::Code(0)) => "QEMU ended (exit code 0)".to_owned(),
+        (None, Exit::Unknown) => "QEMU ended, and nobody saw how".to_owned(),
+        (None, exit) => format!("QEMU ended without a word ({exit})"),
+    };
+    match &record.note {
+        Some(note) => format!("{words}; {note}"),
+        None => words,
+    }
 }
 
-impl std::fmt::Display for ExitReason {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match &self.shutdown {
-            Some(reason) => write!(f, "{reason} ({})", self.exit),
-            None => write!(f, "QEMU ended without a word ({})", self.exit),
-        }
+/// QEMU's `ShutdownCause` (qapi/run-state.json), so that no word of a QEMU that was taken over
+/// becomes a metric's label.
+const SHUTDOWN_REASONS: [&str; 10] = [
+    "host-error",
+    "host-qmp-quit",
+    "host-qmp-system-reset",
+    "host-signal",
+    "host-ui",
+    "guest-shutdown",
+    "guest-reset",
+    "guest-panic",
+    "subsystem-reset",
+    "snapshot-load",
+];
+
+/// One word of a fixed set for how a QEMU ended.
+pub fn exit_label(record: &ExitRecord) -> &'static str {
+    match (&record.shutdown, record.exit) {
+        (Some(reason), _) => SHUTDOWN_REASONS
+            .into_iter()
+            .find(|known| known == reason)
+            .unwrap_or("other"),
+        (None, Exit::Code(_)) => "exit-code",
+        (None, Exit::Signal(_)) => "signal",
+        (None, Exit::Unknown) => "unknown",
     }
 }
 
@@ -72,14 +119,75 @@ pub struct VmStatus {
     pub id: VmId,
     pub name: String,
     pub state: VmState,
-    /// Grows with every change.
+    /// Grows with every change, over all VMs.
     pub generation: u64,
     pub created_at: Timestamp,
     pub expires_at: Option<Timestamp>,
+    pub restart_policy: RestartPolicy,
+    pub restarts: u32,
     /// What is known once the VM is planned.
     pub planned: Option<PlannedStatus>,
     pub agent_address: Option<SocketAddr>,
     pub pid: Option<u32>,
+    pub started_at: Option<Timestamp>,
+    pub last_exit: Option<ExitRecord>,
+}
+
+impl VmStatus {
+    /// A VM as its record tells of it, in the state that it was found in.
+    pub fn of_record(record: &VmRecord, state: VmState, planned: Option<PlannedStatus>) -> Self {
+        Self {
+            id: record.id,
+            name: record.spec.name.clone(),
+            state,
+            generation: 0,
+            created_at: record.created_at,
+            expires_at: record.expires.as_ref().map(|expires| expires.wall),
+            restart_policy: record.spec.restart_policy,
+            restarts: record.restarts,
+            planned,
+            agent_address: None,
+            pid: None,
+            started_at: None,
+            last_exit: record.last_exit.clone(),
+        }
+    }
+
+    /// What it takes of the host while it runs.
+    pub fn demand(&self) -> Demand {
+        let planned = self.planned.as_ref();
+        Demand {
+            vms: 1,
+            vcpus: planned.map_or(0, |planned| u64::from(planned.vcpus)),
+            memory_bytes: planned.map_or(0, |planned| {
+                planned
+                    .memory_bytes
+                    .saturating_add(planned.memory_overhead_bytes)
+            }),
+            leases: planned
+                .map(|planned| planned.leases.clone())
+                .unwrap_or_default(),
+        }
+    }
+
+    /// A VM of which nothing is known but that it is there.
+    pub fn unknown(id: VmId, state: VmState) -> Self {
+        Self {
+            id,
+            name: String::new(),
+            state,
+            generation: 0,
+            created_at: Timestamp::UNIX_EPOCH,
+            expires_at: None,
+            restart_policy: RestartPolicy::Never,
+            restarts: 0,
+            planned: None,
+            agent_address: None,
+            pid: None,
+            started_at: None,
+            last_exit: None,
+        }
+    }
 }
 
 #[derive(Clone, Debug)]
@@ -90,16 +198,20 @@ pub struct PlannedStatus {
     pub confidential: bool,
     pub vcpus: u32,
     pub memory_bytes: u64,
+    pub memory_overhead_bytes: u64,
+    /// What it takes of the host by name.
+    pub leases: BTreeMap<String, u64>,
     pub machine: String,
     pub cpu: String,
     pub kernel_cmdline: String,
     pub qemu_version: String,
+    pub abilities: Vec<Ability>,
     pub findings: Vec<Finding>,
 }
 
 impl PlannedStatus {
-    /// What a record of an earlier daemon tells.
-    pub fn of_record(record: &VmRecord) -> Self {
+    /// What the record of a launch tells.
+    pub fn of_record(record: &LaunchRecord) -> Self {
         Self {
             backend: record.backend.clone(),
             backend_sha256: record.backend_sha256.clone(),
@@ -107,10 +219,13 @@ impl PlannedStatus {
             confidential: record.plan.is_confidential(),
             vcpus: record.vcpus,
             memory_bytes: record.memory_bytes,
+            memory_overhead_bytes: record.plan.memory_overhead_bytes,
+            leases: record.plan.lease_amounts(),
             machine: record.plan.machine.kind.clone(),
             cpu: record.plan.cpu.kind.clone(),
             kernel_cmdline: record.request.kernel_cmdline.clone(),
             qemu_version: record.qemu_version.clone(),
+            abilities: record.plan.abilities.clone(),
             findings: record.plan.findings.clone(),
         }
     }

@@ -1,22 +1,16 @@
-//! The state behind the monitor: whether the machine runs, its objects and its user networks.
+//! The state behind the monitor: names, objects, user networks and passed descriptors. Whether the
+//! machine runs is the guest's (`guest`).
 
 use std::collections::BTreeMap;
 
 use serde_json::Value;
 
+use crate::descriptors::Sets;
 use crate::options::Options;
 use crate::usernet::Network;
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum RunState {
-    Prelaunch,
-    Running,
-    Paused,
-}
-
 #[derive(Debug)]
 pub(crate) struct Machine {
-    pub(crate) state: RunState,
     pub(crate) name: String,
     pub(crate) uuid: String,
     /// The versioned name; `none` for a probing run.
@@ -26,16 +20,12 @@ pub(crate) struct Machine {
     /// By id.
     pub(crate) objects: BTreeMap<String, Value>,
     pub(crate) networks: Vec<Network>,
+    pub(crate) sets: Sets,
 }
 
 impl Machine {
-    pub(crate) fn new(options: &Options) -> Result<Self, String> {
+    pub(crate) fn new(options: &Options, sets: Sets) -> Result<Self, String> {
         let mut machine = Self {
-            state: if options.starts_stopped {
-                RunState::Prelaunch
-            } else {
-                RunState::Running
-            },
             name: options.name.clone(),
             uuid: options.uuid.clone(),
             kind: versioned(&options.machine).to_owned(),
@@ -43,6 +33,7 @@ impl Machine {
             accelerator: options.accelerator.clone(),
             objects: BTreeMap::new(),
             networks: Vec::new(),
+            sets,
         };
         for object in &options.objects {
             machine.add_object(object)?;

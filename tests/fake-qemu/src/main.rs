@@ -11,22 +11,29 @@
 #![expect(
     clippy::print_stdout,
     clippy::print_stderr,
-    clippy::exit,
     reason = "QEMU's output and its death are what this program imitates"
 )]
 
-use std::io::{BufReader, Write};
-use std::os::fd::FromRawFd;
+use std::io::BufReader;
 use std::os::unix::net::UnixListener;
 use std::path::{Path, PathBuf};
-use std::process::{ExitCode, exit};
+use std::process::ExitCode;
 use std::sync::Arc;
 use std::thread;
 
-use options::{Monitor, Options};
-use qmp::{Session, Wire};
-use script::{Script, Stage};
+use signal_hook::consts::{SIGALRM, SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
 
+use console::Console;
+use descriptors::Sets;
+use guest::{Cue, Guest, RunState};
+use options::Options;
+use qmp::{Monitor, Session};
+use script::{OnReconnect, Reached, Script, Stage};
+use wire::Wire;
+
+mod console;
+mod descriptors;
+mod guest;
 mod machine;
 mod options;
 mod qmp;
@@ -35,6 +42,7 @@ mod script;
 mod starts;
 mod types;
 mod usernet;
+mod wire;
 
 fn main() -> ExitCode {
     let argv: Vec<String> = std::env::args().collect();
@@ -64,69 +72,90 @@ fn run(argv: &[String]) -> Result<(), String> {
     };
 
     let wire = Arc::new(Wire::default());
-    end_on_sigterm(&script, &wire)?;
-    script.reach(Stage::Start);
-
-    if let Some(path) = &options.console {
-        write_console(path, &options.name)?;
+    let state = if options.starts_stopped {
+        RunState::Prelaunch
+    } else {
+        RunState::Running
+    };
+    let guest = Arc::new(Guest::new(state, options.actions, Arc::clone(&wire)));
+    listen_to_signals(&script, &guest)?;
+    if script.reach(Stage::Start) == Reached::CloseMonitor {
+        // There never is one.
+        script::hang();
     }
-    let mut machine = machine::Machine::new(&options)?;
+
+    let sets = Sets::of(&options.descriptors)?;
+    let console = match &options.console {
+        Some(console) => Console::open(console, &sets, &options.name)?,
+        None => Console::none(),
+    };
+    let mut monitor = Monitor {
+        machine: machine::Machine::new(&options, sets)?,
+        guest,
+        console,
+        refusals_left: script.refused_forwards(),
+        script,
+        wire,
+    };
+    if state == RunState::Running {
+        monitor.console.begin(monitor.script.console());
+    }
 
     match &options.monitor {
-        Monitor::Stdio => {
-            wire.connect(Box::new(std::io::stdout()));
+        options::Monitor::Stdio => {
+            monitor.wire.connect_stdio();
             // QEMU itself outlives its standard input. A fake that did the same would outlive a
             // test that broke off.
-            Session::new(&mut machine, &script, &wire).serve(std::io::stdin());
+            Session::new(&mut monitor).serve(std::io::stdin());
             Ok(())
         }
-        Monitor::Descriptor(number) => serve(&listener_of(*number)?, machine, &script, &wire),
-        Monitor::Path(path) => {
+        options::Monitor::Descriptor(number) => {
+            serve(descriptors::listener(*number)?, &mut monitor)
+        }
+        options::Monitor::Path(path) => {
             let listener = UnixListener::bind(path)
                 .map_err(|error| format!("cannot listen on {}: {error}", path.display()))?;
-            serve(&listener, machine, &script, &wire)
+            serve(listener, &mut monitor)
         }
-        Monitor::None => loop {
-            thread::park();
-        },
+        options::Monitor::None => script::hang(),
     }
 }
 
 /// One client at a time, as QEMU's own socket: the next one waits in the queue until this one
-/// hangs up.
-fn serve(
-    listener: &UnixListener,
-    mut machine: machine::Machine,
-    script: &Script,
-    wire: &Arc<Wire>,
-) -> Result<(), String> {
+/// hangs up, and is greeted anew then.
+fn serve(listener: UnixListener, monitor: &mut Monitor) -> Result<(), String> {
     // The flag belongs to the socket, and whoever made it may have set it.
     listener
         .set_nonblocking(false)
         .map_err(|error| format!("cannot use the monitor's socket: {error}"))?;
+    let mut kept = Vec::new();
+    let mut greeted_before = false;
     loop {
         let (stream, _) = listener
             .accept()
             .map_err(|error| format!("cannot accept on the monitor's socket: {error}"))?;
+        match monitor.script.on_reconnect() {
+            OnReconnect::HangUp if greeted_before => continue,
+            OnReconnect::Silent if greeted_before => {
+                kept.push(stream);
+                continue;
+            }
+            _ => {}
+        }
         let Ok(writer) = stream.try_clone() else {
             continue;
         };
-        wire.connect(Box::new(writer));
-        Session::new(&mut machine, script, wire).serve(BufReader::new(stream));
-        wire.disconnect();
+        monitor.wire.connect(writer);
+        Session::new(monitor).serve(BufReader::new(stream));
+        monitor.wire.disconnect();
+        greeted_before = true;
+        if monitor.script.on_reconnect() == OnReconnect::Refuse {
+            break;
+        }
     }
-}
-
-fn listener_of(number: i32) -> Result<UnixListener, String> {
-    let link = format!("/proc/self/fd/{number}");
-    if number <= 2 || Path::new(&link).symlink_metadata().is_err() {
-        return Err(format!(
-            "-chardev socket: {number} is not a descriptor that was passed"
-        ));
-    }
-    // SAFETY: the descriptor is open, it is none of the standard streams, and nothing else in this
-    // program has opened a descriptor that lives up to here.
-    Ok(unsafe { UnixListener::from_raw_fd(number) })
+    // Whoever passed the socket may hold it still, and then a client waits in vain.
+    drop(listener);
+    script::hang();
 }
 
 /// The path it was started by, and not the file behind it, so that a link gives each test its own
@@ -144,27 +173,25 @@ fn folder_of_this_program(argv: &[String]) -> Result<PathBuf, String> {
     Ok(program.parent().unwrap_or(Path::new("/")).to_path_buf())
 }
 
-fn write_console(path: &Path, name: &str) -> Result<(), String> {
-    std::fs::OpenOptions::new()
-        .create(true)
-        .append(true)
-        .open(path)
-        .and_then(|mut file| writeln!(file, "fake console of {name}"))
-        .map_err(|error| format!("cannot open console {}: {error}", path.display()))
-}
-
-fn end_on_sigterm(script: &Script, wire: &Arc<Wire>) -> Result<(), String> {
-    let mut signals = signal_hook::iterator::Signals::new([signal_hook::consts::SIGTERM])
-        .map_err(|error| format!("cannot handle SIGTERM: {error}"))?;
+/// QEMU's own signals, and those by which a test tells the guest what to do.
+fn listen_to_signals(script: &Script, guest: &Arc<Guest>) -> Result<(), String> {
+    let wanted = [SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2, SIGALRM];
+    let mut signals = signal_hook::iterator::Signals::new(wanted)
+        .map_err(|error| format!("cannot handle signals: {error}"))?;
     let ignored = script.ignores("sigterm");
-    let wire = Arc::clone(wire);
+    let guest = Arc::clone(guest);
     thread::spawn(move || {
-        for _ in signals.forever() {
-            if ignored {
-                continue;
+        for signal in signals.forever() {
+            match signal {
+                SIGUSR1 => guest.cue(Cue::ShutDown),
+                SIGUSR2 => guest.cue(Cue::Panic),
+                SIGALRM => guest.cue(Cue::Reset),
+                _ if ignored => {}
+                signal => {
+                    eprintln!("fake-qemu: terminating on signal {signal}");
+                    guest.end_by_signal();
+                }
             }
-            wire.send(&qmp::shutdown_event(qmp::ShutdownCause::HostSignal));
-            exit(0);
         }
     });
     Ok(())

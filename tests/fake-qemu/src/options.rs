@@ -8,6 +8,9 @@ use std::path::PathBuf;
 
 use serde_json::Value;
 
+use crate::descriptors::Passed;
+use crate::guest::{Actions, OnReboot, OnShutdown};
+
 /// The chardev ids by which the daemon names its monitor and its console.
 const MONITOR_ID: &str = "casemate-qmp";
 const CONSOLE_ID: &str = "casemate-console";
@@ -21,6 +24,19 @@ pub(crate) enum Monitor {
     Descriptor(i32),
     /// A UNIX socket to make here.
     Path(PathBuf),
+}
+
+/// A `-chardev file`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ConsoleFile {
+    pub(crate) path: PathBuf,
+    pub(crate) opening: Opening,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Opening {
+    Append,
+    Truncate,
 }
 
 /// A `-netdev user`.
@@ -41,8 +57,11 @@ pub(crate) struct Options {
     pub(crate) accelerator: String,
     /// `-S`: nothing runs before `cont`.
     pub(crate) starts_stopped: bool,
+    pub(crate) actions: Actions,
+    /// `-add-fd`.
+    pub(crate) descriptors: Vec<Passed>,
     pub(crate) monitor: Monitor,
-    pub(crate) console: Option<PathBuf>,
+    pub(crate) console: Option<ConsoleFile>,
     pub(crate) networks: Vec<UserNetwork>,
     /// Each `-object` as its JSON.
     pub(crate) objects: Vec<Value>,
@@ -57,6 +76,8 @@ impl Options {
             guard: String::new(),
             accelerator: "tcg".to_owned(),
             starts_stopped: false,
+            actions: Actions::default(),
+            descriptors: Vec::new(),
             monitor: Monitor::None,
             console: None,
             networks: Vec::new(),
@@ -69,9 +90,11 @@ impl Options {
                 continue;
             };
             let option = option.strip_prefix('-').unwrap_or(option);
-            if option == "S" {
-                options.starts_stopped = true;
-                continue;
+            match option {
+                "S" => options.starts_stopped = true,
+                "no-reboot" => options.actions.reboot = OnReboot::ShutDown,
+                "no-shutdown" => options.actions.shutdown = OnShutdown::Pause,
+                _ => {}
             }
             if !takes_a_value(option) {
                 continue;
@@ -126,6 +149,13 @@ impl Options {
                 }
             }
             "object" => self.objects.push(object(value)?),
+            "action" => {
+                for (occasion, action) in Pairs::parse(value, "").0 {
+                    let set = self.actions.set(&occasion, &action);
+                    set.map_err(|reason| format!("-action {value}: {reason}"))?;
+                }
+            }
+            "add-fd" => self.descriptors.push(passed(value)?),
             _ => {}
         }
         Ok(())
@@ -147,7 +177,14 @@ impl Options {
                 };
             }
             Some(CONSOLE_ID) if backend == "file" => {
-                self.console = pairs.first("path").map(PathBuf::from);
+                let opening = match pairs.first("append") {
+                    Some("on") => Opening::Append,
+                    _ => Opening::Truncate,
+                };
+                self.console = pairs.first("path").map(|path| ConsoleFile {
+                    path: path.into(),
+                    opening,
+                });
             }
             _ => {}
         }
@@ -160,7 +197,7 @@ impl Options {
 fn takes_a_value(option: &str) -> bool {
     !matches!(
         option,
-        "nodefaults"
+        "S" | "nodefaults"
             | "no-user-config"
             | "no-reboot"
             | "no-shutdown"
@@ -171,6 +208,21 @@ fn takes_a_value(option: &str) -> bool {
             | "snapshot"
             | "no-fd-bootchk"
     )
+}
+
+fn passed(value: &str) -> Result<Passed, String> {
+    let pairs = Pairs::parse(value, "");
+    let number = |key: &str| {
+        let number = pairs.first(key).and_then(|number| number.parse().ok());
+        number.filter(|&number: &i32| number >= 0).ok_or_else(|| {
+            format!("-add-fd {value}: {key} option is required and must be non-negative")
+        })
+    };
+    Ok(Passed {
+        descriptor: number("fd")?,
+        set: number("set")?.unsigned_abs(),
+        opaque: pairs.first("opaque").map(str::to_owned),
+    })
 }
 
 fn monitor_of_qmp(value: &str) -> Result<Monitor, String> {
@@ -315,6 +367,10 @@ mod tests {
         ];
         assert!(Options::parse(&arguments).is_err());
         assert!(Options::parse(&["-chardev".to_owned()]).is_err());
+        for value in ["fd=9", "set=1", "fd=x,set=1", "fd=-1,set=1"] {
+            let arguments = ["-add-fd".to_owned(), value.to_owned()];
+            assert!(Options::parse(&arguments).is_err(), "{value}");
+        }
     }
 
     #[test]
@@ -338,6 +394,15 @@ mod tests {
             "user,id=vmnic,hostfwd=tcp:127.0.0.1:0-:7002",
             "-chardev",
             "file,id=casemate-console,path=/tmp/a,,b,append=on",
+            "-sandbox",
+            "on,obsolete=deny,spawn=deny",
+            "-no-reboot",
+            "-action",
+            "panic=pause",
+            "-add-fd",
+            "fd=9,set=4,opaque=console",
+            "-add-fd",
+            "fd=10,set=5",
         ]);
         assert_eq!(options.name, "vm,1");
         assert_eq!(options.uuid, "6f1c8a52-0000-4000-8000-000000000001");
@@ -346,7 +411,19 @@ mod tests {
         assert_eq!(options.accelerator, "kvm");
         assert!(options.starts_stopped);
         assert!(!options.is_probe());
-        assert_eq!(options.console, Some("/tmp/a,b".into()));
+        assert_eq!(
+            options.console,
+            Some(ConsoleFile {
+                path: "/tmp/a,b".into(),
+                opening: Opening::Append,
+            })
+        );
+        assert_eq!(options.actions.reboot, OnReboot::ShutDown);
+        assert_eq!(options.actions.panic, crate::guest::OnPanic::Pause);
+        assert_eq!(options.descriptors.len(), 2);
+        assert_eq!(options.descriptors[0].descriptor, 9);
+        assert_eq!(options.descriptors[0].set, 4);
+        assert_eq!(options.descriptors[0].opaque.as_deref(), Some("console"));
         assert_eq!(options.networks.len(), 1);
         assert_eq!(options.networks[0].forwards, ["tcp:127.0.0.1:0-:7002"]);
         assert_eq!(options.objects[0]["id"], "ram1");

@@ -1,80 +1,19 @@
-//! The QEMU Machine Protocol: one client's session, and the events that go to it.
+//! The QEMU Machine Protocol: one client's session.
 
-use std::fmt;
-use std::io::{Read, Write};
+use std::io::Read;
 use std::process::exit;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Arc;
 use std::thread;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
-use crate::machine::{Machine, RunState};
-use crate::script::{Script, Stage};
+use crate::console::Console;
+use crate::guest::{Afterwards, Cue, Guest, RunState};
+use crate::machine::Machine;
+use crate::script::{Reached, Script, Stage, hang};
+use crate::usernet::Refusal;
+use crate::wire::Wire;
 use crate::{schema, types};
-
-/// The writing half of the present client, if there is one. The thread that waits for signals
-/// writes too, hence the lock.
-#[derive(Default)]
-pub(crate) struct Wire {
-    client: Mutex<Option<Box<dyn Write + Send>>>,
-}
-
-impl fmt::Debug for Wire {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        formatter.debug_struct("Wire").finish_non_exhaustive()
-    }
-}
-
-impl Wire {
-    pub(crate) fn connect(&self, client: Box<dyn Write + Send>) {
-        *self.client.lock().unwrap_or_else(PoisonError::into_inner) = Some(client);
-    }
-
-    pub(crate) fn disconnect(&self) {
-        *self.client.lock().unwrap_or_else(PoisonError::into_inner) = None;
-    }
-
-    /// A client that hung up is noticed by the reading half.
-    pub(crate) fn send(&self, message: &Value) {
-        let mut client = self.client.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(client) = client.as_mut() {
-            let _ = client.write_all(format!("{message}\r\n").as_bytes());
-            let _ = client.flush();
-        }
-    }
-}
-
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum ShutdownCause {
-    Guest,
-    Quit,
-    HostSignal,
-}
-
-pub(crate) fn shutdown_event(cause: ShutdownCause) -> Value {
-    let (guest, reason) = match cause {
-        ShutdownCause::Guest => (true, "guest-shutdown"),
-        ShutdownCause::Quit => (false, "host-qmp-quit"),
-        ShutdownCause::HostSignal => (false, "host-signal"),
-    };
-    let mut shutdown = event("SHUTDOWN");
-    shutdown["data"] = json!({"guest": guest, "reason": reason});
-    shutdown
-}
-
-fn event(name: &str) -> Value {
-    let since_epoch = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default();
-    json!({
-        "timestamp": {
-            "seconds": since_epoch.as_secs(),
-            "microseconds": since_epoch.subsec_micros(),
-        },
-        "event": name,
-    })
-}
 
 /// Why a command failed, in QMP's terms.
 #[derive(Debug)]
@@ -99,47 +38,66 @@ impl Failure {
     }
 }
 
-/// What to do once the answer is out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Afterwards {
-    Nothing,
-    BeginRunning,
-    Pause,
-    PowerDown,
-    Quit,
+/// Why there is no answer to send.
+#[derive(Debug)]
+enum Unanswered {
+    Failed(Failure),
+    /// The script closes the monitor here.
+    Closed,
+}
+
+impl From<Failure> for Unanswered {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+/// What all clients talk to, one after the other.
+#[derive(Debug)]
+pub(crate) struct Monitor {
+    pub(crate) machine: Machine,
+    pub(crate) guest: Arc<Guest>,
+    pub(crate) console: Console,
+    pub(crate) script: Script,
+    pub(crate) wire: Arc<Wire>,
+    /// Forwards that are still to be refused.
+    pub(crate) refusals_left: u64,
 }
 
 /// One client, from greeting to hang-up.
 #[derive(Debug)]
 pub(crate) struct Session<'a> {
-    machine: &'a mut Machine,
-    script: &'a Script,
-    wire: &'a Wire,
+    monitor: &'a mut Monitor,
     negotiated: bool,
 }
 
 impl<'a> Session<'a> {
-    pub(crate) fn new(machine: &'a mut Machine, script: &'a Script, wire: &'a Wire) -> Self {
+    pub(crate) fn new(monitor: &'a mut Monitor) -> Self {
         Self {
-            machine,
-            script,
-            wire,
+            monitor,
             negotiated: false,
         }
     }
 
     pub(crate) fn serve(mut self, input: impl Read) {
-        self.script.reach(Stage::Greeting);
-        self.wire.send(&json!({"QMP": {
+        if self.reach(Stage::Greeting).is_err() {
+            return;
+        }
+        self.monitor.wire.send(&json!({"QMP": {
             "version": schema::version(),
             "capabilities": ["oob"],
         }}));
+        self.stall_after(Stage::Greeting);
         for message in serde_json::Deserializer::from_reader(input).into_iter::<Value>() {
             match message {
-                Ok(message) => self.answer(&message),
+                Ok(message) => {
+                    if self.answer(&message).is_err() {
+                        return;
+                    }
+                }
                 Err(error) if error.is_syntax() => {
                     let failure = Failure::generic(format!("JSON parse error, {error}"));
-                    self.wire.send(&failure_message(&failure, None));
+                    self.monitor.wire.send(&failure_message(&failure, None));
                     return;
                 }
                 Err(_) => return,
@@ -147,51 +105,101 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn answer(&mut self, message: &Value) {
-        if self.script.hangs_when_running() && self.machine.state == RunState::Running {
-            loop {
-                thread::park();
+    fn reach(&self, stage: Stage) -> Result<(), Unanswered> {
+        match self.monitor.script.reach(stage) {
+            Reached::GoOn => Ok(()),
+            Reached::CloseMonitor => {
+                self.monitor.wire.hang_up();
+                Err(Unanswered::Closed)
             }
+        }
+    }
+
+    fn stall_after(&self, stage: Stage) {
+        if self.monitor.script.stalls_after(stage) {
+            hang();
+        }
+    }
+
+    /// Fails only where the monitor was closed.
+    fn answer(&mut self, message: &Value) -> Result<(), Unanswered> {
+        if self.monitor.script.hangs_when_running()
+            && self.monitor.guest.state() == RunState::Running
+        {
+            hang();
         }
         let id = message.get("id");
         let command = message.get("execute").or_else(|| message.get("exec-oob"));
         let Some(command) = command.and_then(Value::as_str) else {
             let failure = Failure::generic("QMP input lacks member 'execute'");
-            self.wire.send(&failure_message(&failure, id));
-            return;
+            self.monitor.wire.send(&failure_message(&failure, id));
+            return Ok(());
         };
-        match self.execute(command, &message["arguments"]) {
+        let arguments = &message["arguments"];
+        self.monitor.script.sleep_before(command);
+        let stage = self.stage_of(command, arguments);
+        match self.execute(command, arguments, stage) {
             Ok((value, afterwards)) => {
                 let mut reply = json!({"return": value});
                 if let Some(id) = id {
                     reply["id"] = id.clone();
                 }
-                // QEMU sends RESUME and STOP before the answer of the command that caused them.
-                match afterwards {
-                    Afterwards::BeginRunning => self.wire.send(&event("RESUME")),
-                    Afterwards::Pause => self.wire.send(&event("STOP")),
-                    _ => {}
-                }
-                self.wire.send(&reply);
+                self.monitor.wire.send(&reply);
                 self.follow(afterwards);
             }
-            Err(failure) => self.wire.send(&failure_message(&failure, id)),
+            Err(Unanswered::Failed(failure)) => {
+                self.monitor.wire.send(&failure_message(&failure, id));
+            }
+            Err(Unanswered::Closed) => return Err(Unanswered::Closed),
         }
+        if let Some(stage) = stage {
+            self.stall_after(stage);
+        }
+        Ok(())
+    }
+
+    fn stage_of(&self, command: &str, arguments: &Value) -> Option<Stage> {
+        Some(match command {
+            "qmp_capabilities" if !self.negotiated => Stage::Capabilities,
+            "cont" if self.monitor.guest.has_run() => Stage::Resume,
+            "cont" => Stage::Cont,
+            "stop" => Stage::StopCommand,
+            "query-status" => Stage::Status,
+            "query-uuid" => Stage::Uuid,
+            "set-action" => Stage::SetAction,
+            "system_reset" => Stage::Reset,
+            "system_powerdown" => Stage::PowerDown,
+            "quit" => Stage::Quit,
+            "human-monitor-command"
+                if arguments["command-line"]
+                    .as_str()
+                    .is_some_and(|line| line.trim_start().starts_with("hostfwd_add")) =>
+            {
+                Stage::HostForward
+            }
+            _ => return None,
+        })
     }
 
     fn follow(&self, afterwards: Afterwards) {
         match afterwards {
-            Afterwards::Nothing | Afterwards::Pause => {}
-            Afterwards::BeginRunning => self.script.begin_running(),
-            Afterwards::PowerDown => {
-                self.wire.send(&event("POWERDOWN"));
-                self.wire.send(&shutdown_event(ShutdownCause::Guest));
-                exit(0);
+            Afterwards::Nothing => {}
+            Afterwards::Started => {
+                self.monitor.console.begin(self.monitor.script.console());
+                self.monitor.script.begin_running(&self.monitor.wire);
+                self.monitor.guest.play_cues();
+                self.stall_after(Stage::Running);
             }
-            Afterwards::Quit => {
-                self.wire.send(&shutdown_event(ShutdownCause::Quit));
-                exit(0);
+            Afterwards::Resumed => self.monitor.guest.play_cues(),
+            Afterwards::PowerButton => {
+                let guest = Arc::clone(&self.monitor.guest);
+                let delay = self.monitor.script.delay(Stage::PowerDown);
+                thread::spawn(move || {
+                    thread::sleep(delay);
+                    guest.cue(Cue::ShutDown);
+                });
             }
+            Afterwards::Exit(code) => exit(code),
         }
     }
 
@@ -199,40 +207,50 @@ impl<'a> Session<'a> {
         &mut self,
         command: &str,
         arguments: &Value,
-    ) -> Result<(Value, Afterwards), Failure> {
-        if !self.negotiated {
-            if command != "qmp_capabilities" {
-                return Err(Failure {
-                    class: "CommandNotFound",
-                    description: "Expecting capabilities negotiation with 'qmp_capabilities'"
-                        .to_owned(),
-                });
-            }
-            self.script.reach(Stage::Capabilities);
-            self.negotiated = true;
-            return Ok((json!({}), Afterwards::Nothing));
+        stage: Option<Stage>,
+    ) -> Result<(Value, Afterwards), Unanswered> {
+        if !self.negotiated && command != "qmp_capabilities" {
+            return Err(
+                not_found("Expecting capabilities negotiation with 'qmp_capabilities'").into(),
+            );
         }
-        let ignored = self.script.ignores(command);
+        check_arguments(command, arguments)?;
+        if let Some(stage) = stage {
+            self.reach(stage)?;
+        }
+        let guest = &self.monitor.guest;
+        let ignored = self.monitor.script.ignores(command);
         let afterwards = match command {
-            "cont" => {
-                self.script.reach(Stage::Cont);
-                if ignored || self.machine.state == RunState::Running {
-                    Afterwards::Nothing
-                } else {
-                    self.machine.state = RunState::Running;
-                    Afterwards::BeginRunning
-                }
+            "qmp_capabilities" if self.negotiated => {
+                return Err(not_found(
+                    "Capabilities negotiation is already complete, command ignored",
+                )
+                .into());
             }
-            "stop" if !ignored && self.machine.state == RunState::Running => {
-                self.machine.state = RunState::Paused;
-                Afterwards::Pause
+            "qmp_capabilities" => {
+                self.negotiated = true;
+                Afterwards::Nothing
             }
-            // A guest that does not run does not notice its power button.
-            "system_powerdown" if !ignored && self.machine.state == RunState::Running => {
-                Afterwards::PowerDown
+            // QEMU tells of the button itself; it is the guest that takes no notice.
+            "system_powerdown" if ignored => {
+                guest.press_power_button();
+                Afterwards::Nothing
             }
-            "quit" if !ignored => Afterwards::Quit,
-            "stop" | "system_powerdown" | "quit" => Afterwards::Nothing,
+            "cont" | "stop" | "set-action" | "system_reset" | "quit" if ignored => {
+                Afterwards::Nothing
+            }
+            "cont" => guest.cont().map_err(Failure::generic)?,
+            "stop" => {
+                guest.stop();
+                Afterwards::Nothing
+            }
+            "set-action" => {
+                guest.set_actions(arguments).map_err(Failure::generic)?;
+                Afterwards::Nothing
+            }
+            "system_reset" => guest.reset(),
+            "system_powerdown" => guest.press_power_button(),
+            "quit" => guest.quit(),
             _ => return Ok((self.query(command, arguments)?, Afterwards::Nothing)),
         };
         Ok((json!({}), afterwards))
@@ -243,10 +261,14 @@ impl<'a> Session<'a> {
         match command {
             "query-version" => Ok(schema::version()),
             "query-status" => Ok(self.status()),
-            "query-name" => Ok(json!({"name": self.machine.name})),
-            "query-uuid" => Ok(json!({"UUID": self.machine.uuid})),
+            "query-name" => Ok(json!({"name": self.monitor.machine.name})),
+            "query-uuid" => {
+                let own = self.monitor.machine.uuid.as_str();
+                Ok(json!({"UUID": self.monitor.script.wrong_uuid().unwrap_or(own)}))
+            }
+            "query-fdsets" => Ok(self.monitor.machine.sets.describe()),
             "query-kvm" => Ok(json!({
-                "enabled": self.machine.accelerator == "kvm",
+                "enabled": self.monitor.machine.accelerator == "kvm",
                 "present": true,
             })),
             "query-machines" => Ok(types::machines()),
@@ -257,13 +279,15 @@ impl<'a> Session<'a> {
                 Ok(self.human_command(line).into())
             }
             "object-add" => {
-                self.machine
+                self.monitor
+                    .machine
                     .add_object(arguments)
                     .map_err(Failure::generic)?;
                 Ok(json!({}))
             }
             "object-del" => {
-                self.machine
+                self.monitor
+                    .machine
                     .remove_object(text(arguments, "id")?)
                     .map_err(Failure::generic)?;
                 Ok(json!({}))
@@ -271,11 +295,12 @@ impl<'a> Session<'a> {
             "qom-get" => {
                 let (path, property) = (text(arguments, "path")?, text(arguments, "property")?);
                 if let ("/machine", "confidential-guest-support", Some(guard)) =
-                    (path, property, self.script.guard())
+                    (path, property, self.monitor.script.guard())
                 {
                     return Ok(guard.into());
                 }
-                self.machine
+                self.monitor
+                    .machine
                     .property(path, property)
                     .ok_or_else(|| Failure::generic(format!("Property '{property}' not found")))
             }
@@ -293,18 +318,19 @@ impl<'a> Session<'a> {
                 types::device_properties(name)
                     .ok_or_else(|| Failure::not_found(format!("Device '{name}' not found")))
             }
-            _ => Err(Failure {
-                class: "CommandNotFound",
-                description: format!("The command {command} has not been found"),
-            }),
+            _ => Err(not_found(&format!(
+                "The command {command} has not been found"
+            ))),
         }
     }
 
     fn status(&self) -> Value {
-        let (status, running) = match self.machine.state {
+        let (status, running) = match self.monitor.guest.state() {
             RunState::Prelaunch => ("prelaunch", false),
             RunState::Running => ("running", true),
             RunState::Paused => ("paused", false),
+            RunState::Shutdown => ("shutdown", false),
+            RunState::Panicked => ("guest-panicked", false),
         };
         json!({"status": status, "running": running})
     }
@@ -314,12 +340,15 @@ impl<'a> Session<'a> {
         let words: Vec<&str> = line.split_whitespace().collect();
         match words.as_slice() {
             ["info", "usernet"] => {
-                let networks = self.machine.networks.iter();
+                let networks = self.monitor.machine.networks.iter();
                 networks.map(crate::usernet::Network::describe).collect()
             }
             ["hostfwd_add", rest @ .., rule] if rest.len() <= 1 => {
-                self.script.reach(Stage::HostForward);
-                let Some(network) = self.machine.network(rest.first().copied()) else {
+                if self.monitor.refusals_left > 0 {
+                    self.monitor.refusals_left -= 1;
+                    return format!("{}\r\n", Refusal::NotBound.message(rule));
+                }
+                let Some(network) = self.monitor.machine.network(rest.first().copied()) else {
                     return no_such_network(rest);
                 };
                 match network.add_forward(rule) {
@@ -328,7 +357,7 @@ impl<'a> Session<'a> {
                 }
             }
             ["hostfwd_remove", rest @ .., rule] if rest.len() <= 1 => {
-                let Some(network) = self.machine.network(rest.first().copied()) else {
+                let Some(network) = self.monitor.machine.network(rest.first().copied()) else {
                     return no_such_network(rest);
                 };
                 if network.remove_forward(rule) {
@@ -343,6 +372,32 @@ impl<'a> Session<'a> {
     }
 }
 
+fn not_found(description: &str) -> Failure {
+    Failure {
+        class: "CommandNotFound",
+        description: description.to_owned(),
+    }
+}
+
+/// QEMU takes no argument that it does not know.
+fn check_arguments(command: &str, arguments: &Value) -> Result<(), Failure> {
+    let known = match schema::arguments_of(command) {
+        Some(known) if command != "object-add" => known,
+        _ => return Ok(()),
+    };
+    for name in arguments.as_object().into_iter().flat_map(|map| map.keys()) {
+        if !known
+            .iter()
+            .any(|(member, _)| member.trim_end_matches('?') == name)
+        {
+            return Err(Failure::generic(format!(
+                "Parameter '{name}' is unexpected"
+            )));
+        }
+    }
+    Ok(())
+}
+
 fn no_such_network(named: &[&str]) -> String {
     match named.first() {
         Some(id) => format!("unrecognized netdev id '{id}'\r\n"),
@@ -351,9 +406,14 @@ fn no_such_network(named: &[&str]) -> String {
 }
 
 fn text<'a>(arguments: &'a Value, name: &str) -> Result<&'a str, Failure> {
-    arguments[name]
-        .as_str()
-        .ok_or_else(|| Failure::generic(format!("Parameter '{name}' is missing")))
+    match arguments.get(name) {
+        None => Err(Failure::generic(format!("Parameter '{name}' is missing"))),
+        Some(value) => value.as_str().ok_or_else(|| {
+            Failure::generic(format!(
+                "Invalid parameter type for '{name}', expected: string"
+            ))
+        }),
+    }
 }
 
 fn failure_message(failure: &Failure, id: Option<&Value>) -> Value {

@@ -23,6 +23,7 @@ const COMMANDS: &[(&str, &[(&str, &str)])] = &[
         &[("implements?", "str"), ("abstract?", "bool")],
     ),
     ("query-commands", &[]),
+    ("query-fdsets", &[]),
     ("query-kvm", &[]),
     ("query-machines", &[("compat-props?", "bool")]),
     ("query-name", &[]),
@@ -31,8 +32,18 @@ const COMMANDS: &[(&str, &[(&str, &str)])] = &[
     ("query-uuid", &[]),
     ("query-version", &[]),
     ("quit", &[]),
+    (
+        "set-action",
+        &[
+            ("reboot?", "RebootAction"),
+            ("shutdown?", "ShutdownAction"),
+            ("panic?", "PanicAction"),
+            ("watchdog?", "WatchdogAction"),
+        ],
+    ),
     ("stop", &[]),
     ("system_powerdown", &[]),
+    ("system_reset", &[]),
 ];
 
 const ENUMS: &[(&str, &[&str])] = &[
@@ -41,6 +52,24 @@ const ENUMS: &[(&str, &[&str])] = &[
         &["default", "preferred", "bind", "interleave"],
     ),
     ("OnOffAuto", &["auto", "on", "off"]),
+    (
+        "PanicAction",
+        &["pause", "shutdown", "exit-failure", "none"],
+    ),
+    ("RebootAction", &["reset", "shutdown"]),
+    ("ShutdownAction", &["poweroff", "pause"]),
+    (
+        "WatchdogAction",
+        &[
+            "reset",
+            "shutdown",
+            "poweroff",
+            "pause",
+            "debug",
+            "none",
+            "inject-nmi",
+        ],
+    ),
     ("NetFilterDirection", &["all", "rx", "tx"]),
     ("QCryptoSecretFormat", &["raw", "base64"]),
 ];
@@ -135,6 +164,19 @@ pub(crate) fn commands() -> Value {
         .chain(["object-add"])
         .map(|name| json!({"name": name}))
         .collect()
+}
+
+/// The arguments that a command has, with a `?` after those that may be left out; `None` where
+/// there is no such command.
+pub(crate) fn arguments_of(command: &str) -> Option<&'static [(&'static str, &'static str)]> {
+    if command == "object-add" {
+        // Its members are another set for each type.
+        return Some(&[]);
+    }
+    let mut commands = COMMANDS.iter();
+    commands
+        .find(|(name, _)| *name == command)
+        .map(|(_, arguments)| *arguments)
 }
 
 pub(crate) fn schema() -> Value {

@@ -43,6 +43,17 @@ pub fn initrd() -> PathBuf {
     present(target().join("guest/initrd.cpio.gz"))
 }
 
+/// The same guest as a program for UEFI, which boots from a disk. None, and why on standard output,
+/// where it could not be made.
+pub fn boot_program() -> Option<PathBuf> {
+    let program = target().join("guest/boot.efi");
+    if program.exists() {
+        return Some(program);
+    }
+    println!("skipped: no guest for UEFI ({})", program.display());
+    None
+}
+
 /// A program of this workspace, next to this test binary.
 pub fn program(name: &str) -> PathBuf {
     let test = std::env::current_exe().expect("a test knows its own path");

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use casemate_proto::v1;
@@ -22,7 +23,7 @@ const PATIENCE: Duration = Duration::from_secs(90);
 
 /// A config to be changed before the start.
 pub struct Setup {
-    pub folder: TempDir,
+    pub folder: Arc<TempDir>,
     pub config: toml::Table,
     /// Variables of the daemon; none of this process's own that would configure it.
     pub variables: Vec<(String, String)>,
@@ -54,7 +55,7 @@ impl Setup {
         std::fs::set_permissions(folder.path(), open).expect("the mode can be set");
         let mut setup = Self {
             config: artifacts::packaged_config(),
-            folder,
+            folder: Arc::new(folder),
             variables: Vec::new(),
             flags: Vec::new(),
         };
@@ -64,6 +65,8 @@ impl Setup {
         setup.set("http.port", 0);
         setup.set("qemu.accelerator", "tcg");
         setup.set("network.ports", "any");
+        // A test leaves nothing behind; what a daemon does without it has tests of its own.
+        setup.set("on_shutdown", "stop-vms");
         setup.set("vm.kernel", artifacts::kernel().display().to_string());
         setup.set("vm.initrd", artifacts::initrd().display().to_string());
         setup.set("vm.kernel_cmdline", "console=ttyS0 quiet panic=-1");
@@ -146,6 +149,8 @@ impl Setup {
             std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o666))
                 .expect("the mode can be set");
         }
+        // It reads its script and notes its starts beside its program.
+        self.set("qemu.extra_paths", folder.display().to_string());
         self.set("qemu.binary", program.display().to_string())
     }
 
@@ -216,23 +221,49 @@ impl Setup {
 
     /// Starts the daemon; its log if it ends instead.
     pub fn try_start(self) -> Result<Daemon, String> {
-        let state_dir = self.state_dir();
         let log = self.folder.path().join("casemated.log");
+        let started = self.launch(&log)?;
+        Ok(Daemon {
+            child: started.child,
+            folder: Arc::clone(&self.folder),
+            state_dir: self.state_dir(),
+            grpc: started.grpc,
+            http: started.http,
+            log,
+            setup: self,
+        })
+    }
+
+    /// A daemon that is ready; what it said in its log if it ends instead.
+    fn launch(&self, log: &Path) -> Result<Started, String> {
+        let endpoints = self.state_dir().join("endpoints.json");
+        let output = std::fs::File::options().create(true).append(true).open(log);
+        let output = output.expect("the log can be made");
+        let before = output.metadata().map_or(0, |metadata| metadata.len());
         let mut child = self
             .command()
             .env("CANARY_OF_THE_DAEMON", "1")
             .stdout(Stdio::null())
-            .stderr(std::fs::File::create(&log).expect("the log can be made"))
+            .stderr(output)
             .spawn()
             .expect("casemated starts");
         let started = Instant::now();
         loop {
             if let Ok(Some(_)) = child.try_wait() {
-                return Err(std::fs::read_to_string(&log).unwrap_or_default());
+                let text = std::fs::read_to_string(log).unwrap_or_default();
+                let own = usize::try_from(before)
+                    .ok()
+                    .and_then(|before| text.get(before..));
+                return Err(own.unwrap_or_default().to_owned());
             }
-            if let Ok(text) = std::fs::read_to_string(state_dir.join("endpoints.json")) {
+            if let Ok(text) = std::fs::read_to_string(&endpoints) {
                 let endpoints: serde_json::Value =
                     serde_json::from_str(&text).expect("it is written atomically");
+                if endpoints["pid"] != child.id() {
+                    // Of one that was killed, and could not take it away.
+                    std::thread::sleep(Duration::from_millis(20));
+                    continue;
+                }
                 let address = |name: &str| -> SocketAddr {
                     endpoints[name]
                         .as_str()
@@ -240,14 +271,10 @@ impl Setup {
                         .parse()
                         .expect("an address")
                 };
-                let (grpc, http) = (address("grpc"), address("http"));
-                return Ok(Daemon {
+                return Ok(Started {
                     child,
-                    folder: self.folder,
-                    state_dir,
-                    grpc,
-                    http,
-                    log,
+                    grpc: address("grpc"),
+                    http: address("http"),
                 });
             }
             assert!(started.elapsed() < PATIENCE, "casemated is not ready");
@@ -256,16 +283,50 @@ impl Setup {
     }
 }
 
+struct Started {
+    child: Child,
+    grpc: SocketAddr,
+    http: SocketAddr,
+}
+
 fn pin(backend: &mut toml::Table, component: &Path) {
     backend.insert("path".to_owned(), component.display().to_string().into());
     backend.insert("sha256".to_owned(), artifacts::sha256(component).into());
 }
 
-/// A running `casemated`. Dropping it ends it, and its VMs with it.
+/// What a VM may be asked for, but for its removal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verb {
+    Start,
+    Stop,
+    ForceStop,
+    Restart,
+    ForceRestart,
+    Pause,
+    Resume,
+    Reset,
+}
+
+impl Verb {
+    pub const ALL: [Self; 8] = [
+        Self::Start,
+        Self::Stop,
+        Self::ForceStop,
+        Self::Restart,
+        Self::ForceRestart,
+        Self::Pause,
+        Self::Resume,
+        Self::Reset,
+    ];
+}
+
+/// A running `casemated`. Dropping it ends it, and its VMs with it, whoever is to end them.
 #[derive(Debug)]
 pub struct Daemon {
     child: Child,
-    pub folder: TempDir,
+    /// For the next start of it.
+    pub setup: Setup,
+    pub folder: Arc<TempDir>,
     pub state_dir: PathBuf,
     pub grpc: SocketAddr,
     pub http: SocketAddr,
@@ -331,6 +392,73 @@ impl Daemon {
         Ok(())
     }
 
+    /// Asks for a change of a VM, and gives the VM as it is when that is done.
+    pub async fn act(&self, verb: Verb, id: &str) -> Result<v1::Vm, tonic::Status> {
+        let mut vms = self.vms().await;
+        let id = id.to_owned();
+        let vm = match verb {
+            Verb::Start => {
+                vms.start_vm(v1::StartVmRequest { id })
+                    .await?
+                    .into_inner()
+                    .vm
+            }
+            Verb::Stop | Verb::ForceStop => {
+                let force = verb == Verb::ForceStop;
+                let request = v1::StopVmRequest { id, force };
+                vms.stop_vm(request).await?.into_inner().vm
+            }
+            Verb::Restart | Verb::ForceRestart => {
+                let force = verb == Verb::ForceRestart;
+                let request = v1::RestartVmRequest { id, force };
+                vms.restart_vm(request).await?.into_inner().vm
+            }
+            Verb::Pause => {
+                vms.pause_vm(v1::PauseVmRequest { id })
+                    .await?
+                    .into_inner()
+                    .vm
+            }
+            Verb::Resume => {
+                vms.resume_vm(v1::ResumeVmRequest { id })
+                    .await?
+                    .into_inner()
+                    .vm
+            }
+            Verb::Reset => {
+                vms.reset_vm(v1::ResetVmRequest { id })
+                    .await?
+                    .into_inner()
+                    .vm
+            }
+        };
+        Ok(vm.expect("a VM"))
+    }
+
+    /// Waits until a VM is in this state.
+    pub async fn in_state(&self, id: &str, state: v1::VmState) -> v1::Vm {
+        eventually(state.as_str_name(), PATIENCE, || async {
+            let vm = self.get(id).await.expect("it is listed");
+            (vm.state() == state).then_some(vm)
+        })
+        .await
+    }
+
+    /// What is kept of a VM's console.
+    pub async fn console(&self, id: &str) -> String {
+        let request = v1::GetConsoleRequest {
+            id: id.to_owned(),
+            ..Default::default()
+        };
+        let stream = self.vms().await.get_console(request).await;
+        let mut stream = stream.expect("it streams").into_inner();
+        let mut bytes = Vec::new();
+        while let Some(chunk) = stream.message().await.expect("a chunk") {
+            bytes.extend(chunk.data);
+        }
+        String::from_utf8_lossy(&bytes).into_owned()
+    }
+
     /// Waits until no VM is listed and none runs, and holds that nothing else of one is left.
     pub async fn assert_unwound(&self) {
         eventually("the unwinding", Duration::from_secs(20), || async {
@@ -368,6 +496,42 @@ impl Daemon {
         }
     }
 
+    /// Ends the daemon as a crash does. Nothing of it runs when this returns; its VMs go on.
+    pub fn kill(&mut self) {
+        self.signal(Signal::KILL);
+        self.child.wait().expect("it can be waited for");
+    }
+
+    /// Waits until the daemon has ended by itself.
+    pub fn wait(&mut self) -> std::process::ExitStatus {
+        let started = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().expect("it can be waited for") {
+                return status;
+            }
+            assert!(started.elapsed() < PATIENCE, "casemated does not end");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Starts the daemon again after its end, with the state directory that it had and with
+    /// `setup` as it is now. Its ports may be others.
+    pub fn restart(&mut self) {
+        if let Err(log) = self.try_restart() {
+            panic!("casemated did not start again:\n{log}");
+        }
+    }
+
+    /// As `restart`; what it said in its log if it ends instead.
+    pub fn try_restart(&mut self) -> Result<(), String> {
+        let ended = self.child.try_wait();
+        assert!(matches!(ended, Ok(Some(_))), "the daemon runs still");
+        let started = self.setup.launch(&self.log)?;
+        self.child = started.child;
+        (self.grpc, self.http) = (started.grpc, started.http);
+        Ok(())
+    }
+
     pub fn signal(&self, signal: Signal) {
         let pid = i32::try_from(self.child.id()).ok().and_then(Pid::from_raw);
         // The child is ours and not reaped, so the pid is its own.
@@ -381,6 +545,8 @@ impl Drop for Daemon {
             self.signal(Signal::KILL);
             let _ = self.child.wait();
         }
+        // VMs that were to outlive their daemon do not outlive their test.
+        leftovers::end_processes_naming(&self.state_dir);
         if std::thread::panicking() {
             eprintln!("=== log of casemated ===\n{}", self.log());
         }

@@ -11,6 +11,8 @@ pub mod artifacts;
 pub mod certificates;
 pub mod daemon;
 pub mod leftovers;
+pub mod processes;
+pub mod tmpfs;
 
 /// A client of the predecessor, generated from its field list alone.
 pub mod predecessor {

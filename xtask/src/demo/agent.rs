@@ -19,19 +19,19 @@ const PAUSE_BETWEEN_ATTEMPTS: Duration = Duration::from_millis(200);
 const ANSWER_LIMIT: u64 = 256 * 1024;
 
 #[derive(Debug)]
-pub(super) struct Agent {
+pub(crate) struct Agent {
     address: String,
 }
 
 impl Agent {
-    pub(super) fn new(address: &str) -> Self {
+    pub(crate) fn new(address: &str) -> Self {
         Self {
             address: address.to_owned(),
         }
     }
 
     /// The body of `/`, as soon as there is one.
-    pub(super) fn wait_for_body(
+    pub(crate) fn wait_for_body(
         &self,
         run: &Run,
         step: &mut Step<'_>,
@@ -64,7 +64,8 @@ impl Agent {
     }
 }
 
-fn get_root(address: SocketAddr) -> Result<String> {
+/// The body of `/`, or why there is none now.
+pub(crate) fn get_root(address: SocketAddr) -> Result<String> {
     let mut stream = TcpStream::connect_timeout(&address, ATTEMPT_TIMEOUT)
         .context("nothing accepts connections")?;
     stream

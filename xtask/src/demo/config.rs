@@ -5,24 +5,27 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use toml_edit::{DocumentMut, Item, Table, value};
+use toml_edit::{DocumentMut, Item, Table, Value, value};
 
 use super::BACKEND;
 use crate::backends::Backend;
 
 /// Values that replace those of the packaged file.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct DemoConfig<'run> {
-    pub(super) folder: &'run Path,
-    pub(super) accelerator: &'run str,
-    pub(super) kernel: &'run Path,
-    pub(super) initrd: &'run Path,
-    pub(super) backend: &'run Backend,
+pub(crate) struct DemoConfig<'run> {
+    pub(crate) folder: &'run Path,
+    pub(crate) accelerator: &'run str,
+    pub(crate) kernel: &'run Path,
+    pub(crate) initrd: &'run Path,
+    pub(crate) backend: &'run Backend,
+    pub(crate) memory: &'run str,
+    /// Values beside these, each with its table (empty: none) and its key.
+    pub(crate) more: &'run [(&'run str, &'run str, Value)],
 }
 
 impl DemoConfig<'_> {
     /// Writes `casemate.toml` into the folder and returns its path.
-    pub(super) fn write(self, packaged: &Path) -> Result<PathBuf> {
+    pub(crate) fn write(self, packaged: &Path) -> Result<PathBuf> {
         let text = std::fs::read_to_string(packaged)
             .with_context(|| format!("cannot read {}", packaged.display()))?;
         let text = self
@@ -46,9 +49,16 @@ impl DemoConfig<'_> {
         vm.insert("kernel", value(text(self.kernel)?));
         vm.insert("initrd", value(text(self.initrd)?));
         vm.insert("kernel_cmdline", value("console=ttyS0 quiet panic=-1"));
-        vm.insert("memory", value("512M"));
+        vm.insert("memory", value(self.memory));
         vm.insert("vcpus", value(1));
         self.adapt_backend(root)?;
+        for (name, key, wanted) in self.more {
+            let item = value(wanted.clone());
+            match *name {
+                "" => root.insert(key, item),
+                name => table(root, name)?.insert(key, item),
+            };
+        }
         Ok(document.to_string())
     }
 
@@ -69,7 +79,7 @@ impl DemoConfig<'_> {
     }
 }
 
-pub(super) fn state_directory(folder: &Path) -> PathBuf {
+pub(crate) fn state_directory(folder: &Path) -> PathBuf {
     folder.join("state")
 }
 
@@ -120,6 +130,11 @@ grants = { objects = [] }
             kernel: Path::new("/t/vmlinuz"),
             initrd: Path::new("/t/initrd"),
             backend: &backend,
+            memory: "512M",
+            more: &[
+                ("", "max_vms", 7.into()),
+                ("qemu", "start_time", "9s".into()),
+            ],
         }
         .applied_to(packaged)
     }
@@ -130,6 +145,9 @@ grants = { objects = [] }
         let document: DocumentMut = text.parse().expect("the result is TOML");
         assert_eq!(document["state_dir"].as_str(), Some("/tmp/demo/state"));
         assert_eq!(document["grpc"]["port"].as_integer(), Some(0));
+        assert_eq!(document["vm"]["memory"].as_str(), Some("512M"));
+        assert_eq!(document["max_vms"].as_integer(), Some(7));
+        assert_eq!(document["qemu"]["start_time"].as_str(), Some("9s"));
         let backend = &document["backend"][0];
         assert_eq!(backend["name"].as_str(), Some("plain-kvm"));
         assert_eq!(backend["sha256"].as_str(), Some("00ff"));

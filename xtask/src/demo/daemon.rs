@@ -1,6 +1,7 @@
 //! The daemon as a guard: started, awaited, and ended on every way out.
 
 use std::path::{Path, PathBuf};
+use std::process::ExitStatus;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -11,14 +12,15 @@ use crate::report::Step;
 use crate::run::Run;
 
 /// Compiling the backends dominates, and an unoptimised build is slow at it.
-const READY_DEADLINE: Duration = Duration::from_secs(60);
+pub(crate) const READY_DEADLINE: Duration = Duration::from_secs(60);
 /// The daemon removes its VMs before it ends, each with a stop ladder of its own.
 const STOP_DEADLINE: Duration = Duration::from_secs(30);
 
 #[derive(Debug)]
-pub(super) struct Daemon {
+pub(crate) struct Daemon {
     process: Option<ProcessGroup>,
     endpoints: Endpoints,
+    endpoints_file: PathBuf,
     log: LogFile,
 }
 
@@ -30,7 +32,7 @@ struct Endpoints {
 }
 
 impl Daemon {
-    pub(super) fn start(
+    pub(crate) fn start(
         run: &Run,
         step: &mut Step<'_>,
         program: &Path,
@@ -38,6 +40,18 @@ impl Daemon {
         config: &Path,
     ) -> Result<Self> {
         run.interrupt.check()?;
+        let mut daemon = Self::spawn(program, folder, config, &[])?;
+        daemon.wait_until_ready(run, step)?;
+        Ok(daemon)
+    }
+
+    /// Starts the program with these variables besides ours, and does not wait for anything.
+    pub(crate) fn spawn(
+        program: &Path,
+        folder: &Path,
+        config: &Path,
+        variables: &[(&str, &str)],
+    ) -> Result<Self> {
         let mut command = child::program(program);
         command.arg("--config").arg(config).current_dir(folder);
         // Settings of the person's own daemon are not meant for this one.
@@ -50,35 +64,25 @@ impl Daemon {
                 command.env_remove(&name);
             }
         }
+        command.envs(variables.iter().copied());
         let log = LogFile::append(&folder.join("casemated.log"), &command)?;
         command.stdout(log.duplicate()?).stderr(log.duplicate()?);
-        let mut daemon = Self {
+        Ok(Self {
             process: Some(ProcessGroup::start(&mut command)?),
             endpoints: Endpoints::default(),
+            endpoints_file: state_directory(folder).join("endpoints.json"),
             log,
-        };
-        daemon.endpoints = daemon.wait_until_ready(run, step, &state_directory(folder))?;
-        Ok(daemon)
+        })
     }
 
-    fn wait_until_ready(
-        &mut self,
-        run: &Run,
-        step: &mut Step<'_>,
-        state: &Path,
-    ) -> Result<Endpoints> {
-        let file = state.join("endpoints.json");
+    fn wait_until_ready(&mut self, run: &Run, step: &mut Step<'_>) -> Result<()> {
         let started = Instant::now();
         step.progress("waiting until it serves");
         loop {
-            if let Some(endpoints) = Endpoints::read(&file, self.pid()) {
-                return Ok(endpoints);
+            if self.is_ready() {
+                return Ok(());
             }
-            let ended = match &mut self.process {
-                Some(process) => process.poll()?,
-                None => None,
-            };
-            if let Some(status) = ended {
+            if let Some(status) = self.ended()? {
                 bail!("casemated ended with {status}:\n{}", self.log_tail());
             }
             if started.elapsed() > READY_DEADLINE {
@@ -92,24 +96,51 @@ impl Daemon {
         }
     }
 
-    pub(super) fn pid(&self) -> u32 {
+    /// Whether it has written down where it serves.
+    pub(crate) fn is_ready(&mut self) -> bool {
+        match Endpoints::read(&self.endpoints_file, self.pid()) {
+            Some(endpoints) => {
+                self.endpoints = endpoints;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// How it ended, if it did.
+    pub(crate) fn ended(&mut self) -> Result<Option<ExitStatus>> {
+        match &mut self.process {
+            Some(process) => process.poll(),
+            None => Ok(None),
+        }
+    }
+
+    /// SIGKILL to the daemon alone: what it started is left as a crash would leave it.
+    pub(crate) fn kill(&mut self) -> Result<()> {
+        match &mut self.process {
+            Some(process) => process.kill_leader(),
+            None => Ok(()),
+        }
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
         self.process.as_ref().map_or(0, ProcessGroup::pid)
     }
 
-    pub(super) fn grpc(&self) -> &str {
+    pub(crate) fn grpc(&self) -> &str {
         &self.endpoints.grpc
     }
 
-    pub(super) fn http(&self) -> &str {
+    pub(crate) fn http(&self) -> &str {
         &self.endpoints.http
     }
 
-    pub(super) fn log_tail(&self) -> String {
+    pub(crate) fn log_tail(&self) -> String {
         self.log.tail()
     }
 
     /// Ends the daemon and reports it when that did not go well.
-    pub(super) fn stop(mut self, run: &Run) -> Result<()> {
+    pub(crate) fn stop(mut self, run: &Run) -> Result<()> {
         run.interrupt.check()?;
         let Some(mut process) = self.process.take() else {
             return Ok(());
@@ -126,7 +157,7 @@ impl Daemon {
         }
     }
 
-    pub(super) fn leave_running(mut self) {
+    pub(crate) fn leave_running(mut self) {
         if let Some(process) = self.process.take() {
             process.leave_running();
         }
@@ -146,7 +177,7 @@ impl Drop for Daemon {
 
 impl Endpoints {
     /// Nothing while the file is absent, half written or another daemon's.
-    fn read(file: &PathBuf, pid: u32) -> Option<Self> {
+    fn read(file: &Path, pid: u32) -> Option<Self> {
         Self::parse(&std::fs::read_to_string(file).ok()?, pid)
     }
 

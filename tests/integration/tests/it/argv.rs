@@ -35,6 +35,7 @@ const ID: &str = "6f9619ff-8b86-4011-b42d-00c04fc964ff";
 const MANAGED: Form = Form::Managed {
     qmp_fd: QMP_FD,
     kvm_fd: None,
+    console_fd: None,
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -28,6 +28,9 @@ fn status_field(pid: u32, field: &str) -> String {
 
 async fn boots_two(mut setup: Setup, qemu: &Path) {
     setup.set("qemu.binary", qemu.display().to_string());
+    // That of the backports is unpacked into a folder of its own, with its libraries.
+    let folder = qemu.parent().expect("a program lies in a folder");
+    setup.set("qemu.extra_paths", folder.display().to_string());
     let mut daemon = setup.start();
     let (one, two) = tokio::join!(
         daemon.create(spec("one", "nonce-of-one")),
@@ -75,9 +78,9 @@ async fn boots_two(mut setup: Setup, qemu: &Path) {
     daemon.remove(&one.id).await.expect("removal works");
     assert!(daemon.get(&one.id).await.is_err());
     assert_eq!(daemon.list().await.len(), 1);
-    // A daemon that is told to end takes its VMs with it.
-    assert_eq!(daemon.stop(), Some(0));
+    daemon.remove(&two.id).await.expect("removal works");
     leftovers::assert_nothing_left(&daemon.state_dir);
+    assert_eq!(daemon.stop(), Some(0));
 }
 
 /// Each QEMU has a user of its own, and nobody else but root looks into its folder.
@@ -111,10 +114,10 @@ fn isolated(daemon: &Daemon, one: &v1::Vm, two: &v1::Vm) {
         // The folders are root's, so that this user can make nothing in them; its files are its own.
         for (path, owner, mode) in [
             ("", 0, 0o750),
-            ("env", 0, 0o750),
-            ("certs", 0, 0o750),
-            ("env/environment", uid, 0o400),
-            ("console.log", uid, 0o600),
+            ("shares", 0, 0o750),
+            ("shares/env", 0, 0o750),
+            ("shares/certs", 0, 0o750),
+            ("shares/env/environment", uid, 0o400),
         ] {
             let metadata = std::fs::symlink_metadata(folder.join(path)).expect("it is there");
             assert_eq!((metadata.uid(), metadata.gid()), (owner, uid), "{path}");
@@ -127,6 +130,7 @@ async fn console(daemon: &Daemon, id: &str) -> String {
     let request = v1::GetConsoleRequest {
         id: id.to_owned(),
         tail_bytes: 4096,
+        ..Default::default()
     };
     let mut stream = daemon
         .vms()
@@ -195,6 +199,25 @@ async fn a_kernel_that_only_root_may_read_boots() {
 }
 
 /// The guest's own power-off ends in `exited` with QEMU's reason, and frees the slot at once.
+/// And on no other of the host's addresses.
+#[tokio::test]
+async fn an_agent_answers_on_the_address_that_config_names() {
+    let mut setup = Setup::new();
+    setup.set("network.host_address", "127.0.0.9");
+    let daemon = setup.start();
+    let vm = daemon.create(spec("one", "nonce")).await.expect("it runs");
+    let port = vm
+        .agent_address
+        .strip_prefix("127.0.0.9:")
+        .expect("it is named");
+    let body = agent_answer(&vm.agent_address).await;
+    assert!(body.contains("NONCE=nonce\n"), "{body}");
+    let elsewhere = std::net::TcpStream::connect(format!("127.0.0.1:{port}"));
+    assert!(elsewhere.is_err(), "{elsewhere:?}");
+    daemon.remove(&vm.id).await.expect("removal works");
+    leftovers::assert_nothing_left(&daemon.state_dir);
+}
+
 #[tokio::test]
 async fn a_vm_that_ends_by_itself_frees_its_slot() {
     let mut setup = Setup::new();

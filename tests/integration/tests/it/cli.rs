@@ -1,21 +1,91 @@
 //! The CLI against a daemon, as a person or a script uses it.
 
-use std::process::{Output, Stdio};
+use std::io::{BufRead as _, BufReader};
+use std::process::{Child, Output, Stdio};
+use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
 use casemate_integration::artifacts;
 use casemate_integration::daemon::{Daemon, Setup, free_port};
+use rustix::process::{Pid, Signal};
 use serde_json::{Value, json};
 
-fn casemate(daemon: &Daemon, arguments: &[&str]) -> Output {
+/// For an answer without an end, on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+fn command(daemon: &Daemon, arguments: &[&str]) -> std::process::Command {
     #[expect(clippy::disallowed_methods, reason = "the subject of the tests")]
     let mut command = std::process::Command::new(artifacts::program("casemate"));
-    let output = command
+    command
         .env("CASEMATE_ENDPOINT", daemon.endpoint())
         .args(arguments)
-        .stdin(Stdio::null())
-        .output();
-    output.expect("casemate runs")
+        .stdin(Stdio::null());
+    command
+}
+
+fn casemate(daemon: &Daemon, arguments: &[&str]) -> Output {
+    command(daemon, arguments).output().expect("casemate runs")
+}
+
+/// A `casemate` whose answer has no end of its own.
+struct Follower {
+    child: Child,
+    lines: Receiver<String>,
+}
+
+impl Follower {
+    fn start(daemon: &Daemon, arguments: &[&str]) -> Self {
+        let mut child = command(daemon, arguments)
+            .stdout(Stdio::piped())
+            .spawn()
+            .expect("casemate runs");
+        let output = BufReader::new(child.stdout.take().expect("a pipe"));
+        let (sender, lines) = channel();
+        std::thread::spawn(move || {
+            for line in output.lines().map_while(Result::ok) {
+                if sender.send(line).is_err() {
+                    break;
+                }
+            }
+        });
+        Self { child, lines }
+    }
+
+    /// The next line that fits.
+    fn wait_for(&self, fits: impl Fn(&str) -> bool) -> String {
+        let mut seen = Vec::new();
+        while let Ok(line) = self.lines.recv_timeout(PATIENCE) {
+            if fits(&line) {
+                return line;
+            }
+            seen.push(line);
+        }
+        panic!("no such line among {seen:#?}");
+    }
+
+    fn interrupt(&self) {
+        let pid = Pid::from_child(&self.child);
+        rustix::process::kill_process(pid, Signal::INT).expect("it is there");
+    }
+
+    fn exit_code(mut self) -> Option<i32> {
+        let started = Instant::now();
+        loop {
+            if let Some(status) = self.child.try_wait().expect("ours") {
+                return status.code();
+            }
+            assert!(started.elapsed() < PATIENCE, "it does not end");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Follower {
+    fn drop(&mut self) {
+        // It has ended, if the test went well.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
 }
 
 fn text(bytes: &[u8]) -> String {
@@ -71,6 +141,165 @@ fn the_life_of_a_vm_in_verbs() {
     assert!(removed.status.success(), "{}", text(&removed.stderr));
     let gone = casemate(&daemon, &["vm", "show", &id]);
     assert_eq!(gone.status.code(), Some(3), "{}", text(&gone.stderr));
+}
+
+/// With the scripted QEMU, because the subject is what the CLI shows.
+#[test]
+fn vms_are_changed_in_verbs_several_at_once() {
+    let mut setup = Setup::new();
+    setup.use_fake_qemu(&json!({}));
+    let daemon = setup.start();
+    let ids = ["first", "second"].map(|name| {
+        let created = json_of(
+            &daemon,
+            &["vm", "create", "--name", name, "--restart", "on-failure"],
+        );
+        assert_eq!(created["restart_policy"], "on-failure", "{created}");
+        assert_eq!(created["restarts"], 0, "{created}");
+        assert_ne!(created["started_at"], "", "{created}");
+        assert_eq!(created["last_exit"], Value::Null, "{created}");
+        created["id"].as_str().expect("an id").to_owned()
+    });
+    let [first, second] = ids.each_ref().map(String::as_str);
+    for (arguments, code, lines, state) in [
+        (
+            &["pause", "first"][..],
+            0,
+            &[("paused", first)][..],
+            "paused",
+        ),
+        (&["pause", first], 0, &[("already paused", first)], "paused"),
+        (&["resume", "first"], 0, &[("resumed", first)], "running"),
+        (
+            &["start", "first"],
+            0,
+            &[("already running", first)],
+            "running",
+        ),
+        (&["reset", "first"], 0, &[("reset", first)], "running"),
+        (
+            &["stop", "--force", "first", "nothing", "second", first],
+            3,
+            &[("stopped", first), ("stopped", second)],
+            "stopped",
+        ),
+        (
+            &["stop", "first"],
+            0,
+            &[("already stopped", first)],
+            "stopped",
+        ),
+        (&["start", "first"], 0, &[("started", first)], "running"),
+        (
+            &["restart", "--force", "first"],
+            0,
+            &[("restarted", first)],
+            "running",
+        ),
+    ] {
+        let output = casemate(&daemon, &[&["vm"], arguments].concat());
+        let errors = text(&output.stderr);
+        assert_eq!(output.status.code(), Some(code), "{arguments:?}: {errors}");
+        let wanted: String = lines
+            .iter()
+            .map(|(done, id)| format!("{done} {id}\n"))
+            .collect();
+        assert_eq!(text(&output.stdout), wanted, "{arguments:?}");
+        if code != 0 {
+            assert!(errors.contains("no VM has \"nothing\""), "{errors}");
+            assert!(errors.contains("1 of 3 VMs were not stopped"), "{errors}");
+        }
+        let shown = json_of(&daemon, &["vm", "show", "first"]);
+        assert_eq!(shown["state"], state, "{arguments:?}");
+    }
+    let stopped = json_of(&daemon, &["vm", "show", "second"]);
+    assert_eq!(stopped["state"], "stopped");
+    assert_ne!(stopped["last_exit"], Value::Null);
+    assert_eq!(stopped["started_at"], "");
+
+    let outcomes = json_of(&daemon, &["vm", "start", "second"]);
+    assert_eq!(outcomes[0]["id"], second);
+    assert_eq!(outcomes[0]["started"], true);
+    assert_eq!(outcomes[0]["vm"]["state"], "running");
+    assert_eq!(outcomes[0]["error"], Value::Null);
+}
+
+/// With the scripted QEMU, because the subject is what the CLI shows.
+#[test]
+fn a_watch_shows_changes_until_it_is_interrupted() {
+    let mut setup = Setup::new();
+    setup.use_fake_qemu(&json!({}));
+    let daemon = setup.start();
+    json_of(&daemon, &["vm", "create", "--name", "first"]);
+
+    let objects = Follower::start(&daemon, &["vm", "watch", "--format", "json"]);
+    let parsed = |line: &str| serde_json::from_str::<Value>(line).expect("a JSON object");
+    let before = objects.wait_for(|line| parsed(line)["vm"]["name"] == "first");
+    assert_eq!(parsed(&before)["vm"]["state"], "running");
+    objects.wait_for(|line| parsed(line)["synchronized"] == true);
+    let lines = Follower::start(&daemon, &["vm", "watch", "first"]);
+    lines.wait_for(|line| line.contains("first") && line.contains("running"));
+
+    let second = json_of(&daemon, &["vm", "create", "--name", "second"]);
+    objects.wait_for(|line| {
+        let vm = &parsed(line)["vm"];
+        vm["id"] == second["id"] && vm["state"] == "running"
+    });
+    let stop = casemate(&daemon, &["vm", "stop", "--force", "first"]);
+    assert!(stop.status.success(), "{}", text(&stop.stderr));
+    objects.wait_for(|line| parsed(line)["vm"]["state"] == "stopped");
+    // The other VM is none of its business.
+    lines.wait_for(|line| {
+        assert!(!line.contains("second"), "{line}");
+        line.contains("stopped")
+    });
+    let remove = casemate(&daemon, &["vm", "remove", "first"]);
+    assert!(remove.status.success(), "{}", text(&remove.stderr));
+    lines.wait_for(|line| line.contains("first") && line.ends_with("removed"));
+    assert_eq!(lines.exit_code(), Some(0));
+    objects.wait_for(|line| parsed(line)["removed"] == parsed(&before)["vm"]["id"]);
+    objects.interrupt();
+    assert_eq!(objects.exit_code(), Some(130));
+
+    let unknown = casemate(&daemon, &["vm", "watch", "nothing"]);
+    assert_eq!(unknown.status.code(), Some(3), "{}", text(&unknown.stderr));
+}
+
+/// A watch that loses its daemon must not look like one that saw nothing happen.
+#[test]
+fn a_watch_ends_with_its_daemon() {
+    let mut setup = Setup::new();
+    setup.use_fake_qemu(&json!({}));
+    let mut daemon = setup.start();
+    let objects = Follower::start(&daemon, &["vm", "watch", "--format", "json"]);
+    objects.wait_for(|line| line.contains("synchronized"));
+    daemon.stop();
+    assert_eq!(objects.exit_code(), Some(7));
+}
+
+/// With the scripted QEMU, which writes one line and can be stopped at once.
+#[test]
+fn a_console_is_followed_until_the_vm_is_down() {
+    let mut setup = Setup::new();
+    setup.use_fake_qemu(&json!({}));
+    let daemon = setup.start();
+    json_of(&daemon, &["vm", "create", "--name", "first"]);
+    let interrupted = Follower::start(&daemon, &["vm", "logs", "-f", "first"]);
+    interrupted.wait_for(|line| line.contains("fake console"));
+    interrupted.interrupt();
+    assert_eq!(interrupted.exit_code(), Some(130));
+
+    let followed = Follower::start(&daemon, &["vm", "logs", "--follow", "first"]);
+    followed.wait_for(|line| line.contains("fake console"));
+    let stop = casemate(&daemon, &["vm", "stop", "--force", "first"]);
+    assert!(stop.status.success(), "{}", text(&stop.stderr));
+    assert_eq!(followed.exit_code(), Some(0));
+
+    let start = casemate(&daemon, &["vm", "start", "first"]);
+    assert!(start.status.success(), "{}", text(&start.stderr));
+    let before = casemate(&daemon, &["vm", "logs", "first", "--previous", "1"]);
+    assert!(before.status.success(), "{}", text(&before.stderr));
+    assert!(text(&before.stdout).contains("fake console"));
 }
 
 #[test]

@@ -81,6 +81,26 @@ async fn a_callers_shorter_deadline_is_answered_as_exceeded() {
     daemon.assert_unwound().await;
 }
 
+/// A large guest takes longer to go than anybody waits.
+#[tokio::test]
+async fn a_removal_goes_on_when_its_callers_time_is_over() {
+    let mut setup = Setup::new();
+    setup.set("qemu.powerdown_time", "5s");
+    setup.use_fake_qemu(&json!({"ignore": ["system_powerdown"]}));
+    let daemon = setup.start();
+    let vm = daemon.create(v1::VmSpec::default()).await.expect("it runs");
+    let mut request = Request::new(v1::RemoveVmRequest { id: vm.id.clone() });
+    request.set_timeout(Duration::from_secs(1));
+    let status = daemon.vms().await.remove_vm(request).await;
+    let status = status.expect_err("it takes longer");
+    // Of the daemon, or of the client's own timer at the same moment.
+    let is_over = [Code::DeadlineExceeded, Code::Cancelled];
+    assert!(is_over.contains(&status.code()), "{status}");
+    let going = daemon.get(&vm.id).await.expect("it is there still");
+    assert_eq!(going.state(), v1::VmState::Stopping);
+    daemon.assert_unwound().await;
+}
+
 #[tokio::test]
 async fn a_deadline_that_is_no_time_is_refused() {
     let daemon = daemon(Duration::ZERO, "60s");

@@ -49,6 +49,7 @@ impl Act {
                 let request = v1::GetConsoleRequest {
                     id: (*id).to_owned(),
                     tail_bytes: 0,
+                    ..Default::default()
                 };
                 vms.get_console(request).await.err()
             }

@@ -2,7 +2,9 @@
 //! subject, not their guests.
 
 use casemate_integration::daemon::Setup;
+use casemate_integration::processes;
 use casemate_proto::v1;
+use rustix::process::Signal;
 use serde_json::json;
 
 fn metric(text: &str, name: &str) -> Option<f64> {
@@ -135,4 +137,51 @@ async fn metrics_follow_what_happens() {
     let (_, last) = daemon.get_http("/metrics").await;
     assert_eq!(metric(&last, "casemate_vms{state=\"running\"}"), None);
     assert!(!last.contains(&vm.id));
+}
+
+#[tokio::test]
+async fn ends_and_what_was_found_at_the_start_are_counted() {
+    let mut setup = Setup::new();
+    setup.set("on_shutdown", "leave");
+    setup.use_fake_qemu(&json!({}));
+    let mut daemon = setup.start();
+    let create = async || daemon.create(v1::VmSpec::default()).await.expect("it runs");
+    let (panics, killed, removed, stays) = (
+        create().await,
+        create().await,
+        create().await,
+        create().await,
+    );
+    processes::signal(panics.pid, Signal::USR2);
+    processes::signal(killed.pid, Signal::KILL);
+    for vm in [&panics, &killed] {
+        daemon.in_state(&vm.id, v1::VmState::Exited).await;
+    }
+    // That one was told to, and so is no end to be looked into.
+    daemon.remove(&removed.id).await.expect("it goes");
+    let (_, ends) = daemon.get_http("/metrics").await;
+    let counted = |text: &str, name: &str| -> Vec<String> {
+        let lines = text.lines().filter(|line| line.starts_with(name));
+        lines.map(str::to_owned).collect()
+    };
+    assert_eq!(
+        counted(&ends, "casemate_vm_exits_total"),
+        [
+            "casemate_vm_exits_total{reason=\"guest-panic\"} 1",
+            "casemate_vm_exits_total{reason=\"signal\"} 1"
+        ]
+    );
+    daemon.kill();
+    daemon.restart();
+    daemon.in_state(&stays.id, v1::VmState::Running).await;
+    let (_, found) = daemon.get_http("/metrics").await;
+    assert_eq!(
+        counted(&found, "casemate_vms_found_total"),
+        [
+            "casemate_vms_found_total{outcome=\"adopted\"} 1",
+            "casemate_vms_found_total{outcome=\"down\"} 2"
+        ]
+    );
+    // Of its own life.
+    assert_eq!(counted(&found, "casemate_vm_exits_total"), [""; 0]);
 }

@@ -57,6 +57,23 @@ async fn a_qemu_that_hangs_is_given_up_and_killed() {
     }
 }
 
+/// QEMU took the order to run the guest, and says no word of having done so.
+#[tokio::test]
+async fn a_qemu_that_does_not_say_that_its_guest_runs_has_none() {
+    for script in [json!({"stall_at": "cont"}), json!({"hang_at": "status"})] {
+        let daemon = fake(&script);
+        let status = daemon.create(v1::VmSpec::default()).await;
+        let status = status.expect_err("nobody knows whether it runs");
+        assert_eq!(status.code(), Code::Aborted, "{script}: {status}");
+        assert!(
+            status.message().contains("did not answer"),
+            "{script}: {status}"
+        );
+        assert_eq!(Setup::fake_starts(daemon.folder.path()).len(), 1);
+        daemon.assert_unwound().await;
+    }
+}
+
 #[tokio::test]
 async fn an_end_after_the_launch_is_noticed_at_once() {
     let daemon = fake(&json!({"die_at": "running", "exit_code": 7, "delay_ms": {"running": 300}}));
@@ -284,74 +301,4 @@ async fn refusals_say_what_is_at_fault_and_start_nothing() {
         let status = daemon.get(id).await.expect_err(id);
         assert_eq!(status.code(), Code::NotFound, "{id:?}");
     }
-}
-
-/// A daemon that was killed leaves its VM running; the next one shows it as lost, does not touch
-/// it, and clears away what is proven to be gone.
-#[tokio::test]
-async fn after_a_crash_a_living_vm_is_lost_and_a_dead_one_is_cleared_away() {
-    let daemon = fake(&json!({}));
-    let alive = daemon.create(v1::VmSpec::default()).await.expect("it runs");
-    let dead = daemon.create(v1::VmSpec::default()).await.expect("it runs");
-    daemon.signal(rustix::process::Signal::KILL);
-    let pid = |vm: &v1::Vm| {
-        let raw = i32::try_from(vm.pid).expect("a pid");
-        rustix::process::Pid::from_raw(raw).expect("a pid")
-    };
-    rustix::process::kill_process(pid(&dead), rustix::process::Signal::KILL).expect("ours");
-    let config = std::fs::read_to_string(daemon.folder.path().join("casemate.toml"));
-    let mut next = Setup::new();
-    next.config = config
-        .expect("the config is there")
-        .parse()
-        .expect("it parses");
-    // The state directory is the first daemon's, whose lock went with it.
-    let state_dir = daemon.state_dir.clone();
-    eventually("the pids to be gone", Duration::from_secs(5), || async {
-        (!std::path::Path::new(&format!("/proc/{}/fd/0", dead.pid)).exists()).then_some(())
-    })
-    .await;
-    std::fs::remove_file(state_dir.join("endpoints.json")).expect("it was left");
-    let mut child = next
-        .command()
-        .stderr(std::process::Stdio::null())
-        .spawn()
-        .expect("it starts");
-    let endpoints = eventually("the second daemon", Duration::from_secs(60), || async {
-        std::fs::read_to_string(state_dir.join("endpoints.json")).ok()
-    })
-    .await;
-    let endpoints: serde_json::Value = serde_json::from_str(&endpoints).expect("JSON");
-    let endpoint = format!("http://{}", endpoints["grpc"].as_str().expect("an address"));
-    let mut client = v1::vm_service_client::VmServiceClient::connect(endpoint)
-        .await
-        .expect("it answers");
-    let vms = client
-        .list_vms(v1::ListVmsRequest {})
-        .await
-        .expect("it lists")
-        .into_inner()
-        .vms;
-    assert_eq!(vms.len(), 1, "{vms:?}");
-    assert_eq!(
-        (vms[0].id.as_str(), vms[0].state()),
-        (alive.id.as_str(), v1::VmState::Lost)
-    );
-    assert_eq!(
-        (vms[0].backend.as_str(), vms[0].tee.as_str()),
-        ("plain-kvm", "none")
-    );
-    let refused = client
-        .remove_vm(v1::RemoveVmRequest {
-            id: alive.id.clone(),
-        })
-        .await;
-    assert_eq!(
-        refused.expect_err("never touched").code(),
-        Code::FailedPrecondition
-    );
-    assert!(std::path::Path::new(&format!("/proc/{}", alive.pid)).exists());
-    rustix::process::kill_process(pid(&alive), rustix::process::Signal::KILL).expect("ours");
-    child.kill().expect("ours");
-    child.wait().expect("ours");
 }

@@ -1,7 +1,7 @@
 //! Admission. With the scripted QEMU, because 50 real ones at once would test the machine, not the
 //! daemon.
 
-use casemate_integration::daemon::Setup;
+use casemate_integration::daemon::{Setup, Verb, free_port};
 use casemate_integration::leftovers;
 use casemate_proto::v1;
 use serde_json::json;
@@ -52,6 +52,29 @@ async fn of_50_concurrent_creates_exactly_the_limit_runs() {
         daemon.remove(&vm.id).await.expect("removal works");
     }
     leftovers::assert_nothing_left(&daemon.state_dir);
+}
+
+/// It comes back on the port that it was created with, so nobody else gets it meanwhile.
+#[tokio::test]
+async fn the_port_of_a_stopped_vm_is_nobody_elses() {
+    let port = free_port();
+    let mut setup = Setup::new();
+    setup.set("network.ports", format!("{port}-{port}"));
+    setup.use_fake_qemu(&json!({}));
+    let daemon = setup.start();
+    let vm = daemon.create(v1::VmSpec::default()).await.expect("it runs");
+    assert_eq!(vm.agent_address, format!("127.0.0.1:{port}"));
+    let stopped = daemon.act(Verb::Stop, &vm.id).await.expect("it stops");
+    assert_eq!(stopped.state(), v1::VmState::Stopped);
+    let refused = daemon.create(v1::VmSpec::default()).await;
+    let refused = refused.expect_err("the only port is another's");
+    assert_eq!(refused.code(), Code::ResourceExhausted, "{refused}");
+    assert!(refused.message().contains("no free port"), "{refused}");
+    let started = daemon.act(Verb::Start, &vm.id).await.expect("it starts");
+    assert_eq!(started.agent_address, vm.agent_address);
+    daemon.remove(&vm.id).await.expect("it goes");
+    let next = daemon.create(v1::VmSpec::default()).await.expect("it runs");
+    assert_eq!(next.agent_address, vm.agent_address);
 }
 
 /// The daemon's own ports lie in the range, and another program holds one of it.

@@ -3,23 +3,40 @@
 
 #![expect(clippy::print_stdout, reason = "a skip says why")]
 
+mod adoption;
 mod argv;
 mod backend_faults;
 mod backend_loading;
 mod boot;
+mod capacity;
 mod cli;
+mod confine;
+mod console;
 mod deadlines;
+mod disk;
 mod docs;
+mod endurance;
 mod environment;
 mod errors;
 mod guard;
+mod hang;
+mod hostile;
 mod http;
 mod launch_failures;
+mod lifecycle;
 mod limits;
 mod packaging;
 mod predecessor_client;
 mod predecessor_command;
+mod reach;
+mod records;
 mod reload;
+mod sandbox;
+mod secrets;
+mod space;
 mod swap;
+mod system_vm;
+mod systemd;
 mod tidy;
 mod tls;
+mod watch;

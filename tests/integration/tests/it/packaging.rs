@@ -1,5 +1,6 @@
 //! The packaged config is one that the daemon takes, and it grants the packaged backend exactly
-//! what that announces: nothing is missing, and nothing is open that is not used.
+//! what that announces: nothing is missing, and nothing is open that is not used. The packaged
+//! units say what the daemon relies on, and systemd understands them.
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -11,8 +12,14 @@ use casemate_integration::artifacts;
 use casemate_integration::daemon::Setup;
 use casemate_proto::v1;
 
+fn packaged(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../packaging")
+        .join(name)
+}
+
 fn packaged_path() -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../../packaging/casemate.toml")
+    packaged("casemate.toml")
 }
 
 fn check_config(path: &Path) -> Output {
@@ -118,4 +125,159 @@ async fn the_daemon_shows_every_grant_as_given() {
             );
         }
     }
+}
+
+/// Section and assignments of a unit, in order.
+fn assignments(unit: &str) -> Vec<(String, String)> {
+    let mut section = String::new();
+    let mut found = Vec::new();
+    for line in unit.lines().filter(|line| !line.starts_with('#')) {
+        if let Some((key, value)) = line.split_once('=') {
+            found.push((format!("{section}{key}"), value.to_owned()));
+        } else if !line.is_empty() {
+            section = line.to_owned();
+        }
+    }
+    found
+}
+
+#[test]
+fn the_service_says_what_the_daemon_relies_on() {
+    let unit = std::fs::read_to_string(packaged("casemated.service")).expect("it is packaged");
+    let found = assignments(&unit);
+    for (key, wanted) in [
+        // It says when it is ready, and that it lives.
+        ("Type", "notify"),
+        ("NotifyAccess", "main"),
+        ("WatchdogSec", "30"),
+        ("Restart", "on-failure"),
+        ("RestartPreventExitStatus", "78"),
+        ("ExecReload", "/bin/kill -HUP $MAINPID"),
+        // VMs outlive it.
+        ("KillMode", "process"),
+        ("RuntimeDirectoryPreserve", "yes"),
+        // The state directory's mode is checked at each start.
+        ("StateDirectory", "casemate"),
+        ("StateDirectoryMode", "0711"),
+    ] {
+        let values: Vec<&str> = found
+            .iter()
+            .filter(|(name, _)| *name == format!("[Service]{key}"))
+            .map(|(_, value)| value.as_str())
+            .collect();
+        assert_eq!(values, [wanted], "{key}");
+    }
+    // What would break it: compiled code, /dev/kvm, images anywhere, cgroups made by hand, users of
+    // QEMU's own.
+    for key in [
+        "MemoryDenyWriteExecute",
+        "PrivateDevices",
+        "DevicePolicy",
+        "DeviceAllow",
+        "ProtectClock",
+        "ProtectHome",
+        "PrivateTmp",
+        "ProtectControlGroups",
+        "ProtectKernelTunables",
+        "PrivateUsers",
+        "CapabilityBoundingSet",
+        "RestrictSUIDSGID",
+        "User",
+    ] {
+        let key = format!("[Service]{key}");
+        assert!(found.iter().all(|(name, _)| *name != key), "{key}");
+    }
+}
+
+#[test]
+fn systemd_understands_the_units() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let unit = std::fs::read_to_string(packaged("casemated.service")).expect("it is packaged");
+    let program = artifacts::program("casemated");
+    // The package is not installed here.
+    let unit = unit.replace("/usr/bin/casemated", &program.display().to_string());
+    let verify = |name: &str, text: &str| {
+        let path = folder.path().join(name);
+        std::fs::write(&path, text).expect("a file");
+        #[expect(clippy::disallowed_methods, reason = "the subject of the test")]
+        let mut command = Command::new("systemd-analyze");
+        command.args(["verify", "--man=no"]).arg(&path).output()
+    };
+    let slice = std::fs::read_to_string(packaged("casemate.slice")).expect("it is packaged");
+    for (name, text, wanted) in [
+        ("casemated.service", unit.as_str(), ""),
+        ("casemate.slice", slice.as_str(), ""),
+        // It does complain where there is a reason.
+        (
+            "casemated.service",
+            &unit.replace("WatchdogSec=", "WatchDogSec="),
+            "WatchDogSec",
+        ),
+    ] {
+        let output = match verify(name, text) {
+            Ok(output) => output,
+            Err(error) => {
+                println!("skipped: no systemd-analyze: {error}");
+                return;
+            }
+        };
+        let said = String::from_utf8_lossy(&output.stderr);
+        // It speaks of the machine's own units as well.
+        let ours: String = said
+            .lines()
+            .filter(|line| line.contains("casemate"))
+            .collect();
+        if wanted.is_empty() {
+            assert_eq!(ours, "", "{name}");
+        } else {
+            assert!(ours.contains(wanted), "{name}: {said}");
+        }
+    }
+}
+
+/// Of ten; what is left open is what the list above says. Another systemd counts a little otherwise.
+const MOST_EXPOSURE: &str = "65";
+
+#[test]
+fn the_service_is_as_closed_as_its_work_allows() {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let unit = std::fs::read_to_string(packaged("casemated.service")).expect("it is packaged");
+    let judge = |text: &str| {
+        let path = folder.path().join("casemated.service");
+        std::fs::write(&path, text).expect("a file");
+        #[expect(clippy::disallowed_methods, reason = "the subject of the test")]
+        let mut command = Command::new("systemd-analyze");
+        command
+            .args(["security", "--no-pager", "--offline=true", "--threshold"])
+            .arg(MOST_EXPOSURE)
+            .arg(&path)
+            .output()
+    };
+    let says = |output: &Output| {
+        let said = [output.stdout.as_slice(), output.stderr.as_slice()].concat();
+        let said = String::from_utf8_lossy(&said).into_owned();
+        said.lines().last().unwrap_or_default().to_owned()
+    };
+    let output = match judge(&unit) {
+        Ok(output) if !output.stdout.is_empty() => output,
+        Ok(output) => {
+            println!(
+                "skipped: systemd-analyze judges no files: {}",
+                says(&output)
+            );
+            return;
+        }
+        Err(error) => {
+            println!("skipped: no systemd-analyze: {error}");
+            return;
+        }
+    };
+    assert!(output.status.success(), "{}", says(&output));
+    // It does say no to a service that is more open.
+    let open: Vec<&str> = unit
+        .lines()
+        .filter(|line| !line.starts_with("SystemCallFilter=") && !line.starts_with("Restrict"))
+        .collect();
+    let output = judge(&open.join("\n")).expect("it started before");
+    assert!(!output.status.success(), "{}", says(&output));
 }

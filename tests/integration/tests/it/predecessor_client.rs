@@ -22,7 +22,7 @@ async fn all_four_calls_of_an_unchanged_client() {
             ttl: "1h".to_owned(),
             agent_certs_token: "token, with \"quotes\"".to_owned(),
             aws_access_key_id: "id".to_owned(),
-            aws_secret_access_key: "secret".to_owned(),
+            aws_secret_access_key: "aws-canary".to_owned(),
             aws_endpoint_url: "https://s3".to_owned(),
             aws_region: "eu".to_owned(),
             aa_kbs_params: "cc_kbc::http://127.0.0.1:8080".to_owned(),
@@ -44,7 +44,7 @@ async fn all_four_calls_of_an_unchanged_client() {
             "AGENT_CERTS_TOKEN=token, with \"quotes\"",
             "AGENT_CVM_CA_URL=https://ca",
             "AWS_ACCESS_KEY_ID=id",
-            "AWS_SECRET_ACCESS_KEY=secret",
+            "AWS_SECRET_ACCESS_KEY=aws-canary",
             "AWS_ENDPOINT_URL=https://s3",
             "AWS_REGION=eu",
             &format!("AGENT_CVM_ID={}", created.cvm_id),
@@ -112,7 +112,7 @@ async fn all_four_calls_of_an_unchanged_client() {
         assert_eq!(answer.expect_err("it is gone").code(), Code::NotFound);
     }
     let log = daemon.log();
-    for secret in ["the key", "token, with", "secret"] {
+    for secret in ["the key", "token, with", "aws-canary"] {
         assert!(!log.contains(secret), "{secret:?} is in the log");
     }
 }
@@ -145,7 +145,9 @@ async fn bad_requests_have_their_code_and_start_nothing() {
 
 /// Health and reflection, as `grpcurl` and probes use them.
 #[tokio::test]
-async fn health_and_reflection_answer_on_loopback() {
+async fn health_answers_everywhere_and_reflection_on_loopback() {
+    use tonic::transport::Channel;
+    use tonic_health::pb::HealthCheckRequest;
     use tonic_health::pb::health_client::HealthClient;
     use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
     use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
@@ -159,7 +161,7 @@ async fn health_and_reflection_answer_on_loopback() {
         "casemate.v1.VmService",
         "casemate.v1.BackendService",
     ] {
-        let request = tonic_health::pb::HealthCheckRequest {
+        let request = HealthCheckRequest {
             service: service.to_owned(),
         };
         let answer = health
@@ -174,6 +176,22 @@ async fn health_and_reflection_answer_on_loopback() {
         host: String::new(),
         message_request: Some(MessageRequest::ListServices(String::new())),
     };
+    // Off loopback the interface is nobody's to read, and health is as before.
+    let mut exposed = Setup::new();
+    exposed.set("grpc.host", "0.0.0.0").set("insecure", true);
+    let exposed = exposed.start();
+    let address = format!("http://127.0.0.1:{}", exposed.grpc.port());
+    let endpoint = Channel::from_shared(address).expect("a URL");
+    let channel = endpoint.connect().await.expect("the daemon answers");
+    let mut health = HealthClient::new(channel.clone());
+    let checked = health.check(HealthCheckRequest::default()).await;
+    assert_eq!(checked.expect("it is known").into_inner().status, 1);
+    let mut off_loopback = ServerReflectionClient::new(channel);
+    let refused = off_loopback
+        .server_reflection_info(tokio_stream::iter([request.clone()]))
+        .await
+        .expect_err("it is not there");
+    assert_eq!(refused.code(), Code::Unimplemented, "{refused}");
     let answers = reflection
         .server_reflection_info(tokio_stream::iter([request]))
         .await;

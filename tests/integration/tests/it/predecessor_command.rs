@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use casemate_host::config::{ConfigFile, Inputs};
-use casemate_host::qemu::command::{self, Form, Resources};
+use casemate_host::qemu::command::{self, Form, Resources, UserNetwork};
 use casemate_host::qemu::process::Credentials;
 use casemate_host::qemu::schema::QemuInfo;
 use casemate_host::spec::Origin;
@@ -368,11 +368,13 @@ async fn ours(program: &Path, accelerator: Accelerator) -> Ready {
             .map(|(share, folder)| (share.to_owned(), text(folder)))
             .into(),
         console: text("console.log"),
+        user_network: UserNetwork::Open,
     };
     let kvm_fd = (accelerator == Accelerator::Kvm && info.kvm_device).then_some(KVM_FD);
     let form = Form::Managed {
         qmp_fd: QMP_FD,
         kvm_fd,
+        console_fd: None,
     };
     let arguments = command::render(ID, &request, &checked, &resources, &form);
     let arguments = arguments.expect("it can be rendered");
@@ -524,7 +526,7 @@ async fn examine(qemu: &mut PausedQemu) -> anyhow::Result<Machine> {
         }
     }
     // A descriptor's path leads to the file behind it.
-    let pid = qemu.process.identity().pid;
+    let pid = qemu.pid();
     let file = |path: Json| {
         let path = path
             .as_str()

@@ -15,7 +15,7 @@ use casemate_host::backend::{
 };
 use casemate_host::config::{ConfigFile, Inputs};
 use casemate_host::qemu::check::{CheckedPlan, Knowledge, check};
-use casemate_host::qemu::process::{Credentials, Exit, QemuProcess};
+use casemate_host::qemu::process::Credentials;
 use casemate_host::qemu::qmp::{MAX_LINE_IDLE, Qmp, QmpError};
 use casemate_host::qemu::schema::Qemu;
 use casemate_host::spec::facts::FactSource;
@@ -24,7 +24,10 @@ use casemate_host::spec::request::{Boot, HostDevice, LaunchRequest, Setting};
 use casemate_host::vm::facts::HostFacts;
 use casemate_host::vm::shares::{CERTIFICATES_SHARE, ENVIRONMENT_SHARE};
 use casemate_integration::artifacts;
+use command_fds::{CommandFdExt as _, FdMapping};
 use serde_json::{Value as Json, json};
+use std::process::Stdio;
+use tokio::process::Child;
 
 /// Number of the listening QMP socket in QEMU, as the daemon chooses it.
 pub(crate) const QMP_FD: i32 = 3;
@@ -149,7 +152,7 @@ pub(crate) fn host_devices(boot: Boot) -> Vec<HostDevice> {
 
 /// A QEMU that has built its machine and waits for `cont`. Killed when dropped.
 pub(crate) struct PausedQemu {
-    pub(crate) process: QemuProcess,
+    child: Child,
     qmp: Qmp,
 }
 
@@ -167,21 +170,46 @@ impl PausedQemu {
         let stream = UnixStream::connect(&path)?;
         stream.set_nonblocking(true)?;
         descriptors.push((listener.into(), QMP_FD));
-        let mut process =
-            QemuProcess::spawn(program, arguments, &Credentials::Daemon, descriptors)?;
+        // Without a launcher: the arguments alone are the subject here.
+        #[expect(clippy::disallowed_methods, reason = "the subject of the tests")]
+        let mut command = std::process::Command::new(program);
+        command
+            .args(arguments)
+            .env_clear()
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(Stdio::piped());
+        let mappings = descriptors
+            .into_iter()
+            .map(|(parent_fd, child_fd)| FdMapping {
+                parent_fd,
+                child_fd,
+            });
+        command.fd_mappings(mappings.collect())?;
+        let mut child = tokio::process::Command::from(command)
+            .kill_on_drop(true)
+            .spawn()?;
         let (read, write) = tokio::net::UnixStream::from_std(stream)?.into_split();
         let connected = tokio::select! {
             biased;
-            exit = process.wait() => Err(anyhow::anyhow!("QEMU ended with {exit}")),
+            exit = child.wait() => Err(anyhow::anyhow!("QEMU ended with {}", exit?)),
             qmp = Qmp::connect(read, write, PATIENCE, MAX_LINE_IDLE) => qmp.map_err(anyhow::Error::from),
         };
         match connected {
-            Ok(qmp) => Ok(Self { process, qmp }),
+            Ok((qmp, _)) => Ok(Self { child, qmp }),
             Err(error) => {
-                process.kill().await;
-                bail!("{error}; it said: {}", process.last_words().await);
+                child.start_kill()?;
+                let output = child.wait_with_output().await?;
+                bail!(
+                    "{error}; it said: {}",
+                    String::from_utf8_lossy(&output.stderr)
+                );
             }
         }
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id().expect("it is not reaped")
     }
 
     pub(crate) async fn ask(&mut self, command: &str, arguments: Json) -> anyhow::Result<Json> {
@@ -203,16 +231,17 @@ impl PausedQemu {
     }
 
     /// Ends it, which an honest QEMU does with code 0.
-    pub(crate) async fn quit(mut self) -> anyhow::Result<()> {
+    pub(crate) async fn quit(self) -> anyhow::Result<()> {
         match self.qmp.execute_within("quit", json!({}), PATIENCE).await {
             Ok(_) | Err(QmpError::Closed { .. }) => {}
             Err(error) => return Err(error.into()),
         }
-        let exit = tokio::time::timeout(PATIENCE, self.process.wait()).await?;
+        let output = tokio::time::timeout(PATIENCE, self.child.wait_with_output()).await??;
         ensure!(
-            exit == Exit::Code(0),
-            "{exit}: {}",
-            self.process.last_words().await
+            output.status.success(),
+            "{}: {}",
+            output.status,
+            String::from_utf8_lossy(&output.stderr)
         );
         Ok(())
     }

@@ -414,6 +414,7 @@ impl Case {
             resources.disk = Some(DiskResources {
                 overlay: text(&qemu_img_create(&overlay, &backing, "64M").await?),
                 controller_id: "scsi0".to_owned(),
+                backing: None,
             });
         }
         match self.firmware {
