@@ -90,8 +90,8 @@ const POLL: Duration = Duration::from_millis(10);
 const MORE_VMS: usize = 20;
 /// Forwarded ports: more than VMs, since one is free again only a moment after its VM.
 const PORTS: u16 = 200;
-/// Small, so that many fit; the test guest needs less.
-const GUEST_MEMORY: &str = "128M";
+/// Small, so that many fit; with half of it the kernel of some boots has none left.
+const GUEST_MEMORY: &str = "256M";
 
 impl Qemu {
     /// How long a client rests between two deeds. A guest takes two seconds of a core to boot.

@@ -241,8 +241,24 @@ pub(super) fn command(program: &Path, credentials: &Credentials) -> std::process
     command
 }
 
-fn spawn(program: &Path, mut command: Command) -> Result<Child, SpawnError> {
-    command
+/// Starts a process that ends with the daemon, however that ends: QEMU without a machine waits for
+/// ever, also when nobody is left who could ask it something.
+fn spawn(program: &Path, mut command: std::process::Command) -> Result<Child, SpawnError> {
+    use std::os::unix::process::CommandExt as _;
+    let daemon = rustix::process::getpid();
+    let end_with_daemon = move || {
+        // Of the thread that starts it, which is one of the runtime's and outlives a probe. After
+        // the change of user, which would undo it.
+        rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+        if rustix::process::getppid() == Some(daemon) {
+            Ok(())
+        } else {
+            Err(io::ErrorKind::BrokenPipe.into())
+        }
+    };
+    // SAFETY: between fork and exec it makes two system calls, and takes no lock and no memory.
+    unsafe { command.pre_exec(end_with_daemon) };
+    Command::from(command)
         .kill_on_drop(true)
         .spawn()
         .map_err(|source| SpawnError::Start {
@@ -263,7 +279,7 @@ pub(super) fn spawn_piped(
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    spawn(program, command.into())
+    spawn(program, command)
 }
 
 /// What a process that is going down said on stderr, as a suffix for a message.
@@ -324,7 +340,7 @@ pub async fn run_tool(
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    let mut child = spawn(&found, command.into())?;
+    let mut child = spawn(&found, command)?;
     let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
         return Err(SpawnError::NoPipe.into());
     };

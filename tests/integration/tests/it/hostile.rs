@@ -6,6 +6,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use casemate_integration::daemon::{Daemon, Setup, Verb, eventually};
+use casemate_integration::leftovers;
 use casemate_integration::processes;
 use casemate_proto::v1;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
@@ -173,4 +174,26 @@ async fn every_change_has_its_line_in_the_log() {
         });
         assert_eq!(found.count(), 1, "{action} {outcome}: {lines:#?}");
     }
+}
+
+/// A probing QEMU has no machine, and waits for questions for ever. Fake: it is to be in the middle
+/// of a probe when the daemon dies.
+#[tokio::test]
+async fn a_probing_qemu_ends_with_a_daemon_that_is_killed() {
+    let mut setup = Setup::new();
+    setup.use_fake_qemu(&json!({"probes": true, "hang_at": "greeting"}));
+    let fake = setup.folder.path().join("fake");
+    let mut daemon = setup.command().spawn().expect("casemated runs");
+    let probing = eventually("a probe", PATIENCE, || async {
+        leftovers::processes_naming(&fake)
+            .into_iter()
+            .find(|process| process.contains("-machine none"))
+    })
+    .await;
+    daemon.kill().expect("it runs");
+    daemon.wait().expect("it ended");
+    eventually(&format!("the end of {probing}"), PATIENCE, || async {
+        leftovers::processes_naming(&fake).is_empty().then_some(())
+    })
+    .await;
 }
