@@ -7,7 +7,7 @@
 //! ready.
 
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio_stream::StreamExt as _;
 use zbus::zvariant::{OwnedObjectPath, Value};
@@ -25,6 +25,7 @@ const BUS: &str = "unix:path=/run/dbus/system_bus_socket";
 const DEADLINE: Duration = Duration::from_secs(20);
 /// systemd collects a unit that ended within milliseconds.
 const COLLECT_PAUSE: Duration = Duration::from_millis(50);
+const COLLECT_TIME: Duration = Duration::from_secs(2);
 
 #[zbus::proxy(
     interface = "org.freedesktop.systemd1.Manager",
@@ -120,13 +121,16 @@ async fn start_and_wait(
     if let Some(tasks) = limits.tasks {
         properties.push(("TasksMax", Value::from(tasks)));
     }
+    let begun = Instant::now();
     let job = loop {
         match manager
             .start_transient_unit(unit, "fail", &properties, &[])
             .await
         {
             // The scope of the last start, whose cgroup is gone, is about to be collected.
-            Err(error) if is_taken(&error) => tokio::time::sleep(COLLECT_PAUSE).await,
+            Err(error) if is_taken(&error) && begun.elapsed() < COLLECT_TIME => {
+                tokio::time::sleep(COLLECT_PAUSE).await;
+            }
             job => break job?,
         }
     };

@@ -241,15 +241,11 @@ async fn a_cgroup_goes_when_it_is_empty_and_not_before() {
     let place = confined.place(id, &vm).await;
     let record = serde_json::to_string(&place).expect("JSON");
     let place: Place = serde_json::from_str(&record).expect("the same");
-    if place.unit.is_none() {
-        let error = place.remove().await.expect_err("it has a process");
-        assert!(
-            matches!(&error, ConfineError::InUse { pids, .. } if *pids == [vm.pid()]),
-            "{error}"
-        );
-    } else {
-        place.remove().await.expect("it goes by itself");
-    }
+    let error = place.remove().await.expect_err("it has a process");
+    assert!(
+        matches!(&error, ConfineError::InUse { pids, .. } if *pids == [vm.pid()]),
+        "{error}"
+    );
     assert_eq!(place.pids().expect("a list"), [vm.pid()]);
     let second = Probe::here();
     let again = confined
