@@ -355,7 +355,7 @@ table! {
             "see in the log which path it is, and what holds it (`findmnt`, `lsof`)";
         VmLost "vm-lost" Grpc(FailedPrecondition),
             "The VM is of an earlier daemon and may still run, so it is not touched.",
-            "see whether that process is a VM of this host, and end it by hand";
+            "see in its detail what cannot be proven; where a process runs that is a VM of this host, end it by hand, and then start casemated anew";
     }
 
     Console {

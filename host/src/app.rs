@@ -37,6 +37,9 @@ use check::of_backends;
 use notify::Notifier;
 use reload::Reloader;
 
+/// How long calls under way may take at the end.
+const DRAIN_TIME: std::time::Duration = std::time::Duration::from_secs(5);
+
 /// Changes what is logged while the daemon runs.
 pub struct LogFilter(Box<SetFilter>);
 
@@ -186,7 +189,7 @@ impl App {
         })
     }
 
-    /// Serves until `stop` resolves, then removes all VMs and ends. Each message of `reloads` reads
+    /// Serves until `stop` resolves, then lets go of all VMs, or stops them, and ends. Each message of `reloads` reads
     /// the config anew.
     pub async fn run(
         self,
@@ -226,7 +229,7 @@ impl App {
             result = &mut http => Some(flatten(result.map(|result| result.map_err(RunError::Http)))),
         };
         tracing::info!("stopping");
-        notifier.stopping();
+        notifier.stopping(self.manager.shut_down_time() + DRAIN_TIME + DRAIN_TIME);
         self.manager.shut_down().await;
         self.manager.host().confinement.leave();
         let _ = stopping.send(true);
@@ -240,10 +243,7 @@ impl App {
                 let _ = (&mut http).await;
             }
         };
-        if tokio::time::timeout(std::time::Duration::from_secs(5), drained)
-            .await
-            .is_err()
-        {
+        if tokio::time::timeout(DRAIN_TIME, drained).await.is_err() {
             grpc.abort();
             http.abort();
         }

@@ -38,7 +38,7 @@ pub use deadline::{BootTime, Deadline, Now};
 pub use folders::{FolderAccess, KEPT_STARTS, RecordFolder, VmFiles, VmFolder};
 pub use record::{
     ExitRecord, FoundRecord, LaunchRecord, ProcessRecord, Progress, RECORD_FORMAT, RecordError,
-    VmRecord,
+    VmRecord, WITH_DAEMON,
 };
 
 /// Bytes of a record: a plan has a MiB at most, and facts have some.

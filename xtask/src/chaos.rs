@@ -84,7 +84,7 @@ const AGENT_TIME: Duration = Duration::from_secs(180);
 /// Guests that are asked in each round: they have booted for long, so that they answer at once.
 const ASKED_EACH_ROUND: usize = 2;
 const BOOTED_AFTER: Duration = Duration::from_secs(60);
-const PROMPT_ANSWER: Duration = Duration::from_secs(30);
+const PROMPT_ANSWER: Duration = Duration::from_secs(120);
 const POLL: Duration = Duration::from_millis(10);
 /// VMs that may be there beside those that are kept, with room for starts that are under way.
 const MORE_VMS: usize = 20;

@@ -151,6 +151,7 @@ pub(super) fn vm_spec(spec: v1::VmSpec) -> Result<VmSpec, SpecError> {
         ttl,
         require_confidential: spec.require_confidential,
         restart_policy: restart_policy(spec.restart_policy)?,
+        disk: None,
     })
 }
 

@@ -66,8 +66,12 @@ impl Notifier {
         ));
     }
 
-    pub fn stopping(&self) {
-        self.send("STOPPING=1\nSTATUS=Stopping\n");
+    /// The service manager waits as long as VMs may take to stop, and not only for its usual time.
+    pub fn stopping(&self, within: Duration) {
+        let microseconds = within.as_micros();
+        self.send(&format!(
+            "STOPPING=1\nEXTEND_TIMEOUT_USEC={microseconds}\nSTATUS=Stopping\n"
+        ));
     }
 
     /// Says that the daemon lives, twice in each period that systemd waits. It never ends, and is to
@@ -150,8 +154,11 @@ mod tests {
             .expect("a time");
         assert!(message.starts_with("RELOADING=1\n"), "{message}");
         assert!(time.parse::<u64>().expect("a number") > 0);
-        notifier.stopping();
-        assert!(received(&socket).starts_with("STOPPING=1\n"));
+        notifier.stopping(Duration::from_secs(90));
+        let message = received(&socket);
+        assert!(message.starts_with("STOPPING=1\n"), "{message}");
+        let wanted = "EXTEND_TIMEOUT_USEC=90000000\n";
+        assert!(message.contains(wanted), "{message}");
     }
 
     #[test]
@@ -163,7 +170,7 @@ mod tests {
             notify_socket: Some(format!("@{name}").into()),
             watchdog: None,
         };
-        Notifier::new(&given).stopping();
+        Notifier::new(&given).stopping(Duration::from_secs(90));
         assert!(received(&socket).starts_with("STOPPING=1\n"));
     }
 

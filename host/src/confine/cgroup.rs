@@ -113,6 +113,8 @@ pub(super) fn make(cgroup: &Path, pid: u32, limits: PlaceLimits) -> Result<(), C
 fn fill(cgroup: &Path, pid: u32, limits: PlaceLimits) -> Result<(), ConfineError> {
     for (file, limit) in [
         ("memory.max", limits.memory_bytes),
+        // A guest's memory is nothing for the host's disk.
+        ("memory.swap.max", limits.memory_bytes.map(|_| 0)),
         ("pids.max", limits.tasks),
     ] {
         let file = cgroup.join(file);

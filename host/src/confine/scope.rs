@@ -117,6 +117,8 @@ async fn start_and_wait(
     ];
     if let Some(memory) = limits.memory_bytes {
         properties.push(("MemoryMax", Value::from(memory)));
+        // A guest's memory is nothing for the host's disk.
+        properties.push(("MemorySwapMax", Value::from(0_u64)));
     }
     if let Some(tasks) = limits.tasks {
         properties.push(("TasksMax", Value::from(tasks)));

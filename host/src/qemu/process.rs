@@ -110,6 +110,14 @@ impl ProcessIdentity {
     }
 }
 
+impl ProcessIdentity {
+    /// Whether it has given up its memory, its command line with it, and is not gone yet.
+    pub fn is_ending(&self) -> bool {
+        let command = std::fs::read(format!("/proc/{}/cmdline", self.pid));
+        command.is_ok_and(|command| command.is_empty())
+    }
+}
+
 /// Identity of this boot of the machine (random(4)); empty where the kernel tells none.
 pub fn boot_id() -> String {
     std::fs::read_to_string("/proc/sys/kernel/random/boot_id")

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroize;
 
@@ -32,6 +33,28 @@ pub struct VmSpec {
     pub ttl: Option<Duration>,
     pub require_confidential: bool,
     pub restart_policy: RestartPolicy,
+    /// What its disk lies over, from its first start on.
+    pub disk: Option<DiskImage>,
+}
+
+/// An image that a disk is a layer over: it is of use with these bytes only.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskImage {
+    pub path: PathBuf,
+    pub size: u64,
+    pub modified: Timestamp,
+}
+
+impl DiskImage {
+    pub fn of(file: &RequestFile) -> std::io::Result<Self> {
+        let metadata = file.open()?.metadata()?;
+        let modified = Timestamp::try_from(metadata.modified()?);
+        Ok(Self {
+            path: file.path.clone(),
+            size: metadata.len(),
+            modified: modified.map_err(std::io::Error::other)?,
+        })
+    }
 }
 
 /// Whether a VM whose QEMU ended by itself is started again.
@@ -64,6 +87,7 @@ pub struct SpecRecord {
     pub restart_policy: RestartPolicy,
     /// Whether its shares hold more than its id.
     pub has_secrets: bool,
+    pub disk: Option<DiskImage>,
 }
 
 impl From<&VmSpec> for SpecRecord {
@@ -82,6 +106,7 @@ impl From<&VmSpec> for SpecRecord {
             require_confidential: spec.require_confidential,
             restart_policy: spec.restart_policy,
             has_secrets: !spec.environment.is_empty() || spec.certificates.are_given(),
+            disk: spec.disk.clone(),
         }
     }
 }
@@ -104,6 +129,7 @@ impl From<&SpecRecord> for VmSpec {
             ttl: None,
             require_confidential: record.require_confidential,
             restart_policy: record.restart_policy,
+            disk: record.disk.clone(),
         }
     }
 }

@@ -45,6 +45,12 @@ pub struct VmRecord {
     /// Why the last start failed, if it did.
     #[serde(default)]
     pub failure: Option<String>,
+    /// A restart is under way: down first, then up again.
+    #[serde(default)]
+    pub returns: bool,
+    /// Of its agent's address, also while it is down.
+    #[serde(default)]
+    pub port: Option<u16>,
     /// Boot of the host in which it was last started (random(4)).
     #[serde(default)]
     pub boot_id: String,
@@ -74,6 +80,9 @@ pub struct ProcessRecord {
     pub started_at: Timestamp,
 }
 
+/// Note of a VM that was stopped because its daemon was, and would run otherwise.
+pub const WITH_DAEMON: &str = "with the daemon";
+
 /// How a QEMU ended.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ExitRecord {
@@ -81,9 +90,16 @@ pub struct ExitRecord {
     pub shutdown: Option<String>,
     pub exit: Exit,
     pub at: Timestamp,
-    /// What the daemon has to add: the host was restarted, the restart policy gave up.
+    /// What the daemon has to add: that it ended with the host, or with the daemon.
     #[serde(default)]
     pub note: Option<String>,
+}
+
+impl ExitRecord {
+    /// It would run if its daemon had not been stopped.
+    pub fn was_with_daemon(&self) -> bool {
+        self.note.as_deref() == Some(WITH_DAEMON)
+    }
 }
 
 /// What the last launch was made from: with the files it can be replayed on another machine.
@@ -175,6 +191,8 @@ impl From<Format1> for FoundRecord {
                 }),
                 last_exit: None,
                 failure: None,
+                returns: false,
+                port: old.agent_address.map(|address| address.port()),
                 boot_id: String::new(),
             },
             launch: Some(LaunchRecord {

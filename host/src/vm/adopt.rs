@@ -3,7 +3,7 @@
 //!
 //! | record and evidence | what becomes of it |
 //! |---|---|
-//! | never told to anybody | ended if it runs, and deleted |
+//! | its launch was not over | ended if it runs, and deleted |
 //! | its QEMU runs: pid, start time, boot, our UUID in its command line, and its monitor in our folder says the same UUID | adopted, as running, paused or unresponsive |
 //! | its QEMU is gone | exited, with what its launcher wrote down |
 //! | another boot of the host | exited, or started again |
@@ -20,12 +20,14 @@ use std::time::{Duration, Instant};
 use jiff::Timestamp;
 use serde_json::json;
 
+use super::config::Outbound;
 use super::console;
 use super::launch;
 use super::manager::{Found, Host, LostVm, VmManager};
 use super::status::{PlannedStatus, VmState, VmStatus};
 use super::task::{Next, Up};
 use crate::config::OnBoot;
+use crate::confine;
 use crate::qemu::process::{self, Exit, OwnedProcess, ProcessIdentity};
 use crate::qemu::qmp::{Qmp, QmpError, QmpEvents};
 use crate::qemu::vm_process::{self, QemuProcess};
@@ -278,6 +280,13 @@ async fn prove(
     let pid = record.qemu.pid;
     let place = record.place.as_ref();
     let is_in_place = place.is_some_and(|place| host.confinement.holds(id, place, pid));
+    if record.qemu.is_ending() {
+        // What it was is gone already; the kernel takes long to give much memory back.
+        return match tokio::time::timeout(UNWIND_TIME, ended_process(&record.qemu)).await {
+            Ok(()) => Proof::Gone,
+            Err(_) => Proof::Unproven(format!("process {pid} is ending and does not end")),
+        };
+    }
     let doubt = if with_uuid.contains(&record.qemu) {
         match ask(files, id).await {
             Ok(monitor) => {
@@ -309,6 +318,12 @@ async fn prove(
         return Proof::Ours { pidfd, monitor };
     }
     Proof::Unproven(doubt)
+}
+
+async fn ended_process(process: &ProcessIdentity) {
+    while process.hold().is_some() {
+        tokio::time::sleep(UNWIND_INTERVAL).await;
+    }
 }
 
 /// Why a monitor is of no use.
@@ -410,6 +425,13 @@ async fn go_on(
         Ok(adopted) => adopted,
         Err(error) => return lost(host, id, Some(&whole(&vm)), error.to_string()),
     };
+    if host.live().network.outbound == Outbound::Filtered
+        && let Some(place) = &process.place
+        && let Err(error) = place.filter_outbound(&confine::Outbound::default())
+    {
+        let error = crate::backend::catalog::chain(&error);
+        tracing::error!(%id, error, "its guest may reach this host: not filtered");
+    }
     let is_silent = monitor.is_none();
     let (monitor, state) = match monitor {
         Some((qmp, events, state)) => (Some((qmp, events)), state),
@@ -461,12 +483,12 @@ async fn ended(host: &Host, left: Left, on_boot: OnBoot, processes: &Processes) 
         None => &vm.boot_id,
     };
     let is_this_boot = *last_boot == process::boot_id();
+    let last_exit = vm.last_exit.as_ref();
+    let ended_with_daemon = last_exit.is_some_and(ExitRecord::was_with_daemon);
     // When the host goes down, its QEMUs may be ended before the daemon is.
-    let ended_with_host = vm
-        .last_exit
-        .as_ref()
-        .and_then(|exit| exit.shutdown.as_deref());
-    let ran = vm.progress != Progress::Down || ended_with_host == Some("host-signal");
+    let ended_with_host =
+        last_exit.is_some_and(|exit| exit.shutdown.as_deref() == Some("host-signal"));
+    let ran = vm.progress != Progress::Down || ended_with_host || ended_with_daemon;
     // Its task removes it; it is not to run once more before that.
     let is_over = vm
         .expires
@@ -519,6 +541,8 @@ async fn ended(host: &Host, left: Left, on_boot: OnBoot, processes: &Processes) 
         (Desired::Absent, _) => Next::Remove,
         (Desired::Stopped, _) => Next::Down(None),
         (Desired::Running, _) if is_over => Next::Down(None),
+        (Desired::Running, _) if is_this_boot && vm.returns => Next::Launch,
+        (Desired::Running, OnBoot::Start) if ended_with_daemon => Next::Launch,
         (Desired::Running, _) if is_this_boot => Next::FoundDown,
         (Desired::Running, OnBoot::Start) if ran => Next::Launch,
         (Desired::Running, OnBoot::Start) => Next::FoundDown,
@@ -544,9 +568,10 @@ fn take(
     reservation: Option<crate::lease::Reservation>,
 ) -> Found {
     let uid = uid_of(host, vm.id, vm.uid);
-    let port = status
-        .agent_address
-        .and_then(|address| host.live().ports.as_ref()?.hold(address.port()));
+    let port = status.agent_address.map(|address| address.port());
+    let port = port
+        .or(vm.port)
+        .and_then(|port| host.live().ports.as_ref()?.hold(port));
     Found {
         spec: VmSpec::from(&vm.spec),
         status,
@@ -558,7 +583,11 @@ fn take(
     }
 }
 
-fn uid_of(host: &Host, id: VmId, recorded: Option<u32>) -> Option<crate::lease::UidLease> {
+pub(super) fn uid_of(
+    host: &Host,
+    id: VmId,
+    recorded: Option<u32>,
+) -> Option<crate::lease::UidLease> {
     let uids = host.uids.as_ref()?;
     uids.reserve(recorded.or_else(|| host.store.user_of(id))?)
 }

@@ -9,11 +9,41 @@ use super::error::CreateError;
 use super::files;
 use super::planning::Planned;
 use crate::qemu::process::{self, Credentials, ToolOutput};
+use crate::spec::request::DiskImage;
 use crate::store::VmFolder;
 
 /// Deadline of `qemu-img`, which only reads or writes a header.
 const TOOL_TIME: Duration = Duration::from_secs(30);
 const OVERLAY: &str = "disk.qcow2";
+
+/// The image that a VM's disk lies over; none where it boots from no disk. Over other bytes than
+/// those of its `first` start the disk would be garbage, and the guest would write to it.
+pub(super) fn image(
+    planned: &Planned,
+    first: Option<&DiskImage>,
+) -> Result<Option<DiskImage>, CreateError> {
+    let mut devices = planned.request.devices.iter();
+    let file = planned.request.file_with_role("disk");
+    let Some(file) = file.filter(|_| devices.any(|device| device.kind == "disk")) else {
+        return Ok(first.cloned());
+    };
+    let now = DiskImage::of(file).map_err(|source| CreateError::File {
+        role: file.role.clone(),
+        path: file.path.clone(),
+        source,
+    })?;
+    match first {
+        Some(first) if *first != now => Err(CreateError::Disk(format!(
+            "{} is not as it was at the VM's first start: it had {} bytes and was changed last at {}, now it has {} bytes of {}; put it back, or make another VM",
+            first.path.display(),
+            first.size,
+            first.modified,
+            now.size,
+            now.modified
+        ))),
+        _ => Ok(Some(now)),
+    }
+}
 
 /// Makes the overlay, or takes the one of an earlier start, and tells its virtual size. What the operator's image names is
 /// judged first: an image with a backing or data file could have the guest read any file of the

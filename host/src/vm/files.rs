@@ -17,7 +17,7 @@ use crate::qemu::process::Credentials;
 use crate::regular_file;
 use crate::spec::Origin;
 use crate::spec::plan::{Finding, Severity, Value};
-use crate::spec::request::{RequestFile, Setting};
+use crate::spec::request::{DiskImage, RequestFile, Setting};
 
 /// Opens every file that config names, every built-in one that is there, and the files of settings.
 ///
@@ -26,6 +26,7 @@ use crate::spec::request::{RequestFile, Setting};
 pub fn open(
     defaults: &VmDefaults,
     settings: Vec<(SettingInput, Origin)>,
+    disk: Option<&DiskImage>,
 ) -> (Vec<RequestFile>, Vec<Setting>) {
     let mut files = Vec::new();
     let mut next_id = 1;
@@ -49,8 +50,15 @@ pub fn open(
         });
         Some(id)
     };
+    // A disk of an earlier start stays over the image that it was made for.
+    let is_replaced = |role: &str| role == "disk" && disk.is_some();
     for (role, path, origin) in defaults.files() {
-        add(role, path, origin);
+        if !is_replaced(role) {
+            add(role, path, origin);
+        }
+    }
+    if let Some(disk) = disk {
+        add("disk", &disk.path, Origin::Operator);
     }
     let mut resolved = Vec::new();
     for (input, origin) in settings {
@@ -201,10 +209,10 @@ mod tests {
 
     #[test]
     fn a_named_file_that_is_missing_is_an_error_and_a_built_in_one_is_left_out() {
-        let (files, _) = open(&defaults(&[]), Vec::new());
+        let (files, _) = open(&defaults(&[]), Vec::new(), None);
         assert!(files.iter().all(|file| file.origin == Origin::BuiltIn));
         assert!(!files.iter().any(|file| file.role == "kernel"));
-        let (files, _) = open(&defaults(&["vm.kernel=/no/such/kernel"]), Vec::new());
+        let (files, _) = open(&defaults(&["vm.kernel=/no/such/kernel"]), Vec::new(), None);
         let kernel = files.iter().find(|file| file.role == "kernel").unwrap();
         match missing(kernel) {
             Some(CreateError::File { role, .. }) => assert_eq!(role, "kernel"),

@@ -74,7 +74,7 @@ impl Live {
     /// Whether VMs of this backend can be started here: what it finds, and what the host knows
     /// better of its files.
     pub async fn check(&self, backend: &LoadedBackend) -> Result<Vec<Finding>, CreateError> {
-        let context = planning::context(self, backend, &BTreeMap::new())?;
+        let context = planning::context(self, backend, &BTreeMap::new(), None)?;
         let facts = Arc::new(HostFacts::new(Arc::clone(&self.qemu)));
         let findings = backend.check(&context, facts).await;
         let findings = findings.map_err(CreateError::Backend)?;

@@ -194,6 +194,8 @@ impl VmManager {
                 process: None,
                 last_exit: None,
                 failure: None,
+                returns: false,
+                port: None,
                 boot_id: String::new(),
             };
             let found = Found {
@@ -289,7 +291,11 @@ impl VmManager {
         status.state = VmState::Lost(reason.to_owned());
         status.generation = self.host.events.next_generation();
         let reservation = self.host.capacity.count(status.demand());
-        LostVm::new(status, reservation, None)
+        LostVm::new(
+            status,
+            reservation,
+            super::adopt::uid_of(&self.host, last.id, None),
+        )
     }
 
     /// What `create` would start.
@@ -341,6 +347,9 @@ impl VmManager {
     ) -> Result<Arc<VmStatus>, ActError> {
         let requests = {
             let registry = self.registry();
+            if registry.closing && matches!(action, Action::Start | Action::Restart) {
+                return Err(ActError::Closing);
+            }
             if registry.lost.contains_key(&id) {
                 let denial = Denial::Phase(Phase::Lost);
                 return Err(ActError::Denied { id, action, denial });
@@ -435,6 +444,15 @@ impl VmManager {
         console.read(range, status).map_err(ConsoleError::Open)
     }
 
+    /// The longest that `shut_down` takes.
+    pub fn shut_down_time(&self) -> Duration {
+        let live = self.host.live();
+        match live.shutdown {
+            OnShutdown::StopVms => live.shutdown_time + DETACH_TIME * 3,
+            OnShutdown::Leave => DETACH_TIME,
+        }
+    }
+
     /// Refuses further VMs; lets go of those that there are, or stops them all, in parallel.
     pub async fn shut_down(&self) {
         let live = self.host.live();
@@ -473,9 +491,7 @@ impl VmManager {
             for id in ids.iter().copied() {
                 let manager = self.clone();
                 stops.spawn(async move {
-                    if let Err(error) = manager.act(id, Action::Stop, courtesy).await {
-                        tracing::debug!(%id, %error, "not stopped");
-                    }
+                    manager.end_with_daemon(id, courtesy).await;
                 });
             }
             async move { while stops.join_next().await.is_some() {} }
@@ -489,6 +505,21 @@ impl VmManager {
             if tokio::time::timeout(DETACH_TIME * 2, force).await.is_err() {
                 tracing::error!("not all VMs ended; the next daemon finds them");
             }
+        }
+    }
+
+    /// Returns when its QEMU is gone.
+    async fn end_with_daemon(&self, id: VmId, courtesy: Courtesy) {
+        let entry = self
+            .registry()
+            .entries
+            .get(&id)
+            .map(|entry| entry.requests.clone());
+        let Some(requests) = entry else { return };
+        let (reply, answer) = oneshot::channel();
+        let request = VmRequest::EndWithDaemon { courtesy, reply };
+        if requests.send(request).await.is_ok() && !matches!(answer.await, Ok(Ok(_))) {
+            tracing::debug!(%id, "not stopped, or gone meanwhile");
         }
     }
 

@@ -17,7 +17,7 @@ use crate::spec::Origin;
 use crate::spec::facts::FactRecord;
 use crate::spec::plan::{Property, Value};
 use crate::spec::request::{
-    Boot, Choice, HostContext, HostDevice, Identity, LaunchRequest, VmSpec,
+    Boot, Choice, DiskImage, HostContext, HostDevice, Identity, LaunchRequest, VmSpec,
 };
 
 /// Longest kernel command line; x86 kernels take 2,048 bytes (COMMAND_LINE_SIZE), others 4,096.
@@ -52,7 +52,7 @@ pub async fn plan(host: &Host, live: &Arc<Live>, spec: &VmSpec) -> Result<Planne
     }
     // A backend would report a missing QEMU in its own words, and worse.
     live.qemu.info().await?;
-    let context = context(live, &backend, &spec.settings)?;
+    let context = context(live, &backend, &spec.settings, spec.disk.as_ref())?;
     let mut request = request(live, spec, context)?;
     // What protects nothing carries no identity either: nobody could verify it.
     if backend.info().protection == Protection::Guard {
@@ -96,8 +96,9 @@ pub fn context(
     live: &Live,
     backend: &LoadedBackend,
     settings: &std::collections::BTreeMap<String, String>,
+    disk: Option<&DiskImage>,
 ) -> Result<HostContext, CreateError> {
-    let (files, settings) = files::open(&live.defaults, backend.settings_for(settings)?);
+    let (files, settings) = files::open(&live.defaults, backend.settings_for(settings)?, disk);
     Ok(HostContext {
         architecture: probe::architecture().to_owned(),
         accelerator: live.qemu_config.accelerator,

@@ -57,6 +57,8 @@ pub(super) enum VmRequest {
     },
     /// Answered when the process is gone and the files are deleted.
     Remove(Removal),
+    /// The daemon ends, and the VM with it: what is desired of it stays as it is.
+    EndWithDaemon { courtesy: Courtesy, reply: Reply },
     /// The daemon ends and the VM stays.
     Detach,
 }
@@ -84,6 +86,8 @@ struct Waiting {
     started: Vec<Reply>,
     stopped: Vec<Reply>,
     removed: Vec<Removal>,
+    /// For its end with the daemon's.
+    ended: Vec<Reply>,
 }
 
 /// A VM, as its task has it.

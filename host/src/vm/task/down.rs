@@ -55,6 +55,11 @@ impl Vm {
     /// The delays begin anew.
     pub(super) fn restart_of_found(&mut self) -> Option<Instant> {
         match (&self.record.failure, self.record.last_exit.clone()) {
+            // No failure, and no end of its own.
+            (None, Some(exit)) if exit.was_with_daemon() => {
+                let restarts = self.record.spec.restart_policy == RestartPolicy::Always;
+                restarts.then(|| self.schedule())
+            }
             (None, Some(exit)) => self.restart_after_exit(exit.shutdown.as_deref()),
             (Some(_), _) | (None, None) => self.restart_after_failure(),
         }
@@ -96,6 +101,11 @@ impl VmTask {
             };
             let (action, reply) = match request {
                 None | Some(VmRequest::Detach) => return Next::End,
+                Some(VmRequest::EndWithDaemon { reply, .. }) => {
+                    let _ = reply.send(Ok(self.vm.publisher.current()));
+                    // Nothing is started any more.
+                    return Next::Down(None);
+                }
                 Some(VmRequest::Remove(done)) => {
                     self.waiting.removed.push(done);
                     return Next::Remove;

@@ -1,6 +1,7 @@
 //! A launch, while the task goes on listening: the first one, which is given up when its caller
 //! leaves or it fails, and later ones, after which the VM is there in any case.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -15,6 +16,7 @@ use crate::qemu::process::boot_id;
 use crate::spec::lifecycle::{Action, Desired, Phase, Verdict, decide};
 use crate::spec::request::VmSpec;
 use crate::store::{LaunchRecord, ProcessRecord, Progress, RECORD_FORMAT};
+use crate::vm::disk;
 use crate::vm::error::{ActError, CreateError};
 use crate::vm::launch::{self, Course};
 use crate::vm::live::Live;
@@ -26,6 +28,8 @@ enum GivenUp {
     /// Removed, or its caller left.
     Removed,
     Stopped,
+    /// The daemon ends, and the VM with it.
+    Ended,
     /// The daemon ends.
     Detached,
 }
@@ -114,6 +118,11 @@ impl VmTask {
                 match given_up {
                     Some(GivenUp::Removed) => Next::Remove,
                     Some(GivenUp::Detached) => Next::End,
+                    Some(GivenUp::Ended) => {
+                        self.vm.enter(VmState::Stopped);
+                        answer_all(&mut self.waiting.ended, &self.vm.publisher.current());
+                        Next::Down(None)
+                    }
                     Some(GivenUp::Stopped) => {
                         self.vm.enter(VmState::Stopped);
                         answer_all(&mut self.waiting.stopped, &self.vm.publisher.current());
@@ -171,6 +180,10 @@ async fn launch_and_listen(
                     // A removal that was asked for goes on with the next daemon.
                     given_up.get_or_insert(GivenUp::Detached);
                 }
+                Some(VmRequest::EndWithDaemon { reply, .. }) => {
+                    waiting.ended.push(reply);
+                    given_up.get_or_insert(GivenUp::Ended);
+                }
                 Some(VmRequest::Remove(done)) => {
                     waiting.removed.push(done);
                     given_up = Some(GivenUp::Removed);
@@ -202,7 +215,7 @@ async fn launch_and_listen(
     };
     let result = match (result, &given_up) {
         // It was done before it heard.
-        (Ok(mut up), Some(GivenUp::Removed | GivenUp::Stopped)) => {
+        (Ok(mut up), Some(GivenUp::Removed | GivenUp::Stopped | GivenUp::Ended)) => {
             let place = up.end_now().await;
             if let Some(place) = place {
                 launch::remove_place(&place).await;
@@ -214,7 +227,9 @@ async fn launch_and_listen(
             Err(CreateError::Closing)
         }
         (Ok(up), _) => Ok(up),
-        (Err(CreateError::Removed), Some(GivenUp::Detached)) => Err(CreateError::Closing),
+        (Err(CreateError::Removed), Some(GivenUp::Detached | GivenUp::Ended)) => {
+            Err(CreateError::Closing)
+        }
         (Err(error), _) => Err(error),
     };
     match given_up {
@@ -264,6 +279,7 @@ impl Vm {
         self.record.launches += 1;
         self.record.boot_id = boot_id();
         self.record.failure = None;
+        self.record.returns = false;
         self.record.progress = match self.record.progress {
             Progress::Creating => Progress::Creating,
             Progress::Starting | Progress::Up | Progress::Down => Progress::Starting,
@@ -315,6 +331,12 @@ impl Vm {
                 self.reservation = Some(self.host.capacity.reserve(demand)?);
             }
         }
+        if self.port.is_none()
+            && let Some(ports) = &planned.live.ports
+        {
+            // Another program may have it; QEMU finds out, and then it is the next one.
+            self.port = Some(ports.take(&BTreeSet::new())?);
+        }
         if self.uid.is_none()
             && let Some(uids) = &self.host.uids
         {
@@ -328,6 +350,9 @@ impl Vm {
         self.record.uid = self.uid.as_ref().map(crate::lease::UidLease::uid);
         // A later start does not choose anew.
         self.record.spec.backend = Some(planned.backend.name().to_owned());
+        let disk = disk::image(planned, self.record.spec.disk.as_ref())?;
+        self.record.spec.disk.clone_from(&disk);
+        self.spec.disk = disk;
         if self.files.is_none() {
             let files = self.host.store.create_record(self.id)?;
             self.console.set(files.record().try_clone()?);
@@ -386,6 +411,7 @@ impl Vm {
         self.port = forwarded.and_then(|forwarded| forwarded.lease);
         self.record.progress = Progress::Up;
         self.record.agent_address = address;
+        self.record.port = address.map(|address| address.port());
         let written = match &mut self.files {
             Some(files) => files
                 .record()

@@ -30,6 +30,8 @@ impl VmTask {
             match request {
                 None | Some(VmRequest::Detach) => return Next::End,
                 Some(VmRequest::Remove(done)) => self.waiting.removed.push(done),
+                // It is on its way out already.
+                Some(VmRequest::EndWithDaemon { .. }) => {}
                 Some(VmRequest::Act { action, reply, .. }) => {
                     let verdict = self.vm.judge(action);
                     let _ = reply.send(Err(self.vm.denied(action, verdict)));
@@ -91,7 +93,7 @@ impl VmTask {
                 VmRequest::Act { reply, .. } => {
                     let _ = reply.send(Err(ActError::NotFound(self.vm.id)));
                 }
-                VmRequest::Detach => {}
+                VmRequest::EndWithDaemon { .. } | VmRequest::Detach => {}
             }
         }
         let waiting = std::mem::take(&mut self.waiting);

@@ -17,7 +17,7 @@ use crate::qemu::qmp::{Qmp, QmpError, QmpEvent, QmpEvents};
 use crate::qemu::vm_process::QemuProcess;
 use crate::spec::lifecycle::{Action, Desired, Verdict};
 use crate::spec::plan::Ability;
-use crate::store::{ExitRecord, Progress, RecordFolder};
+use crate::store::{ExitRecord, Progress, RecordFolder, WITH_DAEMON};
 use crate::vm::error::ActError;
 use crate::vm::launch;
 use crate::vm::status::{VmState, exit_label};
@@ -60,8 +60,6 @@ pub(in crate::vm) struct Up {
     since: Instant,
     /// An event has led to a question, which is not answered yet; another one came meanwhile.
     question: Question,
-    /// A restart: down first, then up again.
-    returns: bool,
     /// The guest may reset itself until then; afterwards QEMU is to be told that it may not.
     resets_until: Option<Instant>,
 }
@@ -141,7 +139,6 @@ impl Up {
             shutdown: None,
             since: Instant::now(),
             question: Question::default(),
-            returns: false,
             resets_until: None,
         };
         up.beat_after(BEAT_INTERVAL);
@@ -201,6 +198,10 @@ impl Up {
         self.qmp = None;
         self.events = None;
         let Some(record) = record else {
+            self.beat = Box::pin(async {
+                tokio::time::sleep(RECONNECT_INTERVAL).await;
+                Beat::StaysClosed
+            });
             return;
         };
         self.beat = Box::pin(async move {
@@ -411,7 +412,8 @@ pub(in crate::vm) fn state_of(status: &Json) -> VmState {
 impl VmTask {
     pub(super) async fn up(&mut self, mut up: Up) -> Next {
         // What an earlier daemon was told and had not done.
-        if self.vm.record.desired != Desired::Running && up.ladder.is_none() {
+        let is_to_end = self.vm.record.desired != Desired::Running || self.vm.record.returns;
+        if is_to_end && up.ladder.is_none() {
             up.descend(&self.vm, Courtesy::Ask);
         }
         loop {
@@ -470,10 +472,14 @@ impl VmTask {
                     self.waiting.removed.clear();
                     return Next::End;
                 }
+                UpEvent::Request(Some(VmRequest::EndWithDaemon { courtesy, reply })) => {
+                    self.waiting.ended.push(reply);
+                    up.descend(&self.vm, courtesy);
+                }
                 UpEvent::Request(Some(VmRequest::Remove(done))) => {
                     self.waiting.removed.push(done);
+                    self.vm.record.returns = false;
                     self.vm.desire(Desired::Absent);
-                    up.returns = false;
                     up.descend(&self.vm, Courtesy::Ask);
                 }
                 UpEvent::Request(Some(VmRequest::Act {
@@ -565,8 +571,8 @@ impl VmTask {
             (Verdict::Deny(_), _) => Err(self.vm.denied(action, verdict)),
             (Verdict::Ignore, _) => Ok(()),
             (Verdict::Accept, Action::Stop) => {
+                self.vm.record.returns = false;
                 self.vm.desire(Desired::Stopped);
-                up.returns = false;
                 for reply in self.waiting.started.drain(..) {
                     let (id, action) = (self.vm.id, Action::Start);
                     let _ = reply.send(Err(ActError::Superseded { id, action }));
@@ -576,8 +582,9 @@ impl VmTask {
                 return;
             }
             (Verdict::Accept, Action::Restart) => {
-                self.vm.desire(Desired::Running);
-                up.returns = true;
+                self.vm.record.returns = true;
+                self.vm.record.desired = Desired::Running;
+                self.vm.save();
                 self.waiting.started.push(reply);
                 up.descend(&self.vm, courtesy);
                 return;
@@ -641,12 +648,12 @@ impl VmTask {
             Exit::Code(0) => tracing::debug!(stderr = words, "QEMU's last words"),
             _ => tracing::warn!(stderr = words, "QEMU's last words"),
         }
-        let returns = up.returns;
+        let returns = self.vm.record.returns;
         let record = ExitRecord {
             shutdown: up.shutdown.take(),
             exit,
             at: Timestamp::now(),
-            note: None,
+            note: (!self.waiting.ended.is_empty()).then(|| WITH_DAEMON.to_owned()),
         };
         self.vm.restarts.ran_for(up.since.elapsed());
         let place = up.place.take();
@@ -660,8 +667,17 @@ impl VmTask {
         if !was_told {
             self.vm.host.metrics.exited(exit_label(&record));
         }
+        let with_daemon = std::mem::take(&mut self.waiting.ended);
         match self.vm.record.desired {
             Desired::Absent => Next::Remove,
+            Desired::Running if !with_daemon.is_empty() => {
+                self.vm.enter(VmState::Exited(record));
+                let status = self.vm.publisher.current();
+                for reply in with_daemon {
+                    let _ = reply.send(Ok(Arc::clone(&status)));
+                }
+                Next::Down(None)
+            }
             Desired::Stopped => {
                 self.vm.enter(VmState::Stopped);
                 answer_all(&mut self.waiting.stopped, &self.vm.publisher.current());

@@ -255,3 +255,56 @@ async fn images_that_cannot_be_used_are_refused_by_name() {
         assert!(removed.is_ok() || *name == "missing", "{name}");
     }
 }
+
+/// Over other bytes than those that it was made for, a disk is garbage. Fake: no guest is the subject.
+#[tokio::test]
+async fn a_disk_stays_over_the_image_of_its_first_start() {
+    let mut setup = Setup::new();
+    let folder = setup.folder.path().to_owned();
+    let images = ["first", "second"].map(|name| folder.join(name));
+    for image in &images {
+        tool(&["qemu-img", "create", "-q", "-f", "qcow2", text(image), "1M"]);
+    }
+    setup
+        .set("vm.disk", text(&images[0]))
+        .set("disk.format", "qcow2")
+        .set("disk.extra", "3M")
+        .set("on_shutdown", "leave");
+    setup.use_fake_qemu(&serde_json::json!({}));
+    let mut daemon = setup.start();
+    let vm = daemon.create(disk_spec("disk")).await.expect("it runs");
+    let overlay = daemon.state_dir.join("vms").join(&vm.id).join("disk.qcow2");
+    assert_eq!(info(&overlay)["virtual-size"], 4 << 20);
+    let opens = |pid: u32, image: &Path| {
+        let files = std::fs::read_dir(format!("/proc/{pid}/fd")).expect("it runs");
+        let mut files = files.flatten();
+        files.any(|file| std::fs::read_link(file.path()).is_ok_and(|target| target == image))
+    };
+    assert!(opens(vm.pid, &images[0]));
+    // The operator's image for new VMs is another one.
+    assert_eq!(daemon.stop(), Some(0));
+    daemon.setup.set("vm.disk", text(&images[1]));
+    daemon.restart();
+    let force = || v1::StopVmRequest {
+        id: vm.id.clone(),
+        force: true,
+    };
+    let start = || v1::StartVmRequest { id: vm.id.clone() };
+    let mut client = daemon.vms().await;
+    client.stop_vm(force()).await.expect("it stops");
+    let started = client.start_vm(start()).await.expect("it starts");
+    let pid = started.into_inner().vm.expect("a VM").pid;
+    assert!(opens(pid, &images[0]) && !opens(pid, &images[1]));
+    let other = daemon.create(disk_spec("other")).await.expect("it runs");
+    assert!(opens(other.pid, &images[1]));
+    // The image itself was changed.
+    client.stop_vm(force()).await.expect("it stops");
+    tool(&["qemu-img", "resize", "-q", text(&images[0]), "2M"]);
+    let refused = client
+        .start_vm(start())
+        .await
+        .expect_err("it would be garbage");
+    let info = refused.get_details_error_info().expect("an ErrorInfo");
+    assert_eq!(*info.reason, *ErrorId::DiskUnusable.reason(), "{refused}");
+    assert!(refused.message().contains(text(&images[0])), "{refused}");
+}

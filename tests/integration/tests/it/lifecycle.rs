@@ -534,22 +534,33 @@ async fn a_daemon_that_is_to_stop_its_vms_stops_them_all_and_knows_it_later() {
         setup.set("on_shutdown", "stop-vms");
         setup.set("shutdown_time", "2s");
         let mut daemon = setup.start();
-        let mut vms = Vec::new();
-        for _ in 0..3 {
-            vms.push(create(&daemon, v1::RestartPolicy::Always).await);
-        }
+        let always = create(&daemon, v1::RestartPolicy::Always).await;
+        let others = [
+            create(&daemon, v1::RestartPolicy::OnFailure).await,
+            create(&daemon, v1::RestartPolicy::Never).await,
+        ];
+        let stopped = create(&daemon, v1::RestartPolicy::Always).await;
+        act(&daemon, Verb::ForceStop, &stopped.id).await;
         assert_eq!(daemon.stop(), Some(0), "{ignored}");
         assert_eq!(
             leftovers::processes_naming(&daemon.state_dir),
             Vec::<String>::new()
         );
+        // It was no failure and nobody's wish.
         daemon.restart();
-        let listed = daemon.list().await;
-        assert_eq!(listed.len(), 3);
-        for vm in &listed {
-            assert_eq!(vm.state(), v1::VmState::Stopped, "{}", vm.detail);
-            assert!(vm.last_exit.is_some());
+        daemon.in_state(&always.id, v1::VmState::Running).await;
+        for vm in &others {
+            let vm = daemon.get(&vm.id).await.expect("it is listed");
+            assert_eq!(vm.state(), v1::VmState::Exited, "{}", vm.detail);
+            assert!(vm.detail.contains("with the daemon"), "{}", vm.detail);
         }
-        act(&daemon, Verb::Start, &vms[0].id).await;
+        assert_eq!(daemon.stop(), Some(0), "{ignored}");
+        daemon.setup.set("on_boot", "start");
+        daemon.restart();
+        for vm in others.iter().chain([&always]) {
+            daemon.in_state(&vm.id, v1::VmState::Running).await;
+        }
+        let stopped = daemon.get(&stopped.id).await.expect("it is listed");
+        assert_eq!(stopped.state(), v1::VmState::Stopped);
     }
 }

@@ -146,8 +146,8 @@ fn a_daemon_that_starts_them(host: &mut Host, before: &std::collections::BTreeMa
             ("plain", "running"),
             // It was up, and cannot be again.
             ("second", "failed"),
-            // It was down already.
-            ("secret", "exited"),
+            // It was down already: its last start had failed.
+            ("secret", "failed"),
             ("stopped", "stopped")
         ],
         "{vms:#?}"
