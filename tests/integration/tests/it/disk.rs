@@ -256,7 +256,7 @@ async fn images_that_cannot_be_used_are_refused_by_name() {
     }
 }
 
-/// Over other bytes than those that it was made for, a disk is garbage. Fake: no guest is the subject.
+/// Over other bytes than those that it was made for, a disk is garbage. Nothing boots from these.
 #[tokio::test]
 async fn a_disk_stays_over_the_image_of_its_first_start() {
     let mut setup = Setup::new();
@@ -270,7 +270,6 @@ async fn a_disk_stays_over_the_image_of_its_first_start() {
         .set("disk.format", "qcow2")
         .set("disk.extra", "3M")
         .set("on_shutdown", "leave");
-    setup.use_fake_qemu(&serde_json::json!({}));
     let mut daemon = setup.start();
     let vm = daemon.create(disk_spec("disk")).await.expect("it runs");
     let overlay = daemon.state_dir.join("vms").join(&vm.id).join("disk.qcow2");
