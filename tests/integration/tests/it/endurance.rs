@@ -4,8 +4,9 @@
 //! not asked here; everything else of a create and of a removal is the real thing.
 
 use std::path::PathBuf;
+use std::time::{Duration, Instant};
 
-use casemate_integration::daemon::{Daemon, Setup, eventually};
+use casemate_integration::daemon::{Daemon, Setup};
 use casemate_proto::v1;
 use serde_json::json;
 use xtask::endurance::VARIABLE;
@@ -16,7 +17,10 @@ const CYCLES: usize = 500;
 const WARM: usize = 10;
 /// What the allocator may keep more.
 const MAX_GROWTH_KIB: u64 = 2 << 10;
-const PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
+/// Tokio ends a thread for blocking work after ten idle seconds: what stays for longer is kept.
+const REST: Duration = Duration::from_secs(12);
+const PATIENCE: Duration = Duration::from_secs(60);
+const PAUSE: Duration = Duration::from_secs(1);
 
 /// What a daemon holds of its host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,18 +55,19 @@ async fn holdings(daemon: &Daemon) -> Holdings {
     }
 }
 
-/// Threads for blocking work end when they have been idle for a while.
-async fn settled(daemon: &Daemon, wanted: Option<Holdings>) -> Holdings {
+/// What it holds once that has not changed for a while.
+async fn at_rest(daemon: &Daemon) -> Holdings {
+    let begun = Instant::now();
     let mut last = holdings(daemon).await;
-    let quiet = eventually("the daemon is at rest", PATIENCE, || async {
-        tokio::time::sleep(std::time::Duration::from_secs(1)).await;
+    let mut since = Instant::now();
+    while since.elapsed() < REST {
+        assert!(begun.elapsed() < PATIENCE, "it comes to no rest: {last:?}");
+        tokio::time::sleep(PAUSE).await;
         let now = holdings(daemon).await;
-        let is_as_wanted = wanted.is_none_or(|wanted| wanted == now);
-        is_as_wanted.then_some(now)
-    });
-    match tokio::time::timeout(PATIENCE, quiet).await {
-        Ok(now) => last = now,
-        Err(_) => println!("not at rest: {last:?}"),
+        if now != last {
+            last = now;
+            since = Instant::now();
+        }
     }
     last
 }
@@ -76,7 +81,7 @@ async fn vms_that_come_and_go_leave_the_daemon_as_it_was() {
     let daemon = setup.start();
     let mut client = daemon.vms().await;
     let mut before = None;
-    let begun = std::time::Instant::now();
+    let begun = Instant::now();
     for cycle in 1..=cycles {
         let request = v1::CreateVmRequest {
             spec: Some(v1::VmSpec::default()),
@@ -87,12 +92,12 @@ async fn vms_that_come_and_go_leave_the_daemon_as_it_was() {
         removed.expect("it goes");
         if cycle == cycles / WARM {
             let memory = status_number(&daemon, "VmRSS:");
-            before = Some((settled(&daemon, None).await, memory));
+            before = Some((at_rest(&daemon).await, memory));
         }
     }
     let (before, memory_before) = before.expect("a tenth of the cycles");
     let memory = status_number(&daemon, "VmRSS:");
-    let after = settled(&daemon, Some(before)).await;
+    let after = at_rest(&daemon).await;
     println!(
         "{cycles} cycles in {:.0} s: {after:?}, {memory} KiB; after a tenth of them {before:?}, {memory_before} KiB",
         begun.elapsed().as_secs_f64()
