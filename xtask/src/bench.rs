@@ -51,10 +51,12 @@ pub fn run(run: &Run, filter: Option<&str>, missed: MissedBudget) -> Result<Exit
     if missed == MissedBudget::Fails {
         command.arg("--strict");
     }
-    let code = measure(run, ProcessGroup::start(&mut command)?).in_step(
+    let measured = ProcessGroup::start(&mut command)?.exit_code(run, STOP_DEADLINE);
+    let code = measured.in_step(
         "measuring",
         "measure one figure alone with `cargo xtask bench --filter NAME`",
     )?;
+    run.interrupt.check()?;
     Ok(ExitCode::from(code))
 }
 
@@ -71,20 +73,4 @@ fn build(run: &Run) -> Result<PathBuf> {
     anyhow::ensure!(program.is_file(), "the build left no {}", program.display());
     step.done("release profile");
     Ok(program)
-}
-
-/// Its output goes straight to the terminal: figures are for reading.
-fn measure(run: &Run, mut bench: ProcessGroup) -> Result<u8> {
-    loop {
-        if let Some(status) = bench.poll()? {
-            // A signal ended it where there is no code; that is a failure like any other.
-            let code = status.code().and_then(|code| u8::try_from(code).ok());
-            run.interrupt.check()?;
-            return Ok(code.unwrap_or(1));
-        }
-        if let Err(interrupted) = run.interrupt.pause() {
-            bench.stop(STOP_DEADLINE);
-            return Err(interrupted.into());
-        }
-    }
 }

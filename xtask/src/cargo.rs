@@ -8,7 +8,7 @@ use std::process::Command;
 
 use anyhow::{Context, Result};
 
-use crate::child::{self, ProcessGroup};
+use crate::child;
 use crate::run::Run;
 
 /// Variables that `cargo run` sets for the program it runs and nobody else should see.
@@ -52,18 +52,6 @@ pub fn command(run: &Run) -> Command {
         &PREFIXES_OF_THE_OUTER_CARGO,
     );
     command
-}
-
-/// Runs it, and returns its exit code. Its output goes straight to the terminal.
-pub fn run_to_end(run: &Run, command: &mut Command) -> Result<u8> {
-    let mut cargo = ProcessGroup::start(command)?;
-    loop {
-        if let Some(status) = cargo.poll()? {
-            let code = status.code().and_then(|code| u8::try_from(code).ok());
-            return Ok(code.unwrap_or(1));
-        }
-        run.interrupt.pause()?;
-    }
 }
 
 /// Some Cargo, in the workspace, with none of the settings that change what it builds.

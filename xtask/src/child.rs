@@ -179,6 +179,22 @@ impl ProcessGroup {
         Ok(status)
     }
 
+    /// Waits for a program whose output goes straight to the terminal; its exit code. Interrupted,
+    /// it gets `deadline` to end by itself what it has started.
+    pub fn exit_code(mut self, run: &Run, deadline: Duration) -> Result<u8> {
+        loop {
+            if let Some(status) = self.poll()? {
+                // A signal ended it where there is no code; that is a failure like any other.
+                let code = status.code().and_then(|code| u8::try_from(code).ok());
+                return Ok(code.unwrap_or(1));
+            }
+            if let Err(interrupted) = run.interrupt.pause() {
+                self.stop(deadline);
+                return Err(interrupted.into());
+            }
+        }
+    }
+
     /// Asks only the program itself to end: one that cleans up needs its children for that.
     pub fn ask_to_end(&self) {
         if let (None, Some(pid)) = (self.ended, Pid::from_raw(self.pid().cast_signed())) {

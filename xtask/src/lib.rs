@@ -1,6 +1,6 @@
 //! `cargo xtask`: everything between a fresh clone and a confidential VM that answers.
 //!
-//! Seven chores live here because neither Cargo nor a shell script does them well: installing what
+//! These chores live here because neither Cargo nor a shell script does them well: installing what
 //! the machine lacks, building backends for WebAssembly with whichever toolchain can, preparing a
 //! guest that boots in seconds, running the daemon with it once, from start to clean end, measuring
 //! the release build, booting a systemd that may be played with, booting a whole host, killing the

@@ -18,18 +18,13 @@ use anyhow::{Context, Result};
 
 use crate::failure::InStep;
 use crate::run::Run;
-use crate::{backends, cargo, setup, systemd};
+use crate::{backends, setup, systemd, test_suite};
 use machine::SystemVm;
 
 /// Where the tests that need one find its kernel and first root; without it they are skipped.
 pub const VARIABLE: &str = "CASEMATE_SYSTEM_VM";
-/// What `cargo test` is told where no command is given.
-const TESTS: [&str; 9] = [
-    "test",
-    "--workspace",
-    "--test",
-    "it",
-    "--",
+/// What is run where no command is given.
+const TESTS: [&str; 4] = [
     "system_vm::",
     // Each test has a machine of two gibibytes, and there is one emulated processor for each real one.
     "--test-threads=1",
@@ -46,31 +41,14 @@ pub fn run(run: &Run, command: &[OsString]) -> Result<ExitCode> {
     )?;
     if command.is_empty() {
         backends::build(run)?;
-        tests(run)
+        run.report.heading("Tests in a system VM");
+        test_suite::suite(run, &TESTS, (VARIABLE, run.layout.system_vm().into()))
     } else {
         inside(run, command).in_step(
             "running in a system VM",
             "see target/setup/system-vm.log for its console",
         )
     }
-}
-
-fn tests(run: &Run) -> Result<ExitCode> {
-    run.report.heading("Tests in a system VM");
-    // A test of one package builds no programs of the others.
-    let built = cargo::run_to_end(
-        run,
-        cargo::command(run).args(["build", "--workspace", "--bins"]),
-    )?;
-    if built != 0 {
-        return Ok(ExitCode::from(built));
-    }
-    let mut command = cargo::command(run);
-    command
-        .args(TESTS)
-        .env(VARIABLE, run.layout.system_vm())
-        .env("CASEMATE_TEST_ARTIFACTS", run.layout.target());
-    cargo::run_to_end(run, &mut command).map(ExitCode::from)
 }
 
 /// Shows what the command prints as it comes, and ends with its exit code.

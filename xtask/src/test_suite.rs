@@ -91,6 +91,25 @@ pub fn run(run: &Run, arguments: &[OsString], skipped: SkippedPromise) -> Result
     Ok(ExitCode::from(code))
 }
 
+/// A suite that a whole run leaves out, for it is long or needs a host of its own: it looks for
+/// `variable`, and is skipped without it. `tests` is what the integration tests are told.
+pub fn suite(run: &Run, tests: &[&str], variable: (&str, OsString)) -> Result<ExitCode> {
+    // A test of one package builds no programs of the others.
+    let mut build = cargo::command(run);
+    build.args(["build", "--workspace", "--bins"]);
+    let built = ProcessGroup::start(&mut build)?.exit_code(run, STOP_DEADLINE)?;
+    if built != 0 {
+        return Ok(ExitCode::from(built));
+    }
+    let mut command = test_command(run);
+    command
+        .args(["--test", "it", "--"])
+        .args(tests)
+        .env(variable.0, variable.1);
+    let tests = ProcessGroup::start(&mut command)?;
+    tests.exit_code(run, STOP_DEADLINE).map(ExitCode::from)
+}
+
 fn read_promises(run: &Run) -> Result<Promises> {
     let path = run.layout.tests_readme();
     let text = std::fs::read_to_string(&path)
@@ -187,7 +206,7 @@ fn some(run: &Run, arguments: &[OsString]) -> Result<(u8, Option<Outcomes>)> {
     let mut command = test_command(run);
     command.args(arguments);
     let tests = ProcessGroup::start(&mut command)?;
-    Ok((end_of(run, tests)?, None))
+    Ok((tests.exit_code(run, STOP_DEADLINE)?, None))
 }
 
 fn test_command(run: &Run) -> Command {
@@ -239,20 +258,5 @@ fn read_lines(
             return Err(interrupted.into());
         }
     }
-    end_of(run, program)
-}
-
-/// The exit code of a program, once it has ended.
-fn end_of(run: &Run, mut program: ProcessGroup) -> Result<u8> {
-    loop {
-        if let Some(status) = program.poll()? {
-            // A signal ended it where there is no code; that is a failure like any other.
-            let code = status.code().and_then(|code| u8::try_from(code).ok());
-            return Ok(code.unwrap_or(1));
-        }
-        if let Err(interrupted) = run.interrupt.pause() {
-            program.stop(STOP_DEADLINE);
-            return Err(interrupted.into());
-        }
-    }
+    program.exit_code(run, STOP_DEADLINE)
 }
