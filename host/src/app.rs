@@ -189,8 +189,8 @@ impl App {
         })
     }
 
-    /// Serves until `stop` resolves, then lets go of all VMs, or stops them, and ends. Each message of `reloads` reads
-    /// the config anew.
+    /// Serves until `stop` resolves, then lets go of all VMs, or stops them, and ends. Each message
+    /// of `reloads` reads the config anew.
     pub async fn run(
         self,
         stop: impl Future<Output = ()>,

@@ -104,11 +104,7 @@ impl Listener {
                     let _ = stream.set_nodelay(true);
                     match &self.tls {
                         None => {
-                            let transport = Transport::Plain(stream);
-                            let connection = Connection {
-                                transport,
-                                _permit: permit,
-                            };
+                            let connection = Connection::new(Transport::Plain(stream), permit);
                             return Poll::Ready((connection, peer));
                         }
                         Some(tls) => {
@@ -152,11 +148,7 @@ async fn handshake(
     match tokio::time::timeout(HANDSHAKE_TIME, tls.accept(stream)).await {
         Ok(Ok(stream)) => {
             let transport = Transport::Tls(Box::new(stream));
-            let connection = Connection {
-                transport,
-                _permit: permit,
-            };
-            Some((connection, peer))
+            Some((Connection::new(transport, permit), peer))
         }
         Ok(Err(error)) => {
             tracing::info!(listener, %peer, %error, "TLS handshake failed");
@@ -214,6 +206,15 @@ pub struct Connection {
 enum Transport {
     Plain(TcpStream),
     Tls(Box<TlsStream<TcpStream>>),
+}
+
+impl Connection {
+    fn new(transport: Transport, permit: OwnedSemaphorePermit) -> Self {
+        Self {
+            transport,
+            _permit: permit,
+        }
+    }
 }
 
 /// Whose connection a request came by.

@@ -108,9 +108,7 @@ impl ProcessIdentity {
         // Checked after it was opened: what is held now is what is looked at.
         (Self::of(self.pid).ok()? == *self).then_some(pidfd)
     }
-}
 
-impl ProcessIdentity {
     /// Whether it has given up its memory, its command line with it, and is not gone yet.
     pub fn is_ending(&self) -> bool {
         let command = std::fs::read(format!("/proc/{}/cmdline", self.pid));

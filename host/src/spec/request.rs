@@ -344,6 +344,10 @@ impl LaunchRequest {
         }
     }
 
+    pub fn has_disk(&self) -> bool {
+        self.devices.iter().any(|device| device.kind == "disk")
+    }
+
     pub fn file(&self, id: u32) -> Option<&RequestFile> {
         self.host.files.iter().find(|file| file.id == id)
     }

@@ -278,8 +278,6 @@ async fn prove(
         };
     };
     let pid = record.qemu.pid;
-    let place = record.place.as_ref();
-    let is_in_place = place.is_some_and(|place| host.confinement.holds(id, place, pid));
     if record.qemu.is_ending() {
         // What it was is gone already; the kernel takes long to give much memory back.
         return match tokio::time::timeout(UNWIND_TIME, ended_process(&record.qemu)).await {
@@ -312,6 +310,8 @@ async fn prove(
     } else {
         format!("process {pid} was not started as this VM")
     };
+    let place = record.place.as_ref();
+    let is_in_place = place.is_some_and(|place| host.confinement.holds(id, place, pid));
     if is_in_place {
         tracing::warn!(%id, doubt, "taken over by its cgroup");
         let monitor = None;

@@ -230,7 +230,7 @@ pub const KEYS: &[Key] = &[
         "vm.disk",
         Form::Path,
         "img/enc_os.qcow2",
-        "Disk image; each VM writes to an overlay of its own.",
+        "Disk image; each VM writes to an overlay of its own, and keeps the image of its first start.",
     ),
     Key::unset(
         "vm.identity",

@@ -22,9 +22,8 @@ pub(super) fn image(
     planned: &Planned,
     first: Option<&DiskImage>,
 ) -> Result<Option<DiskImage>, CreateError> {
-    let mut devices = planned.request.devices.iter();
     let file = planned.request.file_with_role("disk");
-    let Some(file) = file.filter(|_| devices.any(|device| device.kind == "disk")) else {
+    let Some(file) = file.filter(|_| planned.request.has_disk()) else {
         return Ok(first.cloned());
     };
     let now = DiskImage::of(file).map_err(|source| CreateError::File {
@@ -45,9 +44,9 @@ pub(super) fn image(
     }
 }
 
-/// Makes the overlay, or takes the one of an earlier start, and tells its virtual size. What the operator's image names is
-/// judged first: an image with a backing or data file could have the guest read any file of the
-/// host.
+/// Makes the overlay, or takes the one of an earlier start, and tells its virtual size. What the
+/// operator's image names is judged first: an image with a backing or data file could have the
+/// guest read any file of the host.
 pub(super) async fn overlay(
     planned: &Planned,
     folder: &VmFolder,

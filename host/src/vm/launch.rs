@@ -188,12 +188,7 @@ pub async fn prepare(
     let mut descriptors = Vec::new();
     // The guest's memory may be a file.
     let mut file_size = planned.request.memory_bytes;
-    let has_disk = planned
-        .request
-        .devices
-        .iter()
-        .any(|device| device.kind == "disk");
-    if has_disk {
+    if planned.request.has_disk() {
         let (overlay, size) = disk::overlay(planned, folder).await?;
         file_size = file_size.max(size);
         let image = planned

@@ -83,11 +83,7 @@ pub fn script(planned: &Planned) -> Result<String, CreateError> {
             }
         }
     }
-    if planned
-        .request
-        .devices
-        .iter()
-        .any(|device| device.kind == "disk")
+    if planned.request.has_disk()
         && let Some(disk) = planned.request.file_with_role("disk")
     {
         let path = absolute(disk);

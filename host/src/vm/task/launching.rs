@@ -118,14 +118,11 @@ impl VmTask {
                 match given_up {
                     Some(GivenUp::Removed) => Next::Remove,
                     Some(GivenUp::Detached) => Next::End,
-                    Some(GivenUp::Ended) => {
+                    Some(GivenUp::Ended | GivenUp::Stopped) => {
                         self.vm.enter(VmState::Stopped);
-                        answer_all(&mut self.waiting.ended, &self.vm.publisher.current());
-                        Next::Down(None)
-                    }
-                    Some(GivenUp::Stopped) => {
-                        self.vm.enter(VmState::Stopped);
-                        answer_all(&mut self.waiting.stopped, &self.vm.publisher.current());
+                        let status = self.vm.publisher.current();
+                        answer_all(&mut self.waiting.ended, &status);
+                        answer_all(&mut self.waiting.stopped, &status);
                         Next::Down(None)
                     }
                     None => {

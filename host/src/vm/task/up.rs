@@ -667,15 +667,12 @@ impl VmTask {
         if !was_told {
             self.vm.host.metrics.exited(exit_label(&record));
         }
-        let with_daemon = std::mem::take(&mut self.waiting.ended);
+        let mut with_daemon = std::mem::take(&mut self.waiting.ended);
         match self.vm.record.desired {
             Desired::Absent => Next::Remove,
             Desired::Running if !with_daemon.is_empty() => {
                 self.vm.enter(VmState::Exited(record));
-                let status = self.vm.publisher.current();
-                for reply in with_daemon {
-                    let _ = reply.send(Ok(Arc::clone(&status)));
-                }
+                answer_all(&mut with_daemon, &self.vm.publisher.current());
                 Next::Down(None)
             }
             Desired::Stopped => {
