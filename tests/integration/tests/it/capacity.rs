@@ -3,13 +3,13 @@
 //! gone. With the scripted QEMU, because real ones would test the machine's memory, not the daemon.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use casemate_catalogue::ErrorId;
-use casemate_integration::daemon::{Daemon, Setup, eventually};
+use casemate_integration::daemon::{Daemon, Setup, Verb};
 use casemate_integration::leftovers;
+use casemate_integration::processes;
 use casemate_proto::v1;
-use rustix::process::{Pid, Signal, kill_process};
+use rustix::process::Signal;
 use serde_json::json;
 use tonic::{Code, Status};
 use tonic_types::StatusExt as _;
@@ -116,24 +116,6 @@ async fn assert_full(daemon: &Daemon, case: &Case, when: &str) {
     assert_eq!(after, starts, "{context}");
 }
 
-fn kill(vm: &v1::Vm) {
-    let pid = i32::try_from(vm.pid).ok().and_then(Pid::from_raw);
-    kill_process(pid.expect("a pid"), Signal::KILL).expect("it is this test's own");
-}
-
-async fn stop(daemon: &Daemon, vm: &v1::Vm) {
-    let request = v1::StopVmRequest {
-        id: vm.id.clone(),
-        force: true,
-    };
-    daemon.vms().await.stop_vm(request).await.expect("it stops");
-}
-
-async fn start(daemon: &Daemon, vm: &v1::Vm) -> Result<(), Status> {
-    let request = v1::StartVmRequest { id: vm.id.clone() };
-    daemon.vms().await.start_vm(request).await.map(drop)
-}
-
 /// After each way to end, exactly one fits again: what was taken is given back, and once.
 #[tokio::test]
 async fn what_a_vm_took_is_free_once_its_qemu_is_gone() {
@@ -147,12 +129,21 @@ async fn what_a_vm_took_is_free_once_its_qemu_is_gone() {
         let stopped = create(&daemon, case).await.expect(case.name);
         assert_full(&daemon, case, "after a removal").await;
 
-        stop(&daemon, &stopped).await;
+        daemon
+            .act(Verb::ForceStop, &stopped.id)
+            .await
+            .expect("it stops");
         // A second time gives nothing back.
-        stop(&daemon, &stopped).await;
+        daemon
+            .act(Verb::ForceStop, &stopped.id)
+            .await
+            .expect("it stops");
         let exited = create(&daemon, case).await.expect(case.name);
         assert_full(&daemon, case, "after a stop").await;
-        let refused = start(&daemon, &stopped).await.expect_err("it has no place");
+        let refused = daemon
+            .act(Verb::Start, &stopped.id)
+            .await
+            .expect_err("it has no place");
         assert_eq!(
             refused.code(),
             Code::ResourceExhausted,
@@ -160,13 +151,10 @@ async fn what_a_vm_took_is_free_once_its_qemu_is_gone() {
             case.name
         );
 
-        kill(&exited);
-        eventually("its end", Duration::from_secs(30), || async {
-            let vm = daemon.get(&exited.id).await.expect("it is listed");
-            (vm.state() == v1::VmState::Exited).then_some(())
-        })
-        .await;
-        start(&daemon, &stopped)
+        processes::signal(exited.pid, Signal::KILL);
+        daemon.in_state(&exited.id, v1::VmState::Exited).await;
+        daemon
+            .act(Verb::Start, &stopped.id)
             .await
             .expect("it has a place again");
         assert_full(&daemon, case, "after an exit").await;

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use casemate_integration::daemon::{Daemon, Setup, agent_answer, eventually, get_http};
+use casemate_integration::daemon::{Daemon, Setup, Verb, agent_answer, eventually, get_http};
 use casemate_proto::v1;
 use serde_json::json;
 
@@ -149,11 +149,7 @@ async fn a_guest_that_floods_its_console_without_a_daemon_fills_the_cap_and_live
             .expect("it goes on");
         bytes += piece.data.len() + usize::try_from(piece.omitted_bytes).expect("a size");
     }
-    let force = v1::StopVmRequest {
-        id: vm.id.clone(),
-        force: true,
-    };
-    daemon.vms().await.stop_vm(force).await.expect("it stops");
+    daemon.act(Verb::ForceStop, &vm.id).await.expect("it stops");
     while followed.message().await.expect("a piece").is_some() {}
 
     let after = read(&daemon, of(&vm)).await;
@@ -205,23 +201,13 @@ async fn consoles_of_the_last_three_starts_are_kept() {
     let vm = daemon.create(v1::VmSpec::default()).await.expect("it runs");
     for start in 2..=4 {
         said(&daemon, &vm, start - 1).await;
-        let force = v1::StopVmRequest {
-            id: vm.id.clone(),
-            force: true,
-        };
-        daemon.vms().await.stop_vm(force).await.expect("it stops");
+        daemon.act(Verb::ForceStop, &vm.id).await.expect("it stops");
         // After its end it is there as before.
         said(&daemon, &vm, start - 1).await;
         let script = json!({"console_text": format!("start {start}\n")}).to_string();
         let path = daemon.folder.path().join("fake/fake-qemu.script");
         std::fs::write(path, script).expect("a file");
-        let request = v1::StartVmRequest { id: vm.id.clone() };
-        daemon
-            .vms()
-            .await
-            .start_vm(request)
-            .await
-            .expect("it starts");
+        daemon.act(Verb::Start, &vm.id).await.expect("it starts");
     }
     said(&daemon, &vm, 4).await;
     for is_restarted in [false, true] {

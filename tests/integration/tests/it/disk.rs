@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use casemate_catalogue::ErrorId;
 use casemate_integration::artifacts;
-use casemate_integration::daemon::{Setup, agent_answer};
+use casemate_integration::daemon::{Setup, Verb, agent_answer};
 use casemate_proto::v1;
 use tonic::Code;
 use tonic_types::StatusExt as _;
@@ -122,16 +122,10 @@ async fn a_guest_boots_from_an_overlay_that_is_its_own() {
     );
 
     // What is on it stays over a stop and a start.
-    let force = v1::StopVmRequest {
-        id: vm.id.clone(),
-        force: true,
-    };
-    daemon.vms().await.stop_vm(force).await.expect("it stops");
+    daemon.act(Verb::ForceStop, &vm.id).await.expect("it stops");
     let marker = format!("-P 0xab {} 64k", sizes[1]);
     tool(&["qemu-io", "-c", &format!("write {marker}"), text(&overlay)]);
-    let start = v1::StartVmRequest { id: vm.id.clone() };
-    let again = daemon.vms().await.start_vm(start).await.expect("it starts");
-    let again = again.into_inner().vm.expect("a VM");
+    let again = daemon.act(Verb::Start, &vm.id).await.expect("it starts");
     let body = agent_answer(&again.agent_address).await;
     assert!(body.contains("NONCE=from-disk\n"), "{body}");
     let later = std::fs::metadata(&overlay).expect("it is there");
@@ -284,25 +278,16 @@ async fn a_disk_stays_over_the_image_of_its_first_start() {
     assert_eq!(daemon.stop(), Some(0));
     daemon.setup.set("vm.disk", text(&images[1]));
     daemon.restart();
-    let force = || v1::StopVmRequest {
-        id: vm.id.clone(),
-        force: true,
-    };
-    let start = || v1::StartVmRequest { id: vm.id.clone() };
-    let mut client = daemon.vms().await;
-    client.stop_vm(force()).await.expect("it stops");
-    let started = client.start_vm(start()).await.expect("it starts");
-    let pid = started.into_inner().vm.expect("a VM").pid;
-    assert!(opens(pid, &images[0]) && !opens(pid, &images[1]));
+    daemon.act(Verb::ForceStop, &vm.id).await.expect("it stops");
+    let again = daemon.act(Verb::Start, &vm.id).await.expect("it starts");
+    assert!(opens(again.pid, &images[0]) && !opens(again.pid, &images[1]));
     let other = daemon.create(disk_spec("other")).await.expect("it runs");
     assert!(opens(other.pid, &images[1]));
     // The image itself was changed.
-    client.stop_vm(force()).await.expect("it stops");
+    daemon.act(Verb::ForceStop, &vm.id).await.expect("it stops");
     tool(&["qemu-img", "resize", "-q", text(&images[0]), "2M"]);
-    let refused = client
-        .start_vm(start())
-        .await
-        .expect_err("it would be garbage");
+    let refused = daemon.act(Verb::Start, &vm.id).await;
+    let refused = refused.expect_err("it would be garbage");
     let info = refused.get_details_error_info().expect("an ErrorInfo");
     assert_eq!(*info.reason, *ErrorId::DiskUnusable.reason(), "{refused}");
     assert!(refused.message().contains(text(&images[0])), "{refused}");

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
-use casemate_integration::daemon::{Daemon, Setup, eventually};
+use casemate_integration::daemon::{Daemon, Setup, Verb, eventually};
 use casemate_integration::processes::{self, stat};
 use casemate_proto::v1;
 use rustix::process::Signal;
@@ -154,11 +154,7 @@ async fn assert_lost(daemon: &Daemon, id: &str, part: &str) {
         .await
         .expect_err("it is nobody's to remove");
     assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
-    let request = v1::StopVmRequest {
-        id: id.to_owned(),
-        force: true,
-    };
-    let refused = daemon.vms().await.stop_vm(request).await;
+    let refused = daemon.act(Verb::ForceStop, id).await;
     let refused = refused.expect_err("it is nobody's to stop");
     assert_eq!(refused.code(), Code::FailedPrecondition, "{refused}");
 }

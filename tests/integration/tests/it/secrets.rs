@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use casemate_catalogue::ErrorId;
-use casemate_integration::daemon::{Daemon, Setup, eventually};
+use casemate_integration::daemon::{Daemon, Setup, Verb, eventually};
 use casemate_integration::predecessor::CreateReq;
 use casemate_integration::tmpfs::Tmpfs;
 use casemate_proto::v1;
@@ -378,22 +378,30 @@ async fn secrets_in_memory_are_gone_after_a_reboot_and_the_start_says_so() {
     let secret = daemon.create(secret_spec()).await.expect("it runs");
     let plain = daemon.create(v1::VmSpec::default()).await.expect("it runs");
     for vm in [&secret, &plain] {
-        stop(&daemon, &vm.id).await;
+        daemon.act(Verb::ForceStop, &vm.id).await.expect("it stops");
     }
-    start(&daemon, &secret.id)
+    daemon
+        .act(Verb::Start, &secret.id)
         .await
         .expect("the secrets are there");
-    stop(&daemon, &secret.id).await;
+    daemon
+        .act(Verb::ForceStop, &secret.id)
+        .await
+        .expect("it stops");
     assert_eq!(daemon.stop(), Some(0));
     drop(tmpfs);
     let _fresh = Tmpfs::mount(&run, "16m").expect("as before");
     daemon.restart();
 
-    let status = start(&daemon, &secret.id).await.expect_err("no secrets");
+    let status = daemon
+        .act(Verb::Start, &secret.id)
+        .await
+        .expect_err("no secrets");
     assert_eq!(status.code(), Code::FailedPrecondition, "{status}");
     let info = status.get_details_error_info().expect("an ErrorInfo");
     assert_eq!(*info.reason, *ErrorId::SecretsGone.reason(), "{status}");
-    start(&daemon, &plain.id)
+    daemon
+        .act(Verb::Start, &plain.id)
         .await
         .expect("it has none to miss");
     for vm in [&secret, &plain] {
@@ -402,35 +410,20 @@ async fn secrets_in_memory_are_gone_after_a_reboot_and_the_start_says_so() {
     daemon.assert_unwound().await;
 }
 
-async fn stop(daemon: &Daemon, id: &str) {
-    let request = v1::StopVmRequest {
-        id: id.to_owned(),
-        force: true,
-    };
-    daemon.vms().await.stop_vm(request).await.expect("it stops");
-}
-
-async fn start(daemon: &Daemon, id: &str) -> Result<(), tonic::Status> {
-    let request = v1::StartVmRequest { id: id.to_owned() };
-    daemon.vms().await.start_vm(request).await.map(drop)
-}
-
 /// Aborts a process, after its limit on cores was raised as far as that is allowed.
 fn abort(pid: u32) {
-    use rustix::process::{Pid, Resource, Rlimit, kill_process, prlimit};
-    let pid = i32::try_from(pid)
-        .ok()
-        .and_then(Pid::from_raw)
-        .expect("a pid");
+    use rustix::process::{Pid, Resource, Rlimit, prlimit};
+    let raw = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    let raw = raw.expect("a pid");
     let unlimited = Rlimit {
         current: None,
         maximum: None,
     };
     // A hard limit is raised by CAP_SYS_RESOURCE, which root has not in every container.
-    if let Err(error) = prlimit(Some(pid), Resource::Core, unlimited) {
+    if let Err(error) = prlimit(Some(raw), Resource::Core, unlimited) {
         println!("not tried without its limit on cores, which holds by itself: {error}");
     }
-    kill_process(pid, Signal::ABORT).expect("it is this test's own");
+    processes::signal(pid, Signal::ABORT);
 }
 
 /// The daemon's memory has had secrets in it. A process of the test's own shows that the kernel

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use casemate_catalogue::ErrorId;
-use casemate_integration::daemon::{Daemon, Setup, eventually};
+use casemate_integration::daemon::{Daemon, Setup, Verb, eventually};
 use casemate_integration::leftovers;
 use casemate_integration::tmpfs::Tmpfs;
 use casemate_proto::v1;
@@ -147,11 +147,10 @@ async fn on_a_full_disk_a_create_is_refused_and_the_rest_works() {
     filler.leave(0);
     daemon.remove(&goes.id).await.expect("it can be removed");
     filler.leave(0);
-    let force = v1::StopVmRequest {
-        id: stops.id.clone(),
-        force: true,
-    };
-    daemon.vms().await.stop_vm(force).await.expect("it stops");
+    daemon
+        .act(Verb::ForceStop, &stops.id)
+        .await
+        .expect("it stops");
     filler.leave(0);
     let running = daemon.get(&stays.id).await.expect("it is listed");
     assert_eq!(
