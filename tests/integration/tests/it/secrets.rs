@@ -10,6 +10,7 @@ use std::time::Duration;
 use casemate_catalogue::ErrorId;
 use casemate_integration::daemon::{Daemon, Setup, Verb, eventually};
 use casemate_integration::predecessor::CreateReq;
+use casemate_integration::processes;
 use casemate_integration::tmpfs::Tmpfs;
 use casemate_proto::v1;
 use casemate_proto::v1::config_service_client::ConfigServiceClient;
