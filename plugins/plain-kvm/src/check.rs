@@ -1,26 +1,24 @@
 //! Whether plain guests can be started on this host, for a person who wants to mend what is missing.
 
-use crate::answer::{fail, note, pass, warn};
-use crate::bindings::casemate::tee::facts::FactError;
-use crate::bindings::casemate::tee::types::{Finding, HostContext};
+use casemate_backend::answer::{fail, note, pass, warn};
+use casemate_backend::bindings::casemate::tee::facts::FactError;
+use casemate_backend::bindings::casemate::tee::types::{Finding, HostContext};
+use casemate_backend::boot;
+
 use crate::facts::Facts;
-use crate::host;
 use crate::plan::{self, DEFAULT_CPU, DEFAULT_MACHINE};
 use crate::settings::Settings;
 
 /// Findings in the order in which an operator would mend them.
 pub fn check(host: &HostContext, facts: &Facts) -> Vec<Finding> {
-    let mut findings: Vec<Finding> = host::examine(host, facts)
-        .into_iter()
-        .map(host::Examined::into_finding)
-        .collect();
+    let mut findings = facts.findings(host);
     findings.push(default_machine(facts));
     findings.extend(default_cpu(facts));
     match Settings::read(host) {
         Ok(settings) => findings.push(firmware(host, &settings)),
         Err(error) => findings.push(fail("settings.form", &error)),
     }
-    findings.extend(boot_files(host));
+    findings.extend(boot::no_default(host));
     findings.push(plan::no_measurement());
     findings
 }
@@ -28,7 +26,7 @@ pub fn check(host: &HostContext, facts: &Facts) -> Vec<Finding> {
 /// No failure: a request may name another machine.
 fn default_machine(facts: &Facts) -> Finding {
     const ID: &str = "qemu.machine";
-    match (&facts.machine, &facts.machine_type) {
+    match (&facts.qemu.machine, &facts.qemu.machine_type) {
         (Ok(versioned), Ok(())) => pass(
             ID,
             "machine",
@@ -56,7 +54,7 @@ fn default_machine(facts: &Facts) -> Finding {
 }
 
 fn default_cpu(facts: &Facts) -> Option<Finding> {
-    match facts.cpu_model {
+    match facts.qemu.cpu_model {
         Err(FactError::Absent) => Some(note(
             "cpu.default-absent",
             "cpu",
@@ -75,20 +73,4 @@ fn firmware(host: &HostContext, settings: &Settings) -> Finding {
         Ok(chosen) => pass(ID, "firmware", &chosen.in_words()),
         Err(error) => fail(ID, &error),
     }
-}
-
-fn boot_files(host: &HostContext) -> Option<Finding> {
-    let bootable = host
-        .files
-        .iter()
-        .any(|file| file.role == "kernel" || file.role == "disk");
-    if bootable {
-        return None;
-    }
-    Some(note(
-        "boot.no-default",
-        "kernel",
-        "no kernel and no disk is configured, so each request must name one",
-        "set a default kernel or disk",
-    ))
 }

@@ -2,8 +2,13 @@
 //! say something that is not safe to show.
 
 use super::*;
-use crate::bindings::casemate::tee::types::{ErrorCode, Firmware, HostDevice, Identity, Setting};
 use crate::check::check;
+use casemate_backend::bindings::casemate::tee::types::{
+    BootInputs, Choice, ErrorCode, Firmware, HostContext, HostDevice, HostFile, Identity, Setting,
+    Severity, Value,
+};
+use casemate_backend::facts::QemuFacts;
+use casemate_backend::memory::property;
 use proptest::prelude::*;
 
 const MIB: u64 = 1 << 20;
@@ -11,10 +16,12 @@ const MIB: u64 = 1 << 20;
 fn facts() -> Facts {
     Facts {
         kvm_device: Ok(()),
-        qemu_version: Ok("7.2.22".to_owned()),
-        machine: Ok("pc-q35-7.2".to_owned()),
-        machine_type: Ok(()),
-        cpu_model: Ok(()),
+        qemu: QemuFacts {
+            version: Ok("7.2.22".to_owned()),
+            machine: Ok("pc-q35-7.2".to_owned()),
+            machine_type: Ok(()),
+            cpu_model: Ok(()),
+        },
     }
 }
 
@@ -129,8 +136,8 @@ fn machines() {
         let mut request = request();
         request.machine = choice(named, Origin::Request);
         let mut facts = facts();
-        facts.machine_type = versioned.clone().map(|_| ());
-        facts.machine = versioned.map(str::to_owned);
+        facts.qemu.machine_type = versioned.clone().map(|_| ());
+        facts.qemu.machine = versioned.map(str::to_owned);
         match (plan(&request, &facts), expected) {
             (Ok(plan), Ok(kind)) => assert_eq!(plan.machine.kind, kind),
             (Err(error), Err(code)) => {
@@ -168,7 +175,7 @@ fn cpu_models() {
         request.host.accelerator = accelerator.to_owned();
         request.cpu = choice(named, origin);
         let mut facts = facts();
-        facts.cpu_model = fact;
+        facts.qemu.cpu_model = fact;
         match (plan(&request, &facts), expected) {
             (Ok(plan), Some(model)) => {
                 assert_eq!(plan.cpu.kind, model);
@@ -504,10 +511,10 @@ fn check_and_plan_agree_about_the_host() {
             facts.kvm_device = Err(FactError::Failed("EACCES".to_owned()));
         }),
         ("qemu-version", |facts| {
-            facts.qemu_version = Ok("6.2.0".to_owned());
+            facts.qemu.version = Ok("6.2.0".to_owned());
         }),
         ("qemu-version", |facts| {
-            facts.qemu_version = Err(FactError::Absent);
+            facts.qemu.version = Err(FactError::Absent);
         }),
     ];
     for (subject, break_it) in broken {
@@ -687,7 +694,10 @@ prop_compose! {
         machine_type in any_answer(Just(())),
         cpu_model in any_answer(Just(())),
     ) -> Facts {
-        Facts { kvm_device, qemu_version, machine, machine_type, cpu_model }
+        Facts {
+            kvm_device,
+            qemu: QemuFacts { version: qemu_version, machine, machine_type, cpu_model },
+        }
     }
 }
 
