@@ -4,11 +4,15 @@
 //! CPU and the module say explains an answer of KVM; it never replaces it, because only KVM's word
 //! is what QEMU goes by (kernel, Documentation/virt/kvm/api.rst section 8, KVM_CAP_VM_TYPES).
 
-use crate::answer::{note, pass, quoted, unavailable, unsupported_host, warn};
+use crate::answer::{invalid_request, note, pass, quoted, unavailable, unsupported_host, warn};
 use crate::bindings::casemate::tee::facts::{self, FactError};
-use crate::bindings::casemate::tee::types::{Finding, HostContext, Need};
+use crate::bindings::casemate::tee::types::{
+    DeviceRules, Error, Finding, HostContext, LaunchRequest, Need, Property, Value,
+};
 use crate::facts::Answer;
 use crate::host::{Examined, kvm_device};
+use crate::memory::property;
+use crate::settings::text;
 
 /// KVM_CAP_VM_TYPES (kernel, include/uapi/linux/kvm.h).
 const KVM_CAP_VM_TYPES: u32 = 235;
@@ -102,16 +106,8 @@ fn vendor_string(registers: [u32; 3]) -> String {
         .collect()
 }
 
-/// In the order in which an operator would mend it.
-pub fn examine(host: &HostContext, facts: &GuardFacts, technology: &Technology) -> Vec<Examined> {
-    vec![
-        accelerator(host, facts, technology),
-        vm_type(facts, technology),
-        slots(facts, technology),
-    ]
-}
-
-fn accelerator(host: &HostContext, facts: &GuardFacts, technology: &Technology) -> Examined {
+/// Only KVM protects anybody.
+pub fn accelerator(host: &HostContext, facts: &GuardFacts, technology: &Technology) -> Examined {
     if host.accelerator == "tcg" {
         return Examined::Missing {
             id: "host.accelerator",
@@ -130,7 +126,8 @@ fn accelerator(host: &HostContext, facts: &GuardFacts, technology: &Technology) 
     kvm_device(host, &facts.kvm_device, technology.backend, "")
 }
 
-fn vm_type(facts: &GuardFacts, technology: &Technology) -> Examined {
+/// KVM's word on the type of VM, with what explains a no.
+pub fn vm_type(facts: &GuardFacts, technology: &Technology) -> Examined {
     const ID: &str = "kvm.vm-type";
     const SUBJECT: &str = "kvm-capability";
     let name = technology.name;
@@ -237,7 +234,8 @@ fn is_on(value: &str) -> bool {
     matches!(value.trim(), "Y" | "y" | "1")
 }
 
-fn slots(facts: &GuardFacts, technology: &Technology) -> Examined {
+/// Whether one more guest fits: ASIDs and key ids are few.
+pub fn slots(facts: &GuardFacts, technology: &Technology) -> Examined {
     const ID: &str = "slots.free";
     let key = technology.slots;
     let unknown = |detail: &str, remedy: &str| -> Finding {
@@ -302,6 +300,107 @@ fn slots(facts: &GuardFacts, technology: &Technology) -> Examined {
         key,
         &format!("{} of {capacity} slots are free", capacity - taken),
     ))
+}
+
+/// Whether QEMU has the object that protects the guest. Its version alone says nothing: some builds
+/// leave it out, and some distributions have it earlier.
+pub fn object_type(
+    answer: &Answer<()>,
+    version: &Answer<String>,
+    kind: &str,
+    since: &str,
+    technology: &Technology,
+) -> Examined {
+    const ID: &str = "qemu.object";
+    const SUBJECT: &str = "qemu-type";
+    let qemu = match version {
+        Ok(version) => format!("QEMU {}", quoted(version)),
+        Err(_) => "this QEMU".to_owned(),
+    };
+    match answer {
+        Ok(()) => Examined::Usable(pass(ID, SUBJECT, &format!("{qemu} has {kind}"))),
+        Err(FactError::Absent) => Examined::Missing {
+            id: ID,
+            error: unsupported_host(
+                SUBJECT,
+                &format!(
+                    "{qemu} has no object type {kind}, which {} needs and QEMU {since} is the \
+                     first to have",
+                    technology.name
+                ),
+                &format!(
+                    "install QEMU {since} or newer, built with it, or set the path of such a QEMU"
+                ),
+            ),
+        },
+        Err(FactError::Denied) => Examined::Usable(warn(
+            ID,
+            SUBJECT,
+            &format!("the backend may not ask whether QEMU has {kind}"),
+            &format!("add qemu-type * to the grants of {}", technology.backend),
+        )),
+        Err(FactError::Failed(reason)) => Examined::Missing {
+            id: ID,
+            error: unsupported_host(
+                SUBJECT,
+                &format!("QEMU did not tell its types: {reason}"),
+                "run the QEMU binary with --version to see why",
+            ),
+        },
+    }
+}
+
+/// Properties of `-machine` that protected guests have in common. Each is QEMU's own choice for
+/// them or leaves out what they cannot have; said here, a plan means the same in every version.
+pub fn machine_properties() -> Vec<Property> {
+    vec![
+        property("kernel-irqchip", text("split")),
+        property("smm", text("off")),
+        property("hpet", text("off")),
+        property("vmport", text("off")),
+    ]
+}
+
+/// Devices reach shared memory only, through the bounce buffers that the virtual IOMMU flag asks
+/// the guest for. QEMU sets both itself with a guard; said, they are seen.
+pub fn device_rules() -> DeviceRules {
+    DeviceRules {
+        transport: "pci".to_owned(),
+        virtio_properties: vec![
+            property("disable-legacy", text("on")),
+            property("iommu_platform", Value::Boolean(true)),
+        ],
+        // Nothing assigns a host device to a protected guest yet.
+        refused: vec!["vfio".to_owned()],
+    }
+}
+
+/// What the operator sets for a device wins over [`device_rules`], so it is held against them.
+pub fn check_devices(request: &LaunchRequest) -> Result<(), Error> {
+    for device in &request.devices {
+        for set in &device.properties {
+            let off = matches!(&set.value, Value::Boolean(false))
+                || matches!(&set.value, Value::Text(word) if word == "off");
+            if off && matches!(set.path.as_str(), "iommu_platform" | "disable-legacy") {
+                return Err(invalid_request(
+                    &set.path,
+                    &format!(
+                        "{} of device {} is off, and a protected guest shares no memory with a \
+                         device that way",
+                        set.path,
+                        quoted(&device.id)
+                    ),
+                    &format!("set {} to on, or leave it out", set.path),
+                ));
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What a protected guest allows while it runs. Its state cannot be reset: a reboot is a new launch.
+pub fn abilities() -> Vec<String> {
+    ["pause", "powerdown"].map(str::to_owned).to_vec()
 }
 
 /// The value of a line `key value`.

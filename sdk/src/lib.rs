@@ -10,6 +10,7 @@
 //! settings   one key each: announcement, reading, form
 //! host       what is looked at on every host: architecture, accelerator, QEMU's version
 //! guard      the same for a technology that KVM has to know: VM type, slots
+//! identity   the digest that binds a guest to its workload
 //! machine    the versioned PC that a plan names
 //! boot       kernel or disk: which files QEMU gets
 //! memory     size of the guest's memory, and the object that backs it
@@ -28,6 +29,7 @@ pub mod facts;
 pub mod files;
 pub mod guard;
 pub mod host;
+pub mod identity;
 pub mod machine;
 pub mod memory;
 pub mod names;

@@ -1,6 +1,6 @@
 //! The PC that a plan names: by its version, so that a plan means the same after an upgrade of QEMU.
 
-use crate::answer::{invalid_request, quoted, unavailable, warn};
+use crate::answer::{invalid_request, pass, quoted, unavailable, warn};
 use crate::bindings::casemate::tee::facts::FactError;
 use crate::bindings::casemate::tee::types::{
     Choice, Error, Finding, LaunchRequest, Property, Typed,
@@ -104,4 +104,32 @@ pub fn versioned(
         id: None,
         properties,
     })
+}
+
+/// For `check`: what the default machine is. No failure, since a request may name another.
+pub fn default_finding(facts: &QemuFacts, default: &str, backend: &str) -> Finding {
+    const ID: &str = "qemu.machine";
+    match (&facts.machine, &facts.machine_type) {
+        (Ok(versioned), Ok(())) => {
+            pass(ID, "machine", &format!("machine {default} is {versioned}"))
+        }
+        (Err(FactError::Denied), _) | (_, Err(FactError::Denied)) => warn(
+            ID,
+            "machine",
+            "the backend may not ask QEMU for its machines, so plans cannot name a version of them",
+            &format!("add qemu-machine * and qemu-type * to the grants of {backend}"),
+        ),
+        (Err(FactError::Failed(reason)), _) | (_, Err(FactError::Failed(reason))) => warn(
+            ID,
+            "machine",
+            &format!("QEMU did not tell its machines: {reason}"),
+            "see the daemon's log for what QEMU said",
+        ),
+        (Err(FactError::Absent), _) | (_, Err(FactError::Absent)) => warn(
+            ID,
+            "machine",
+            &format!("this QEMU has no machine {default}"),
+            "install a QEMU that has it, or name another machine in each request",
+        ),
+    }
 }
