@@ -15,7 +15,7 @@ use super::config::{Outbound, VmDefaults};
 use super::error::CreateError;
 use super::live::Live;
 use super::manager::{Host, VmManager};
-use crate::backend::catalog::chain;
+use crate::backend::catalog::{ChooseError, chain};
 use crate::backend::{CatalogEntry, LoadedBackend};
 use crate::confine::ConfineError;
 use crate::lease::Usage;
@@ -41,6 +41,8 @@ pub mod id {
     pub const BACKENDS: &str = "host.backends";
 }
 
+/// Of the backend that a request gets which names none.
+const BACKEND: &str = "backend";
 /// Findings of the host about a backend, before those of the backend itself.
 const BACKEND_LOAD: &str = "backend.load";
 const BACKEND_ARCHITECTURE: &str = "backend.architecture";
@@ -65,8 +67,8 @@ pub struct Diagnosis {
 #[derive(Debug)]
 pub struct BackendDiagnosis {
     pub name: String,
-    /// None: it is not in service, and the first finding says why.
-    pub loaded: Option<Arc<LoadedBackend>>,
+    /// The reason where it is not in service.
+    pub state: Result<Arc<LoadedBackend>, String>,
     pub findings: Vec<Finding>,
 }
 
@@ -614,18 +616,27 @@ fn of_backends(backends: &[(&str, bool)]) -> Finding {
     }
 }
 
+/// The backend of a request that names none, or why it gets no VM: as a create says it.
+pub fn of_choice(choice: Result<Arc<LoadedBackend>, ChooseError>) -> Finding {
+    match choice.map_err(CreateError::from) {
+        Ok(backend) => pass(BACKEND, BACKEND, backend.name()),
+        Err(error) => fail(BACKEND, BACKEND, &chain(&error), &error.remedy()),
+    }
+}
+
 async fn backend(live: &Live, entry: &CatalogEntry) -> BackendDiagnosis {
     let name = entry.config.name.clone();
-    let (loaded, findings) = match &entry.state {
-        Err(error) => (
-            None,
-            vec![fail(BACKEND_LOAD, &name, &chain(error), error.remedy())],
-        ),
-        Ok(loaded) => (Some(Arc::clone(loaded)), of_loaded(live, loaded).await),
+    let (state, findings) = match &entry.state {
+        Err(error) => {
+            let reason = chain(error);
+            let finding = fail(BACKEND_LOAD, &name, &reason, error.remedy());
+            (Err(reason), vec![finding])
+        }
+        Ok(loaded) => (Ok(Arc::clone(loaded)), of_loaded(live, loaded).await),
     };
     BackendDiagnosis {
         name,
-        loaded,
+        state,
         findings,
     }
 }

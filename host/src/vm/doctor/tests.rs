@@ -478,7 +478,7 @@ fn a_host_is_usable_with_one_usable_backend() {
     let sound = || vec![warn("x", "x", "x", "x"), pass("y", "y", "y")];
     let backend = |findings| BackendDiagnosis {
         name: "b".to_owned(),
-        loaded: None,
+        state: Err("x".to_owned()),
         findings,
     };
     for (host, backends, is_usable) in [
