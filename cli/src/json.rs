@@ -10,6 +10,7 @@
 //! | `vm watch` | an object on each line: `{time, generation}` and one of `vm`, `removed` (an ID), `synchronized` (true: what follows are changes) |
 //! | `backend list` | an array of backends, without `findings` |
 //! | `backend show` | a backend |
+//! | `doctor` | `{usable, host_findings, backends}`; a backend is `{name, tee, protection, status, error, usable, findings}` |
 //! | `config explain` | an array of `{key, value, source, notes}`, all texts |
 //! | `plan` | `{backend, tee, confidential, command, standalone_script, findings, plan}` |
 //!
@@ -125,6 +126,26 @@ pub(crate) fn plan(plan: &v1::PlanVmResponse) -> Value {
         "standalone_script": plan.standalone_script,
         "findings": findings(&plan.findings),
         "plan": parsed,
+    })
+}
+
+pub(crate) fn diagnosis(diagnosis: &v1::DiagnoseResponse) -> Value {
+    let backend = |backend: &v1::BackendDiagnosis| {
+        json!({
+            "name": backend.name,
+            "tee": backend.tee,
+            "protection": backend.protection,
+            "status": backend.status,
+            "error": backend.error,
+            "usable": backend.usable,
+            "findings": findings(&backend.findings),
+        })
+    };
+    let backends: Vec<Value> = diagnosis.backends.iter().map(backend).collect();
+    json!({
+        "usable": diagnosis.usable,
+        "host_findings": findings(&diagnosis.host_findings),
+        "backends": backends,
     })
 }
 

@@ -1,6 +1,7 @@
 //! From a validated wish to a plan that may be started: defaults, files, the backend, the check.
 //! Nothing is reserved or started here; `PlanVm` ends here, and `CreateVm` goes on from here.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::config::NetworkConfig;
@@ -13,6 +14,7 @@ use super::{facts::HostFacts, files};
 use crate::backend::{BackendErrorKind, CallError, LoadedBackend, Protection};
 use crate::probe;
 use crate::qemu::check::{CheckedPlan, Knowledge, check};
+use crate::qemu::descriptors::{self, Descriptors};
 use crate::spec::Origin;
 use crate::spec::facts::FactRecord;
 use crate::spec::plan::{Property, Value};
@@ -98,13 +100,25 @@ pub fn context(
     settings: &std::collections::BTreeMap<String, String>,
     disk: Option<&DiskImage>,
 ) -> Result<HostContext, CreateError> {
-    let (files, settings) = files::open(&live.defaults, backend.settings_for(settings)?, disk);
+    let settings = backend.settings_for(settings)?;
+    let described = described_firmware(live, &backend.info().firmware_features);
+    let (files, settings) = files::open(&live.defaults, settings, disk, &described);
     Ok(HostContext {
         architecture: probe::architecture().to_owned(),
         accelerator: live.qemu_config.accelerator,
         settings,
         files,
     })
+}
+
+/// Firmware that has `features`, as the packages on this host describe theirs; best first.
+fn described_firmware(live: &Live, features: &[String]) -> Vec<PathBuf> {
+    if features.is_empty() {
+        return Vec::new();
+    }
+    let descriptors = Descriptors::of(descriptors::read(live.defaults.firmware_descriptors()));
+    let fitting = descriptors.fitting(probe::architecture(), features);
+    fitting.map(Path::to_owned).collect()
 }
 
 /// A backend that finds fault with a file that could not be opened: the host knows better why.

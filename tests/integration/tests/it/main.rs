@@ -15,6 +15,7 @@ mod console;
 mod deadlines;
 mod disk;
 mod docs;
+mod doctor;
 mod endurance;
 mod environment;
 mod errors;

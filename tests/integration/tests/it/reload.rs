@@ -289,7 +289,16 @@ async fn the_one_confidential_backend_whose_checks_pass_is_chosen() {
     one.set("qemu.accelerator", "kvm");
     one.add_iothreads("sealed", "sealed");
     let daemon = one.start();
-    assert_eq!(daemon.get_http("/ready").await.0, 200);
+    // Ready it is where there is a KVM too.
+    let (_, ready) = daemon.get_http("/ready").await;
+    let ready: serde_json::Value = serde_json::from_str(&ready).expect("JSON");
+    let checks = ready["checks"].as_array().expect("a list");
+    let chosen = checks.iter().find(|check| check["id"] == "backend");
+    assert_eq!(
+        chosen.expect("it is checked")["detail"],
+        "sealed",
+        "{ready}"
+    );
     let request = v1::PlanVmRequest::default();
     let plan = daemon.vms().await.plan_vm(request).await.expect("a plan");
     let plan = plan.into_inner();
