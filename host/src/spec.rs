@@ -5,6 +5,7 @@
 
 pub mod byte_size;
 pub mod facts;
+pub mod first_version;
 pub mod go_duration;
 pub mod lifecycle;
 pub mod permissions;

@@ -75,13 +75,19 @@ pub async fn plan(host: &Host, live: &Arc<Live>, spec: &VmSpec) -> Result<Planne
         });
     }
     let knowledge = Knowledge::gather(&live.qemu, &outcome.plan, &request).await?;
-    let checked = check(outcome.plan, &request, backend.permissions(), knowledge)
-        .map_err(|error| CreateError::from_check(error, backend.name()))
-        .inspect_err(|error| {
-            if let CreateError::Backend(CallError::Fault { backend, fault }) = error {
-                host.metrics.backend_fault(backend, fault.kind());
-            }
-        })?;
+    let checked = check(
+        outcome.plan,
+        &request,
+        backend.permissions(),
+        &backend.info().first_versions,
+        knowledge,
+    )
+    .map_err(|error| CreateError::from_check(error, backend.name()))
+    .inspect_err(|error| {
+        if let CreateError::Backend(CallError::Fault { backend, fault }) = error {
+            host.metrics.backend_fault(backend, fault.kind());
+        }
+    })?;
     Ok(Planned {
         live: Arc::clone(live),
         backend,

@@ -211,7 +211,12 @@ const CASES: &[Case] = &[
     refused(
         "unknown-to-qemu",
         Code::FailedPrecondition,
-        "has no property \"casemate-test\"",
+        "has no property \"casemate-test\" of memory-backend-ram; QEMU 6.2 is the first that can have it, and this one is built without",
+    ),
+    refused(
+        "type-unknown-to-qemu",
+        Code::FailedPrecondition,
+        "has no object type \"casemate-test-guest\"; QEMU 99.1 is the first that has it",
     ),
     broken("list-gap", "list \"host-nodes\" has a gap"),
     broken("deep", "is no property path"),
@@ -252,6 +257,7 @@ fn grants() -> toml::Table {
         memory-backend-file = { properties = ["mem-path", "share"] }
         memory-backend-ram = { properties = ["share", "host-nodes.*", "policy", "casemate-test"] }
         filter-dump = { properties = ["netdev", "file"] }
+        casemate-test-guest = {}
     }
 }
 
