@@ -7,7 +7,8 @@ use crate::client::Client;
 use crate::error::CliError;
 use crate::screen::Screen;
 use crate::spec::SpecArguments;
-use crate::{findings, json};
+use crate::vm::identity_words;
+use crate::{findings, json, plain_text};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct PlanArguments {
@@ -27,19 +28,23 @@ pub(crate) async fn run(
     let plan = client.plan_vm(arguments.spec.to_request()?).await?;
     if arguments.standalone {
         screen.write_text(&plan.standalone_script)?;
-        write_findings(&plan, screen);
+        write_remarks(&plan, screen);
         return Ok(());
     }
     if screen.format == Format::Json {
         return screen.write_json(&json::plan(&plan));
     }
     screen.write_text(&command(&plan.command))?;
-    write_findings(&plan, screen);
+    write_remarks(&plan, screen);
     Ok(())
 }
 
 /// On standard error, so that the command can be piped.
-fn write_findings(plan: &PlanVmResponse, screen: &Screen) {
+fn write_remarks(plan: &PlanVmResponse, screen: &Screen) {
+    if let Some(identity) = &plan.identity {
+        let words = plain_text::escaped(&identity_words(identity));
+        screen.write_remark(&format!("identity: {words}\n"));
+    }
     screen.write_remark(&findings::lines(&plan.findings, |text, tone| {
         screen.tint_remark(text, tone)
     }));

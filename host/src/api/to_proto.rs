@@ -5,6 +5,7 @@ use casemate_proto::v1;
 use crate::backend::catalog::chain;
 use crate::backend::{BackendInfo, CatalogEntry, LoadedBackend, settings};
 use crate::qemu::process::Exit;
+use crate::spec::identity::Identity;
 use crate::spec::permissions::Permissions;
 use crate::spec::plan::Finding;
 use crate::spec::request::RestartPolicy;
@@ -72,6 +73,15 @@ pub(super) fn vm_in_list(status: &VmStatus) -> v1::Vm {
             .map(|time| time.to_string())
             .unwrap_or_default(),
         last_exit: status.last_exit.as_ref().map(exit),
+        identity: planned.and_then(|planned| planned.identity.as_ref().map(identity)),
+    }
+}
+
+pub(super) fn identity(identity: &Identity) -> v1::VmIdentity {
+    v1::VmIdentity {
+        algorithm: identity.algorithm.clone(),
+        digest: identity.digest_hex(),
+        source: identity.source.as_str().to_owned(),
     }
 }
 

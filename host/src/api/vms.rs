@@ -306,6 +306,7 @@ impl VmService for Vms {
             standalone_script: standalone::script(&planned).map_err(of_error)?,
             findings: to_proto::findings(&plan.findings),
             plan_json,
+            identity: planned.request.identity.as_ref().map(to_proto::identity),
         }))
     }
 }

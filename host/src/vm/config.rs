@@ -244,9 +244,9 @@ pub const KEYS: &[Key] = &[
     Key::unset(
         "vm.identity",
         Form::Base64(32),
-        "no identity is given to backends",
+        "the digest of each VM's configuration (docs/identity.md)",
         "base64 of 32 bytes",
-        "What confidential VMs carry in their attestation reports (host data): base64 of 32 bytes.",
+        "What confidential VMs carry in their attestation reports (host data), unless the request names something else: base64 of 32 bytes.",
     ),
     Key::new(
         "vm.ovmf_version",

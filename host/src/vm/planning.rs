@@ -17,9 +17,10 @@ use crate::qemu::check::{CheckedPlan, Knowledge, check};
 use crate::qemu::descriptors::{self, Descriptors};
 use crate::spec::Origin;
 use crate::spec::facts::FactRecord;
+use crate::spec::identity::{Identity, IdentityWish};
 use crate::spec::plan::{Property, Value};
 use crate::spec::request::{
-    Boot, Choice, DiskImage, HostContext, HostDevice, Identity, LaunchRequest, VmSpec,
+    Boot, Choice, DiskImage, HostContext, HostDevice, LaunchRequest, VmSpec,
 };
 
 /// Longest kernel command line; x86 kernels take 2,048 bytes (COMMAND_LINE_SIZE), others 4,096.
@@ -56,13 +57,7 @@ pub async fn plan(host: &Host, live: &Arc<Live>, spec: &VmSpec) -> Result<Planne
     live.qemu.info().await?;
     let context = context(live, &backend, &spec.settings, spec.disk.as_ref())?;
     let mut request = request(live, spec, context)?;
-    // What protects nothing carries no identity either: nobody could verify it.
-    if backend.info().protection == Protection::Guard {
-        request.identity = live.defaults.identity.clone().map(|digest| Identity {
-            algorithm: "raw".to_owned(),
-            digest,
-        });
-    }
+    request.identity = identity(live, spec, backend.info().protection);
     let facts = Arc::new(HostFacts::new(Arc::clone(&live.qemu)));
     let outcome = backend.plan(&request, facts).await.inspect_err(|error| {
         if let CallError::Fault { backend, fault } = error {
@@ -77,13 +72,19 @@ pub async fn plan(host: &Host, live: &Arc<Live>, spec: &VmSpec) -> Result<Planne
         });
     }
     let knowledge = Knowledge::gather(&live.qemu, &outcome.plan, &request).await?;
-    let checked = check(outcome.plan, &request, backend.permissions(), knowledge)
-        .map_err(|error| CreateError::from_check(error, backend.name()))
-        .inspect_err(|error| {
-            if let CreateError::Backend(CallError::Fault { backend, fault }) = error {
-                host.metrics.backend_fault(backend, fault.kind());
-            }
-        })?;
+    let checked = check(
+        outcome.plan,
+        &request,
+        backend.permissions(),
+        &backend.info().first_versions,
+        knowledge,
+    )
+    .map_err(|error| CreateError::from_check(error, backend.name()))
+    .inspect_err(|error| {
+        if let CreateError::Backend(CallError::Fault { backend, fault }) = error {
+            host.metrics.backend_fault(backend, fault.kind());
+        }
+    })?;
     Ok(Planned {
         live: Arc::clone(live),
         backend,
@@ -91,6 +92,22 @@ pub async fn plan(host: &Host, live: &Arc<Live>, spec: &VmSpec) -> Result<Planne
         checked,
         facts: outcome.facts,
     })
+}
+
+/// The identity that a VM carries. What protects nothing gets none, because nobody could verify it,
+/// but where it is named: the backend refuses it then, and no wish is dropped.
+fn identity(live: &Live, spec: &VmSpec, protection: Protection) -> Option<Identity> {
+    match (&spec.identity, protection) {
+        (IdentityWish::Kept(identity), _) => identity.clone(),
+        (IdentityWish::Named(identity), _) => Some(identity.clone()),
+        (IdentityWish::Usual, Protection::None) => None,
+        (IdentityWish::Usual, Protection::Guard) => Some(match &live.defaults.identity {
+            Some(digest) => Identity::of_operator(digest.clone()),
+            None => {
+                Identity::of_configuration(&spec.environment, spec.certificates.server_ca.as_ref())
+            }
+        }),
+    }
 }
 
 /// What `backend` sees of the host: its settings and the files at hand.
@@ -238,6 +255,7 @@ impl Planned {
             machine: plan.machine.kind.clone(),
             cpu: plan.cpu.kind.clone(),
             kernel_cmdline: self.request.kernel_cmdline.clone(),
+            identity: self.request.identity.clone(),
             qemu_version: self.checked.knowledge().info.version.clone(),
             abilities: plan.abilities.clone(),
             findings: plan.findings.clone(),

@@ -385,3 +385,26 @@ async fn a_backends_setting_is_explained_as_it_gets_it() {
     let grants = explained(&daemon, "backend.plain-kvm.grants").await;
     assert!(grants.value.contains("/dev/kvm"), "{grants:?}");
 }
+
+/// A package may bring another QEMU under the same name while the daemon runs.
+#[tokio::test]
+async fn a_qemu_that_was_changed_is_asked_again() {
+    let daemon = setup().start();
+    let probes = async || {
+        let request = v1::PlanVmRequest {
+            spec: Some(v1::VmSpec::default()),
+        };
+        let planned = daemon.vms().await.plan_vm(request).await;
+        planned.expect("it is planned");
+        daemon.log().matches("QEMU probed").count()
+    };
+    let before = probes().await;
+    assert!(before > 0);
+    assert_eq!(probes().await, before);
+    // A running program cannot be opened to be written, and its times can be set all the same.
+    let program = std::fs::File::open(daemon.folder.path().join("fake/fake-qemu"));
+    let changed = program.and_then(|file| file.set_modified(std::time::SystemTime::UNIX_EPOCH));
+    changed.expect("its time can be set");
+    assert_eq!(probes().await, before + 1);
+    assert_eq!(probes().await, before + 1);
+}
