@@ -1,9 +1,12 @@
 //! Where the right file is to be had. One sentence for each reason, without a final period, that
 //! somebody can carry out.
 
+use crate::igvm::IgvmError;
+use crate::ovmf::OvmfError;
 use crate::suitable::{Guest, NoKernelHashes, Unsuitable};
 use crate::tdvf::SectionFault;
 
+const READ: &str = "see why the file cannot be read: its disk, its file system or its permissions";
 const SNP: &str = "use OVMF.amdsev.fd of Debian's package ovmf-amdsev, or build \
                    OvmfPkg/AmdSev/AmdSevX64.dsc of edk2-stable202405 or newer";
 const SNP_WITHOUT_KERNEL: &str = "use OVMF.amdsev.fd of Debian's package ovmf-amdsev, or build \
@@ -22,13 +25,45 @@ const IGVM: &str = "build COCONUT-SVSM for QEMU (its target qemu) and use the fi
 const IGVM_AGAIN: &str = "copy the file again from where it was built, or build COCONUT-SVSM for \
                           QEMU (its target qemu) and use the file coconut-qemu.igvm";
 
-/// What to do where a file is suitable for nothing: `inspect` of [`crate::ovmf`] or [`crate::igvm`]
-/// failed.
+/// What to do where [`crate::ovmf::inspect`] failed.
 #[must_use]
-pub fn for_unreadable(guest: Guest) -> &'static str {
+pub fn for_ovmf_error(error: &OvmfError, guest: Guest) -> &'static str {
+    match error {
+        OvmfError::Read(_) => READ,
+        OvmfError::TooSmall { .. }
+        | OvmfError::NoTable { .. }
+        | OvmfError::TableLength { .. }
+        | OvmfError::EntryBroken { .. }
+        | OvmfError::TableRest { .. }
+        | OvmfError::EntryShort { .. } => image_for(guest),
+    }
+}
+
+/// What to do where [`crate::igvm::inspect`] failed.
+#[must_use]
+pub fn for_igvm_error(error: &IgvmError) -> &'static str {
+    match error {
+        IgvmError::Read(_) => READ,
+        IgvmError::TotalSize { .. } | IgvmError::Checksum { .. } => IGVM_AGAIN,
+        IgvmError::TooSmall { .. }
+        | IgvmError::Magic { .. }
+        | IgvmError::Version { .. }
+        | IgvmError::HeadersMisplaced { .. }
+        | IgvmError::HeadersTooLong { .. }
+        | IgvmError::HeaderCut { .. }
+        | IgvmError::PlatformLate { .. }
+        | IgvmError::PlatformLength { .. }
+        | IgvmError::PlatformMask { .. }
+        | IgvmError::PlatformRepeated { .. } => IGVM,
+    }
+}
+
+/// Where a file for such a guest is to be had.
+#[must_use]
+pub fn image_for(guest: Guest) -> &'static str {
     match guest {
         Guest::Snp => SNP,
-        Guest::SnpIgvm => IGVM_AGAIN,
+        Guest::SnpIgvm => IGVM,
         Guest::Tdx => TDX,
     }
 }
@@ -50,7 +85,7 @@ pub fn for_unsuitable(reason: &Unsuitable) -> &'static str {
         | Unsuitable::UnknownSevSection { .. }
         | Unsuitable::EmptySevSection { .. }
         | Unsuitable::UnalignedSevSection { .. } => SNP_WITHOUT_KERNEL,
-        Unsuitable::Overlap { guest, .. } => for_unreadable(*guest),
+        Unsuitable::Overlap { guest, .. } => image_for(*guest),
         Unsuitable::KernelHashes(reason) => for_kernel_hashes(reason),
         Unsuitable::TdxSection {
             fault: SectionFault::DataOutsideFile,

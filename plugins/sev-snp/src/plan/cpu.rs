@@ -13,7 +13,7 @@ use casemate_backend::bindings::casemate::tee::types::{
 use casemate_backend::facts::QemuFacts;
 
 /// The oldest model that passes; later CPUs have all of it.
-pub const DEFAULT: &str = "EPYC-v4";
+pub(crate) const DEFAULT: &str = "EPYC-v4";
 
 /// Families of models, and the first version of each that the firmware accepts.
 const FAMILIES: [(&str, u32); 5] = [
@@ -28,7 +28,7 @@ const REMEDY: &str =
     "name EPYC-v4, EPYC-Rome-v3, EPYC-Milan-v2, EPYC-Genoa-v1, EPYC-Turin-v1 or a later version";
 
 /// The model to ask the host about, before anything is judged.
-pub fn to_ask_about(request: &LaunchRequest) -> String {
+pub(crate) fn to_ask_about(request: &LaunchRequest) -> String {
     named(request).map_or_else(
         || DEFAULT.to_owned(),
         |name| resolve(name).unwrap_or_else(|_| name.to_owned()),

@@ -91,7 +91,7 @@ pub(crate) fn choose<'a>(
         return Err(unsuitable_file(
             role,
             &format!("{role} {} is empty", quoted(&file.label)),
-            remedy::for_unreadable(if takes_igvm {
+            remedy::image_for(if takes_igvm {
                 Guest::SnpIgvm
             } else {
                 Guest::Snp
@@ -139,7 +139,7 @@ fn missing(role: &str, settings: &Settings) -> Error {
             "firmware is igvm, but there is no igvm file",
             &format!(
                 "{}, or set {FIRMWARE} to bios",
-                remedy::for_unreadable(Guest::SnpIgvm)
+                remedy::image_for(Guest::SnpIgvm)
             ),
         );
     }
@@ -150,7 +150,7 @@ fn missing(role: &str, settings: &Settings) -> Error {
     unsupported_host(
         COMBINED,
         &format!("{said}there is no firmware file for SEV-SNP guests"),
-        remedy::for_unreadable(Guest::Snp),
+        remedy::image_for(Guest::Snp),
     )
 }
 
@@ -160,7 +160,7 @@ fn inspect_ovmf<'a>(file: &'a HostFile, files: &impl Files) -> Result<Chosen<'a>
         unsuitable_file(
             COMBINED,
             &format!("firmware {}: {error}", quoted(&file.label)),
-            remedy::for_unreadable(Guest::Snp),
+            remedy::for_ovmf_error(&error, Guest::Snp),
         )
     })?;
     let inspected = suitable::for_snp(&image).map_err(|reason| {
@@ -202,7 +202,7 @@ fn inspect_igvm<'a>(
         unsuitable_file(
             IGVM,
             &format!("IGVM file {}: {error}", quoted(&file.label)),
-            remedy::for_unreadable(Guest::SnpIgvm),
+            remedy::for_igvm_error(&error),
         )
     })?;
     suitable::for_snp_igvm(&inspected).map_err(|reason| {

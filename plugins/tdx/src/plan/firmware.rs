@@ -38,21 +38,21 @@ pub(crate) fn choose<'a>(host: &'a HostContext, files: &impl Files) -> Result<Ch
         return Err(unsupported_host(
             COMBINED,
             "there is no firmware file for TDX guests",
-            remedy::for_unreadable(Guest::Tdx),
+            remedy::image_for(Guest::Tdx),
         ));
     };
     if file.size == 0 {
         return Err(unsuitable_file(
             COMBINED,
             &format!("firmware {} is empty", quoted(&file.label)),
-            remedy::for_unreadable(Guest::Tdx),
+            remedy::image_for(Guest::Tdx),
         ));
     }
     let image = ovmf::inspect(&Bytes::of(file, files)).map_err(|error| {
         unsuitable_file(
             COMBINED,
             &format!("firmware {}: {error}", quoted(&file.label)),
-            remedy::for_unreadable(Guest::Tdx),
+            remedy::for_ovmf_error(&error, Guest::Tdx),
         )
     })?;
     suitable::for_tdx(&image).map_err(|reason| {
