@@ -56,8 +56,11 @@ const TEE: &[(&str, &[Edit])] = &[
     ("tee.accel-kvm", &[Without("-accel"), Machine("accel", "kvm:tcg")]),
     ("tee.machine-versioned", &[Machine("", "q35")]),
     ("tee.machine-versioned", &[Machine("", "pc-q35-")]),
+    ("tee.machine-versioned", &[Machine("", "pc-q35-x.1")]),
+    ("tee.machine-versioned", &[Machine("", "pc-q35-10.")]),
     ("tee.smm", &[Machine("smm", "on")]),
     ("tee.smm-said", &[NoMachine("smm")]),
+    ("tee.smm-said", &[Machine("smm", "auto")]),
     ("tee.irqchip-said", &[NoMachine("kernel-irqchip")]),
     ("tee.memory-named", &[NoMachine("memory-backend")]),
     ("tee.memfd-shared", &[With(&["-object", "memory-backend-memfd,id=more,size=1M"])]),
@@ -90,6 +93,7 @@ const TEE: &[(&str, &[Edit])] = &[
     ("tee.virtio-legacy", &[With(&["-global", "driver=virtio-pci,property=disable-legacy,value=off"])]),
     ("tee.vfio-iommufd", &[With(&["-device", "vfio-pci,host=0000:41:00.0"])]),
     ("tee.vfio-iommufd", &[With(&["-device", "vfio-pci,host=0000:41:00.0,iommufd=net0"])]),
+    ("tee.vfio-iommufd", &[With(&["-device", "vfio-pci,host=0000:41:00.0,iommufd=ram0"])]),
 ];
 
 /// On the base that is named.
@@ -147,6 +151,7 @@ const OWN: &[(&str, Base, &[Edit])] = &[
     ("snp.policy-debug", Base::Snp, &[Guard("policy", "720896")]),
     ("snp.policy-published", Base::Snp, &[Guard("policy", "2293760")]),
     ("snp.policy-published", Base::Snp, &[Guard("policy", "4390912"), World(|world| world.snp_policy_bits = Some(0x3b_ffff))]),
+    ("snp.policy-published", Base::Snp, &[Guard("policy", "33751040")]),
     ("snp.policy-high", Base::Snp, &[Guard("policy", "67305472")]),
     ("snp.policy-high", Base::Snp, &[Guard("policy", "9223372036854972416")]),
     ("snp.policy-smt", Base::Snp, &[Guard("policy", "131072")]),
@@ -223,7 +228,10 @@ const OWN: &[(&str, Base, &[Edit])] = &[
     ("tdx.qgs-strings", Base::Tdx, &[Guard("quote-generation-socket", r#"{"type":"vsock","cid":2,"port":"4050"}"#)]),
     ("tdx.qgs-strings", Base::Tdx, &[Guard("quote-generation-socket", r#"{"type":"vsock","cid":"2","port":4050}"#)]),
     ("tdx.qgs-strings", Base::Tdx, &[Guard("quote-generation-socket", r#"{"type":"vsock","cid":"host","port":"4050"}"#)]),
+    ("tdx.qgs-strings", Base::Tdx, &[Guard("quote-generation-socket", r#"{"type":"vsock","cid":"2","port":"4294967296"}"#)]),
+    ("tdx.qgs-strings", Base::Tdx, &[Guard("quote-generation-socket", r#"{"type":"vsock","cid":"","port":"4050"}"#)]),
     ("tdx.qgs-strings", Base::Tdx, &[Guard("quote-generation-socket", r#"{"type":"unix","path":""}"#)]),
+    ("tdx.qgs-kind", Base::Tdx, &[Guard("quote-generation-socket", r#"{"type":"fd","str":"qgs"}"#)]),
     ("tdx.qgs-kind", Base::Tdx, &[Guard("quote-generation-socket", r#"{"type":"inet","host":"localhost","port":"4050"}"#)]),
     ("tdx.memory-aligned", Base::Tdx, &[NoMachine("memory-backend"), With(&["-machine", "memory-backend=ram1", "-object", "memory-backend-ram,id=ram1,size=62976M"]), Value("-m", "62976M")]),
     ("tdx.memory-aligned", Base::Tdx, &[With(&["-machine", "memory-backend=ram1", "-object", "memory-backend-ram,id=ram1,size=4194300k"]), Value("-m", "4194300k")]),
