@@ -497,14 +497,11 @@ fn of_limit(limit: &Limit) -> Finding {
 
 /// What plans take by name, as the config and the kernel have it. No failure: a VM need not take any.
 fn of_leases(usage: &Usage, counted: &Counted) -> Vec<Finding> {
-    let (granted, taken) = (&usage.limits.leases, &usage.taken.leases);
+    let taken = &usage.taken.leases;
     // The kernel names what its processor could have; of what it has none there is nothing to say.
-    let present = counted.capacity.iter().filter(|(_, amount)| **amount > 0);
-    let names: BTreeSet<&String> = granted
-        .keys()
-        .chain(present.map(|(name, _)| name))
-        .collect();
-    if names.is_empty() {
+    let granted = usage.limits.leases.iter();
+    let granted: Vec<_> = granted.filter(|(_, amount)| **amount > 0).collect();
+    if granted.is_empty() {
         return vec![pass(
             id::LEASES,
             "leases",
@@ -512,12 +509,12 @@ fn of_leases(usage: &Usage, counted: &Counted) -> Vec<Finding> {
         )];
     }
     let amount = |amounts: &BTreeMap<String, u64>, name: &String| amounts.get(name).copied();
-    names
+    granted
         .into_iter()
-        .map(|name| {
+        .map(|(name, granted)| {
             of_lease(
                 name,
-                amount(granted, name),
+                *granted,
                 amount(taken, name).unwrap_or(0),
                 amount(&counted.capacity, name),
                 amount(&counted.current, name).unwrap_or(0),
@@ -526,19 +523,13 @@ fn of_leases(usage: &Usage, counted: &Counted) -> Vec<Finding> {
         .collect()
 }
 
-/// `granted` by the config and `taken` of it, `capacity` of the host and `current` use of it.
-fn of_lease(
-    name: &str,
-    granted: Option<u64>,
-    taken: u64,
-    capacity: Option<u64>,
-    current: u64,
-) -> Finding {
+/// `granted` to VMs and `taken` of it, `capacity` of the host and `current` use of it.
+fn of_lease(name: &str, granted: u64, taken: u64, capacity: Option<u64>, current: u64) -> Finding {
     let name = printable(name);
     let subject = format!("leases.{name}");
     let fits = |capacity: u64| format!("set `{subject}` to {capacity} at most");
-    match (granted, capacity) {
-        (Some(granted), Some(capacity)) if granted > capacity => warn(
+    match capacity {
+        Some(capacity) if granted > capacity => warn(
             id::LEASES,
             &subject,
             &format!(
@@ -547,7 +538,7 @@ fn of_lease(
             ),
             &fits(capacity),
         ),
-        (Some(granted), Some(capacity)) if current >= capacity => warn(
+        Some(capacity) if current >= capacity => warn(
             id::LEASES,
             &subject,
             &format!(
@@ -555,27 +546,18 @@ fn of_lease(
             ),
             "end what uses them beside this daemon, or remove a VM",
         ),
-        (Some(granted), Some(capacity)) => pass(
+        Some(capacity) => pass(
             id::LEASES,
             &subject,
             &format!(
                 "{taken} of {granted} are taken; in use on this host are {current} of {capacity}"
             ),
         ),
-        (Some(granted), None) => note(
+        None => note(
             id::LEASES,
             &subject,
             &format!("{taken} of {granted} are taken; the kernel does not count {name}"),
             "see that the name is what the kernel calls it (`misc.capacity` of the root cgroup)",
-        ),
-        (None, capacity) => note(
-            id::LEASES,
-            &subject,
-            &format!(
-                "the host has {} of {name}, and plans may take none of them",
-                capacity.unwrap_or(0)
-            ),
-            &fits(capacity.unwrap_or(0)),
         ),
     }
 }

@@ -4,6 +4,8 @@
 //! Until [`QemuProcess::commit`], which follows the record of a running VM, QEMU ends with the
 //! daemon: a daemon that is killed half-way leaves nothing that runs.
 
+mod access;
+
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -15,6 +17,7 @@ use casemate_launcher::spec::Landlock;
 use serde_json::json;
 use tokio::sync::watch;
 
+use self::access::{KvmAccess, host_path_groups};
 use super::error::{CreateError, Stage};
 use super::forward::{self, Forwarded};
 use super::manager::Host;
@@ -70,59 +73,6 @@ pub struct Prepared {
     descriptors: Vec<(OwnedFd, i32)>,
     file_size: u64,
     landlock: Option<Landlock>,
-}
-
-/// How QEMU gets at `/dev/kvm`.
-enum KvmAccess {
-    None,
-    Descriptor(OwnedFd),
-    /// QEMU before 8.2 opens the device itself: the device's group lets it.
-    Group(u32),
-}
-
-impl KvmAccess {
-    fn open(planned: &Planned) -> Result<Self, CreateError> {
-        if planned.request.host.accelerator == Accelerator::Tcg {
-            return Ok(Self::None);
-        }
-        let error = |error: rustix::io::Errno| CreateError::Device {
-            device: "/dev/kvm",
-            source: error.into(),
-        };
-        let kvm = probe::open_device("/dev/kvm").map_err(error)?;
-        if planned.checked.knowledge().info.kvm_device {
-            return Ok(Self::Descriptor(kvm));
-        }
-        let status = rustix::fs::fstat(&kvm).map_err(error)?;
-        // Without such a group QEMU says itself that it may not; it is never given root's.
-        if status.st_mode & 0o060 == 0o060 && status.st_gid != 0 {
-            Ok(Self::Group(status.st_gid))
-        } else {
-            Ok(Self::None)
-        }
-    }
-}
-
-/// A granted path is opened by QEMU itself, as the user that it runs as.
-fn check_host_paths(planned: &Planned, credentials: Credentials) -> Result<(), CreateError> {
-    use std::os::unix::fs::MetadataExt as _;
-    if credentials == Credentials::Daemon {
-        return Ok(());
-    }
-    for path in planned.checked.plan().host_paths() {
-        let what = match std::fs::metadata(path) {
-            Err(error) => format!("cannot be used: {error}"),
-            Ok(metadata) if metadata.mode() & 0o006 != 0o006 => {
-                "is closed to the user that QEMU runs as".to_owned()
-            }
-            Ok(_) => continue,
-        };
-        return Err(CreateError::HostPath {
-            path: path.to_owned(),
-            what,
-        });
-    }
-    Ok(())
 }
 
 /// A copy of a file of the plan in the VM's folder, which the guest may write to: made at the first
@@ -251,7 +201,8 @@ pub async fn prepare(
         KvmAccess::Group(group) => (None, vec![group]),
         KvmAccess::None => (None, Vec::new()),
     };
-    check_host_paths(planned, credentials)?;
+    let mut granted = host_path_groups(planned, credentials)?;
+    granted.extend(groups);
     let form = Form::Managed {
         qmp_fd: QMP_FD,
         kvm_fd,
@@ -266,7 +217,7 @@ pub async fn prepare(
     )?;
     Ok(Prepared {
         credentials,
-        groups,
+        groups: granted.into_iter().collect(),
         arguments,
         descriptors,
         file_size: file_size.saturating_add(FILE_ROOM),

@@ -152,7 +152,10 @@ fn named(choice: Option<&str>, built_in: &str) -> Choice {
 /// a number, a text after `text: `, registers as `eax ebx ecx edx`.
 pub(crate) fn fact(question: &str, answer: &toml::Value) -> (FactQuestion, FactAnswer) {
     let (function, rest) = question.split_once('(').expect("function(argument)");
-    let argument = rest.strip_suffix(')').expect("function(argument)").to_owned();
+    let argument = rest
+        .strip_suffix(')')
+        .expect("function(argument)")
+        .to_owned();
     let number = |text: &str| -> u64 {
         match text.strip_prefix("0x") {
             Some(digits) => u64::from_str_radix(digits, 16).expect("hexadecimal"),
@@ -186,9 +189,9 @@ pub(crate) fn fact(question: &str, answer: &toml::Value) -> (FactQuestion, FactA
         toml::Value::Integer(value) if matches!(question, FactQuestion::KvmCapability(_)) => {
             Ok(FactValue::Signed(*value))
         }
-        toml::Value::Integer(value) => {
-            Ok(FactValue::Unsigned(u64::try_from(*value).expect("positive")))
-        }
+        toml::Value::Integer(value) => Ok(FactValue::Unsigned(
+            u64::try_from(*value).expect("positive"),
+        )),
         toml::Value::String(text) => match text.as_str() {
             "absent" => Err(FactFailure::Absent),
             "denied" => Err(FactFailure::Denied),

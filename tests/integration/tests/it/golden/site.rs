@@ -2,7 +2,7 @@
 //! host's own check and rendering.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use casemate_host::backend::settings::SettingValue;
@@ -16,9 +16,11 @@ use casemate_host::qemu::schema::Qemu;
 use casemate_host::regular_file;
 use casemate_host::spec::Origin;
 use casemate_host::spec::facts::FactRecord;
-use casemate_host::spec::plan::Finding;
-use casemate_host::spec::request::{HostContext, Identity, LaunchRequest, RequestFile, Setting};
+use casemate_host::spec::identity::{Identity, IdentitySource};
+use casemate_host::spec::plan::{Finding, Firmware};
+use casemate_host::spec::request::{HostContext, LaunchRequest, RequestFile, Setting};
 use casemate_integration::artifacts;
+use serde_json::json;
 use tempfile::TempDir;
 
 use super::case::{Case, Cases, fact, folder};
@@ -48,7 +50,9 @@ pub(crate) struct Launch {
 pub(crate) struct Site {
     backend: &'static str,
     engine: BackendEngine,
-    pub(crate) qemu: Qemu,
+    qemu: Qemu,
+    /// No distribution builds QEMU with IGVM, so a scripted one says that it has the object.
+    qemu_with_igvm: Qemu,
     pub(crate) cases: Cases,
     files: TempDir,
 }
@@ -59,12 +63,14 @@ impl Site {
         let qemu = artifacts::newest_qemu()?;
         let path = folder(backend).join("cases.toml");
         let text = std::fs::read_to_string(path).expect("the cases are there");
+        let files = tempfile::tempdir().expect("a folder");
         Some(Self {
             backend,
             engine: BackendEngine::new(Limits::default()).expect("an engine"),
             qemu: Qemu::new(qemu, Credentials::Daemon),
+            qemu_with_igvm: Qemu::new(scripted_qemu(files.path()), Credentials::Daemon),
             cases: toml::from_str(&text).expect("the cases parse"),
-            files: tempfile::tempdir().expect("a folder"),
+            files,
         })
     }
 
@@ -82,6 +88,11 @@ impl Site {
         config.path = artifacts::component(self.backend);
         config.allow_unpinned = true;
         config.settings = case.operator.clone();
+        for value in config.settings.values_mut() {
+            if let toml::Value::String(text) = value {
+                *text = images::setting(text);
+            }
+        }
         let backend = LoadedBackend::load(&self.engine, &config, &[]).await;
         backend.map_err(|error| casemate_host::backend::catalog::chain(&error))
     }
@@ -92,7 +103,11 @@ impl Site {
         let mut record = FactRecord::default();
         for (question, answer) in answers {
             let (question, answer) = fact(question, answer);
-            assert!(record.insert(question, answer), "{}: too many facts", case.name);
+            assert!(
+                record.insert(question, answer),
+                "{}: too many facts",
+                case.name
+            );
         }
         record
     }
@@ -144,7 +159,9 @@ impl Site {
         case: &Case,
         backend: &LoadedBackend,
     ) -> Result<LaunchRequest, String> {
-        let settings = backend.settings_for(&case.request);
+        let wishes = case.request.iter();
+        let wishes = wishes.map(|(key, value)| (key.clone(), images::setting(value)));
+        let settings = backend.settings_for(&wishes.collect());
         let settings = settings.map_err(|error| error.to_string())?.into_iter();
         let settings = settings.map(|(input, origin)| Setting {
             key: input.key,
@@ -171,9 +188,11 @@ impl Site {
                 .clone()
                 .unwrap_or_else(|| "quiet console=null".to_owned()),
             devices: case.devices(),
-            identity: case
-                .identity()
-                .map(|(algorithm, digest)| Identity { algorithm, digest }),
+            identity: case.identity().map(|(algorithm, digest)| Identity {
+                algorithm,
+                digest,
+                source: IdentitySource::Request,
+            }),
         })
     }
 
@@ -191,10 +210,18 @@ impl Site {
         let plan = match backend.plan(&request, facts).await {
             Ok(outcome) => outcome.plan,
             Err(CallError::Backend(error)) => return Outcome::Refused(error),
-            Err(fault) => panic!("{}: {}", case.name, casemate_host::backend::catalog::chain(&fault)),
+            Err(fault) => panic!(
+                "{}: {}",
+                case.name,
+                casemate_host::backend::catalog::chain(&fault)
+            ),
         };
         let findings = plan.findings.clone();
-        let knowledge = Knowledge::gather(&self.qemu, &plan, &request).await;
+        let qemu = match plan.firmware {
+            Firmware::Igvm(_) => &self.qemu_with_igvm,
+            _ => &self.qemu,
+        };
+        let knowledge = Knowledge::gather(qemu, &plan, &request).await;
         let knowledge = knowledge.expect("QEMU answers");
         match check(plan, &request, backend.permissions(), knowledge) {
             Ok(checked) => {
@@ -217,6 +244,29 @@ impl Site {
             Err(error) => panic!("{}: the plan breaks a rule: {error}", case.name),
         }
     }
+}
+
+/// Members of the two objects as QEMU publishes them (10.1, qapi/qom.json: `IgvmCfgProperties`,
+/// `SevCommonProperties` and `SevSnpGuestProperties`).
+fn scripted_qemu(folder: &Path) -> PathBuf {
+    let script = json!({"objects": {
+        "igvm-cfg": {"file": "str"},
+        "sev-snp-guest": {
+            "sev-device?": "str",
+            "cbitpos?": "int",
+            "reduced-phys-bits": "int",
+            "kernel-hashes?": "bool",
+            "policy?": "int",
+            "guest-visible-workarounds?": "str",
+            "id-block?": "str",
+            "id-auth?": "str",
+            "author-key-enabled?": "bool",
+            "host-data?": "str",
+            "vcek-disabled?": "bool",
+        },
+    }});
+    std::fs::write(folder.join("fake-qemu.script"), script.to_string()).expect("a script");
+    artifacts::stage_program(&artifacts::program("fake-qemu"), folder)
 }
 
 /// The host's rendering with these paths of files.
