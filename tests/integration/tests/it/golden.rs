@@ -10,6 +10,7 @@
 mod case;
 mod images;
 mod live;
+mod random;
 mod site;
 
 use std::collections::BTreeSet;

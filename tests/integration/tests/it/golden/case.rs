@@ -27,7 +27,7 @@ pub(crate) struct Cases {
 }
 
 /// What is not said is as in the first case.
-#[derive(Debug, Deserialize)]
+#[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 pub(crate) struct Case {
     /// Name of its file, and what it is about.

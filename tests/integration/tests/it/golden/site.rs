@@ -198,11 +198,15 @@ impl Site {
 
     /// Loads, plans, checks and renders.
     pub(crate) async fn run(&self, case: &Case) -> Outcome {
-        let backend = match self.load(case).await {
-            Ok(backend) => backend,
-            Err(error) => return Outcome::Unfit(error),
-        };
-        let request = match self.request(case, &backend) {
+        match self.load(case).await {
+            Ok(backend) => self.run_loaded(&backend, case).await,
+            Err(error) => Outcome::Unfit(error),
+        }
+    }
+
+    /// The same with a backend that was loaded before.
+    pub(crate) async fn run_loaded(&self, backend: &LoadedBackend, case: &Case) -> Outcome {
+        let request = match self.request(case, backend) {
             Ok(request) => request,
             Err(error) => return Outcome::Unfit(error),
         };
