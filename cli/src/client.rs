@@ -184,10 +184,10 @@ impl Client {
 
     pub(crate) async fn plan_vm(
         &mut self,
-        spec: v1::VmSpec,
+        request: v1::PlanVmRequest,
     ) -> Result<v1::PlanVmResponse, CliError> {
         let mut service = self.vms().await?;
-        let request = self.request(v1::PlanVmRequest { spec: Some(spec) });
+        let request = self.request(request);
         self.call("plan the VM", service.plan_vm(request)).await
     }
 

@@ -138,6 +138,7 @@ pub(crate) fn plan(plan: &v1::PlanVmResponse) -> Value {
         "findings": findings(&plan.findings),
         "plan": parsed,
         "identity": plan.identity.as_ref().map(identity),
+        "dry_run": (!plan.dry_run.is_empty()).then_some(&plan.dry_run),
     })
 }
 

@@ -1,6 +1,6 @@
 //! `casemate plan`: the QEMU command that `vm create` would run.
 
-use casemate_proto::v1::PlanVmResponse;
+use casemate_proto::v1::{PlanVmRequest, PlanVmResponse};
 
 use crate::arguments::Format;
 use crate::client::Client;
@@ -18,6 +18,10 @@ pub(crate) struct PlanArguments {
     /// Print a shell script that starts such a VM by hand, without the daemon.
     #[arg(long)]
     standalone: bool,
+
+    /// Start QEMU with it, up to where it waits before the guest's first instruction, and end it.
+    #[arg(long)]
+    dry_run: bool,
 }
 
 pub(crate) async fn run(
@@ -25,7 +29,12 @@ pub(crate) async fn run(
     mut client: Client,
     screen: &Screen,
 ) -> Result<(), CliError> {
-    let plan = client.plan_vm(arguments.spec.to_request()?).await?;
+    let plan = client
+        .plan_vm(PlanVmRequest {
+            spec: Some(arguments.spec.to_request()?),
+            dry_run: arguments.dry_run,
+        })
+        .await?;
     if arguments.standalone {
         screen.write_text(&plan.standalone_script)?;
         write_remarks(&plan, screen);
@@ -44,6 +53,11 @@ fn write_remarks(plan: &PlanVmResponse, screen: &Screen) {
     if let Some(identity) = &plan.identity {
         let words = plain_text::escaped(&identity_words(identity));
         screen.write_remark(&format!("identity: {words}\n"));
+    }
+    if !plan.dry_run.is_empty() {
+        screen.write_remark(
+            "dry run: QEMU took the command, and waited before the guest's first instruction\n",
+        );
     }
     screen.write_remark(&findings::lines(&plan.findings, |text, tone| {
         screen.tint_remark(text, tone)

@@ -5,7 +5,7 @@ use casemate_proto::{manager, v1};
 
 use crate::spec::go_duration;
 use crate::spec::identity::{Identity, IdentityError, IdentityWish};
-use crate::spec::request::{Boot, Certificates, RestartPolicy, Secret, VmSpec};
+use crate::spec::request::{Boot, Certificates, Goal, RestartPolicy, Secret, VmSpec};
 use crate::vm::catalogued::Catalogued;
 use crate::vm::shares::{self, VariableError};
 
@@ -154,6 +154,7 @@ pub(super) fn vm_spec(spec: v1::VmSpec) -> Result<VmSpec, SpecError> {
         restart_policy: restart_policy(spec.restart_policy)?,
         disk: None,
         identity: identity(spec.identity)?,
+        goal: Goal::Guest,
     })
 }
 

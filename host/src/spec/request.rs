@@ -37,6 +37,16 @@ pub struct VmSpec {
     /// What its disk lies over, from its first start on.
     pub disk: Option<DiskImage>,
     pub identity: IdentityWish,
+    pub goal: Goal,
+}
+
+/// How far a start goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Goal {
+    #[default]
+    Guest,
+    /// Until QEMU waits before the guest's first instruction. Nothing stays of it.
+    Prelaunch,
 }
 
 /// An image that a disk is a layer over: it is of use with these bytes only.
@@ -136,6 +146,7 @@ impl From<&SpecRecord> for VmSpec {
             restart_policy: record.restart_policy,
             disk: record.disk.clone(),
             identity: IdentityWish::Kept(record.identity.clone()),
+            goal: Goal::Guest,
         }
     }
 }

@@ -34,7 +34,7 @@ use crate::qemu::qmp::{MAX_LINE_VM, Qmp, QmpError, QmpEvents};
 use crate::qemu::vm_process::{Launch, Launcher, QemuProcess};
 use crate::spec::VmId;
 use crate::spec::plan::Firmware;
-use crate::spec::request::{Accelerator, VmSpec};
+use crate::spec::request::{Accelerator, Goal, VmSpec};
 use crate::store::{FolderAccess, RecordFolder, VmFiles, VmFolder};
 use crate::vm::config::Outbound;
 
@@ -251,6 +251,7 @@ fn landlock(planned: &Planned, files: &VmFiles, reopened: Vec<i32>) -> Option<La
 
 /// Where a launch tells how far it is, and hears that it is to end.
 pub struct Course<'a> {
+    pub goal: Goal,
     pub files: &'a VmFiles,
     pub cancelled: watch::Receiver<bool>,
     /// Puts QEMU's process into the record, before anything else happens to it.
@@ -284,6 +285,7 @@ pub async fn start(
 ) -> Result<Launched, CreateError> {
     let info = &planned.checked.knowledge().info;
     let Course {
+        goal,
         files,
         mut cancelled,
         record,
@@ -323,7 +325,7 @@ pub async fn start(
         return Err(error);
     }
     let brought_up = tokio::select! {
-        brought_up = bring_up(host, planned, started, &mut process, files.record(), port) => brought_up,
+        brought_up = bring_up(host, planned, started, &mut process, files.record(), port, goal) => brought_up,
         _ = cancelled.wait_for(|cancelled| *cancelled) => {
             Err(Failure::Other(CreateError::Removed))
         }
@@ -469,6 +471,7 @@ async fn bring_up(
     process: &mut QemuProcess,
     record: &RecordFolder,
     port: Option<PortLease>,
+    goal: Goal,
 ) -> Result<(Qmp, QmpEvents, Option<Forwarded>), Failure> {
     let start_time = planned.live.qemu_config.start_time
         + Duration::from_secs(planned.request.memory_bytes >> 30);
@@ -501,6 +504,10 @@ async fn bring_up(
         }
     }
 
+    if goal == Goal::Prelaunch {
+        return Err(Failure::Other(rehearsed(&qmp).await?));
+    }
+
     // A confidential launch is finished by `cont`, and fails there.
     qmp.execute_within("cont", json!({}), start_time)
         .await
@@ -517,6 +524,21 @@ async fn bring_up(
     }
     failpoint::reach("cont");
     Ok((qmp, events, forwarded))
+}
+
+/// How a start ends that was to go no further than this.
+async fn rehearsed(qmp: &Qmp) -> Result<CreateError, Failure> {
+    let status = qmp
+        .execute("query-status", json!({}))
+        .await
+        .map_err(at(Stage::Starting))?;
+    Ok(match status["status"].as_str() {
+        Some("prelaunch") => CreateError::Rehearsed,
+        other => CreateError::NotRunning {
+            status: crate::spec::printable(other.unwrap_or("unknown")),
+            stderr: String::new(),
+        },
+    })
 }
 
 /// The monitor of a QEMU that listens since before it ran: only one that ended refuses.

@@ -299,6 +299,7 @@ impl Vm {
             Ok(files.record().write(record)?)
         };
         let course = Course {
+            goal: self.spec.goal,
             files,
             cancelled,
             record: &mut note,

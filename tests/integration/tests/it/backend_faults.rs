@@ -302,6 +302,7 @@ fn spec(act: &str) -> v1::VmSpec {
 async fn plan(daemon: &Daemon, act: &str) -> Result<v1::PlanVmResponse, Status> {
     let request = v1::PlanVmRequest {
         spec: Some(spec(act)),
+        ..v1::PlanVmRequest::default()
     };
     Ok(daemon.vms().await.plan_vm(request).await?.into_inner())
 }
@@ -449,6 +450,7 @@ async fn an_endless_call_is_ended_by_its_deadline_and_holds_up_nobody() {
         }
         let request = v1::PlanVmRequest {
             spec: Some(v1::VmSpec::default()),
+            ..v1::PlanVmRequest::default()
         };
         daemon
             .vms()
@@ -636,6 +638,7 @@ async fn an_identity_that_is_named_and_not_carried_is_a_fault() {
                 }),
                 ..spec(act)
             }),
+            ..v1::PlanVmRequest::default()
         };
         let answer = daemon.vms().await.plan_vm(request).await;
         let status = answer.expect_err(act);

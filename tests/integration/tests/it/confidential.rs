@@ -34,6 +34,7 @@ async fn assert_host_refuses(daemon: &Daemon, backend: &str, part: &str) {
         .await
         .plan_vm(v1::PlanVmRequest {
             spec: Some(spec.clone()),
+            ..v1::PlanVmRequest::default()
         })
         .await
         .expect_err(backend);

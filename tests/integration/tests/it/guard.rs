@@ -42,7 +42,10 @@ fn confidential(spec: v1::VmSpec) -> v1::VmSpec {
 }
 
 async fn plan(daemon: &Daemon, spec: v1::VmSpec) -> Result<v1::PlanVmResponse, Status> {
-    let request = v1::PlanVmRequest { spec: Some(spec) };
+    let request = v1::PlanVmRequest {
+        spec: Some(spec),
+        ..v1::PlanVmRequest::default()
+    };
     Ok(daemon.vms().await.plan_vm(request).await?.into_inner())
 }
 

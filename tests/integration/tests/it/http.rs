@@ -124,7 +124,10 @@ async fn metrics_follow_what_happens() {
     daemon
         .vms()
         .await
-        .plan_vm(v1::PlanVmRequest { spec: Some(bad) })
+        .plan_vm(v1::PlanVmRequest {
+            spec: Some(bad),
+            ..v1::PlanVmRequest::default()
+        })
         .await
         .expect_err("no machine");
     let (_, after) = daemon.get_http("/metrics").await;

@@ -17,6 +17,7 @@ mod deadlines;
 mod disk;
 mod docs;
 mod doctor;
+mod dry_run;
 mod endurance;
 mod environment;
 mod errors;

@@ -393,6 +393,7 @@ async fn a_qemu_that_was_changed_is_asked_again() {
     let probes = async || {
         let request = v1::PlanVmRequest {
             spec: Some(v1::VmSpec::default()),
+            ..v1::PlanVmRequest::default()
         };
         let planned = daemon.vms().await.plan_vm(request).await;
         planned.expect("it is planned");

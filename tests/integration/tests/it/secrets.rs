@@ -120,6 +120,7 @@ async fn answers(daemon: &Daemon, id: &str) -> Vec<String> {
     ];
     let plan = v1::PlanVmRequest {
         spec: Some(secret_spec()),
+        ..v1::PlanVmRequest::default()
     };
     answers.push(format!("{:?}", daemon.vms().await.plan_vm(plan).await));
     let mut config = ConfigServiceClient::new(daemon.channel().await);
