@@ -202,8 +202,6 @@ fn hold(backend: &'static str, choices: &'static Choices) {
     let Some(site) = Site::open(backend) else {
         return;
     };
-    let loaded = runtime.block_on(site.load(&Case::default()));
-    let loaded = loaded.expect("the component loads");
     let (mut planned, mut refused) = (0, 0);
     let config = Config {
         cases: RUNS,
@@ -211,7 +209,7 @@ fn hold(backend: &'static str, choices: &'static Choices) {
         ..Config::default()
     };
     let result = TestRunner::new(config).run(&cases(choices), |case| {
-        match runtime.block_on(site.run_loaded(&loaded, &case)) {
+        match runtime.block_on(site.run(&case)) {
             Outcome::Planned(launch) => {
                 planned += 1;
                 let asked = asked_for(&case);
