@@ -8,6 +8,8 @@ use std::hint::black_box;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
+use casemate_backend::bindings::casemate::tee::types as contract;
+use casemate_backend::facts::QemuFacts;
 use casemate_host::backend::settings::SettingValue;
 use casemate_host::backend::{BackendConfig, BackendEngine, Limits, LoadedBackend};
 use casemate_host::spec::Origin;
@@ -16,7 +18,6 @@ use casemate_host::spec::plan::{Property, Value};
 use casemate_host::spec::request::{
     Accelerator, Boot, Choice, HostContext, HostDevice, LaunchRequest, RequestFile, Setting,
 };
-use casemate_plain_kvm::bindings::casemate::tee::types as contract;
 use casemate_plain_kvm::facts::Facts;
 
 use crate::report::Figure;
@@ -201,10 +202,12 @@ fn fixed_facts() -> FactRecord {
 fn native_facts() -> Facts {
     Facts {
         kvm_device: Ok(()),
-        qemu_version: Ok("10.0.2".to_owned()),
-        machine: Ok("pc-q35-10.0".to_owned()),
-        machine_type: Ok(()),
-        cpu_model: Ok(()),
+        qemu: QemuFacts {
+            version: Ok("10.0.2".to_owned()),
+            machine: Ok("pc-q35-10.0".to_owned()),
+            machine_type: Ok(()),
+            cpu_model: Ok(()),
+        },
     }
 }
 

@@ -392,6 +392,9 @@ table! {
         VmsNotRemoved "vms-not-removed" ExitOfItsCause,
             "Some of several VMs were not removed.",
             "see the errors of the single VMs";
+        HostUnfit "host-unfit" Exit(6),
+            "`casemate doctor` found that no VM can be started on the daemon's host.",
+            "mend what fails, the host's first; each finding has its remedy";
         InputUnreadable "input-unreadable" Exit(1),
             "A file that the command line names cannot be read.",
             "name a file that you may read";

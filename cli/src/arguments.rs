@@ -7,7 +7,7 @@ use clap_complete::Shell;
 
 use crate::error::CliError;
 use crate::screen::Screen;
-use crate::{backend, config, plan, vm};
+use crate::{backend, config, doctor, plan, vm};
 
 const GLOBAL_OPTIONS: &str = "Global options";
 
@@ -20,7 +20,7 @@ Exit codes:
   4  the request is at fault (INVALID_ARGUMENT, or an ID that fits several VMs)
   5  something is used up (RESOURCE_EXHAUSTED): a limit, a port, memory
   6  this host or VM cannot do it, QEMU ended during the launch, or `vm watch` was too slow
-     (FAILED_PRECONDITION, ABORTED)
+     (FAILED_PRECONDITION, ABORTED); `doctor` found that no VM can be started
   7  the daemon cannot be reached or did not answer in time (UNAVAILABLE, DEADLINE_EXCEEDED)
   8  the daemon or a backend is at fault (INTERNAL)
   130  Ctrl-C ended `vm watch` or `vm logs --follow`
@@ -79,6 +79,8 @@ pub(crate) enum Verb {
     /// Show the daemon's config, or print one to start from.
     #[command(subcommand)]
     Config(config::ConfigVerb),
+    /// Show whether VMs can be started on the daemon's host, and if not, why and what to do.
+    Doctor(doctor::DoctorArguments),
     /// Print a completion script for a shell.
     Completions(CompletionsArguments),
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use casemate_proto::v1;
 use casemate_proto::v1::backend_service_client::BackendServiceClient;
 use casemate_proto::v1::config_service_client::ConfigServiceClient;
+use casemate_proto::v1::doctor_service_client::DoctorServiceClient;
 use casemate_proto::v1::vm_service_client::VmServiceClient;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Response, Status, TimeoutExpired};
@@ -183,10 +184,10 @@ impl Client {
 
     pub(crate) async fn plan_vm(
         &mut self,
-        spec: v1::VmSpec,
+        request: v1::PlanVmRequest,
     ) -> Result<v1::PlanVmResponse, CliError> {
         let mut service = self.vms().await?;
-        let request = self.request(v1::PlanVmRequest { spec: Some(spec) });
+        let request = self.request(request);
         self.call("plan the VM", service.plan_vm(request)).await
     }
 
@@ -217,6 +218,20 @@ impl Client {
             doing: DOING,
             missing: "backend",
         })
+    }
+
+    /// Of that backend, or of all.
+    pub(crate) async fn diagnose(
+        &mut self,
+        backend: Option<String>,
+    ) -> Result<v1::DiagnoseResponse, CliError> {
+        let service = DoctorServiceClient::new(self.channel().await?);
+        let mut service = service.max_decoding_message_size(MAX_ANSWER_BYTES);
+        let request = self.request(v1::DiagnoseRequest {
+            backend: backend.unwrap_or_default(),
+        });
+        self.call("examine the host", service.diagnose(request))
+            .await
     }
 
     async fn vms(&mut self) -> Result<VmServiceClient<Channel>, CliError> {

@@ -67,6 +67,9 @@ pub(crate) enum CliError {
         worst: u8,
         id: ErrorId,
     },
+    /// Which and why was shown before.
+    #[error("no VM can be started on this host: {}", plain_text::escaped(.cause))]
+    HostUnfit { cause: String },
     #[error("cannot read {}: {source}", .path.display())]
     Input {
         path: PathBuf,
@@ -97,6 +100,7 @@ impl CliError {
             Self::NoSuchVm { .. } => ErrorId::VmNameUnknown,
             Self::AmbiguousVm { .. } => ErrorId::VmNameAmbiguous,
             Self::NotAllDone { id, .. } => *id,
+            Self::HostUnfit { .. } => ErrorId::HostUnfit,
             Self::Input { .. } => ErrorId::InputUnreadable,
             Self::EnvironmentFile { .. } => ErrorId::EnvironmentFile,
             Self::Runtime(_) => ErrorId::ClientStart,
@@ -132,6 +136,7 @@ impl CliError {
             | Self::Timeout { .. }
             | Self::Incomplete { .. }
             | Self::NotAllDone { .. }
+            | Self::HostUnfit { .. }
             | Self::Runtime(_)
             | Self::Output(_) => return None,
         };
@@ -248,6 +253,12 @@ mod tests {
             (CliError::Broken { doing: "x" }, 7),
             (CliError::BrokenOff { doing: "x" }, 7),
             (CliError::Output(std::io::Error::other("x")), 1),
+            (
+                CliError::HostUnfit {
+                    cause: String::new(),
+                },
+                6,
+            ),
             (
                 CliError::Endpoint {
                     endpoint: String::new(),

@@ -10,8 +10,9 @@
 //! | `vm watch` | an object on each line: `{time, generation}` and one of `vm`, `removed` (an ID), `synchronized` (true: what follows are changes) |
 //! | `backend list` | an array of backends, without `findings` |
 //! | `backend show` | a backend |
+//! | `doctor` | `{usable, host_findings, backends}`; a backend is `{name, tee, protection, status, error, usable, findings}` |
 //! | `config explain` | an array of `{key, value, source, notes}`, all texts |
-//! | `plan` | `{backend, tee, confidential, command, standalone_script, findings, plan}` |
+//! | `plan` | `{backend, tee, confidential, command, standalone_script, findings, plan, identity}` |
 //!
 //! An error goes to standard error as `{"error": {id, message, code, stage, subject, remedy}}`, with
 //! `qemu_stderr` where QEMU said anything; `docs/errors.md` has the ids. `error` in an array is
@@ -22,9 +23,11 @@
 //! `tee`, `confidential`, `vcpus`, `memory_bytes`, `machine`, `cpu`, `kernel_cmdline`,
 //! `agent_address`, `created_at`, `expires_at`, `backend_sha256`, `qemu_version`, `pid`,
 //! `generation`, `findings`, `restart_policy` (`never`, `on-failure`, `always`), `restarts`,
-//! `started_at`, `last_exit`. Texts that do not apply are empty, never absent. Sizes are bytes and
+//! `started_at`, `last_exit`, `identity`. Texts that do not apply are empty, never absent. Sizes are bytes and
 //! times are RFC 3339. `last_exit` is null before the first, then `{reason, code, signal, at}` with
-//! null for the one of `code` and `signal` that does not apply.
+//! null for the one of `code` and `signal` that does not apply. `identity` is null where there is
+//! none, else `{algorithm, digest, source}`, the digest in hexadecimal and `source` one of `request`,
+//! `operator`, `configuration`.
 //!
 //! A finding: `id`, `severity`, `subject`, `detail`, `remedy`. `plan` in the answer of `plan` is
 //! the API's `plan_json` as JSON, not as a text. `vm logs`, `plan --standalone` and `completions`
@@ -62,6 +65,15 @@ pub(crate) fn vm(vm: &v1::Vm) -> Value {
         "restarts": vm.restarts,
         "started_at": vm.started_at,
         "last_exit": vm.last_exit.as_ref().map(exit),
+        "identity": vm.identity.as_ref().map(identity),
+    })
+}
+
+fn identity(identity: &v1::VmIdentity) -> Value {
+    json!({
+        "algorithm": identity.algorithm,
+        "digest": identity.digest,
+        "source": identity.source,
     })
 }
 
@@ -125,6 +137,28 @@ pub(crate) fn plan(plan: &v1::PlanVmResponse) -> Value {
         "standalone_script": plan.standalone_script,
         "findings": findings(&plan.findings),
         "plan": parsed,
+        "identity": plan.identity.as_ref().map(identity),
+        "dry_run": (!plan.dry_run.is_empty()).then_some(&plan.dry_run),
+    })
+}
+
+pub(crate) fn diagnosis(diagnosis: &v1::DiagnoseResponse) -> Value {
+    let backend = |backend: &v1::BackendDiagnosis| {
+        json!({
+            "name": backend.name,
+            "tee": backend.tee,
+            "protection": backend.protection,
+            "status": backend.status,
+            "error": backend.error,
+            "usable": backend.usable,
+            "findings": findings(&backend.findings),
+        })
+    };
+    let backends: Vec<Value> = diagnosis.backends.iter().map(backend).collect();
+    json!({
+        "usable": diagnosis.usable,
+        "host_findings": findings(&diagnosis.host_findings),
+        "backends": backends,
     })
 }
 
@@ -179,10 +213,12 @@ mod tests {
         assert_eq!(value["expires_at"], "");
         assert_eq!(value["findings"][0]["severity"], "");
         let keys: Vec<&String> = value.as_object().unwrap().keys().collect();
-        assert_eq!(keys.len(), 24);
+        assert_eq!(keys.len(), 25);
         assert_eq!(keys[0], "id");
         assert_eq!(keys[19], "findings");
         assert_eq!(keys[23], "last_exit");
+        assert_eq!(keys[24], "identity");
+        assert_eq!(value["identity"], Value::Null);
         assert_eq!(value["restart_policy"], "never");
         assert_eq!(value["last_exit"], Value::Null);
         sample.last_exit = Some(v1::Exit {
@@ -193,6 +229,15 @@ mod tests {
         assert_eq!(
             vm(&sample)["last_exit"],
             json!({"reason": "guest-shutdown", "code": 0, "signal": null, "at": ""})
+        );
+        sample.identity = Some(v1::VmIdentity {
+            algorithm: "sha-256".to_owned(),
+            digest: "00ff".to_owned(),
+            source: "request".to_owned(),
+        });
+        assert_eq!(
+            vm(&sample)["identity"],
+            json!({"algorithm": "sha-256", "digest": "00ff", "source": "request"})
         );
     }
 

@@ -23,6 +23,7 @@ mod backend;
 mod byte_size;
 mod client;
 mod config;
+mod doctor;
 mod error;
 mod findings;
 mod interrupt;
@@ -73,6 +74,7 @@ fn run(arguments: Arguments, screen: &Screen) -> Result<(), CliError> {
             Verb::Config(config::ConfigVerb::Explain(explain)) => {
                 config::explain(&explain, client, screen).await
             }
+            Verb::Doctor(arguments) => doctor::run(arguments, client, screen).await,
             // Answered above, without a runtime.
             Verb::Completions(_) | Verb::Config(config::ConfigVerb::Default) => Ok(()),
         }

@@ -1,13 +1,14 @@
 //! `casemate plan`: the QEMU command that `vm create` would run.
 
-use casemate_proto::v1::PlanVmResponse;
+use casemate_proto::v1::{PlanVmRequest, PlanVmResponse};
 
 use crate::arguments::Format;
 use crate::client::Client;
 use crate::error::CliError;
 use crate::screen::Screen;
 use crate::spec::SpecArguments;
-use crate::{findings, json};
+use crate::vm::identity_words;
+use crate::{findings, json, plain_text};
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct PlanArguments {
@@ -17,6 +18,10 @@ pub(crate) struct PlanArguments {
     /// Print a shell script that starts such a VM by hand, without the daemon.
     #[arg(long)]
     standalone: bool,
+
+    /// Start QEMU with it, up to where it waits before the guest's first instruction, and end it.
+    #[arg(long)]
+    dry_run: bool,
 }
 
 pub(crate) async fn run(
@@ -24,22 +29,36 @@ pub(crate) async fn run(
     mut client: Client,
     screen: &Screen,
 ) -> Result<(), CliError> {
-    let plan = client.plan_vm(arguments.spec.to_request()?).await?;
+    let plan = client
+        .plan_vm(PlanVmRequest {
+            spec: Some(arguments.spec.to_request()?),
+            dry_run: arguments.dry_run,
+        })
+        .await?;
     if arguments.standalone {
         screen.write_text(&plan.standalone_script)?;
-        write_findings(&plan, screen);
+        write_remarks(&plan, screen);
         return Ok(());
     }
     if screen.format == Format::Json {
         return screen.write_json(&json::plan(&plan));
     }
     screen.write_text(&command(&plan.command))?;
-    write_findings(&plan, screen);
+    write_remarks(&plan, screen);
     Ok(())
 }
 
 /// On standard error, so that the command can be piped.
-fn write_findings(plan: &PlanVmResponse, screen: &Screen) {
+fn write_remarks(plan: &PlanVmResponse, screen: &Screen) {
+    if let Some(identity) = &plan.identity {
+        let words = plain_text::escaped(&identity_words(identity));
+        screen.write_remark(&format!("identity: {words}\n"));
+    }
+    if !plan.dry_run.is_empty() {
+        screen.write_remark(
+            "dry run: QEMU took the command, and waited before the guest's first instruction\n",
+        );
+    }
     screen.write_remark(&findings::lines(&plan.findings, |text, tone| {
         screen.tint_remark(text, tone)
     }));

@@ -69,6 +69,11 @@ pub(crate) struct SpecArguments {
     #[arg(long, value_name = "FILE")]
     server_ca: Option<PathBuf>,
 
+    /// What the guest's attestation reports carry: sha-256, sha-384, sha-512 or raw, and the bytes
+    /// in hexadecimal. Left out: the operator's, or the digest of the configuration.
+    #[arg(long, value_name = "ALGORITHM:HEX", value_parser = identity)]
+    identity: Option<v1::Identity>,
+
     /// A setting of the backend for this VM; may be repeated. `backend show` lists them.
     #[arg(long, value_name = "KEY=VALUE", value_parser = assignment)]
     set: Vec<(String, String)>,
@@ -137,6 +142,7 @@ impl SpecArguments {
             ttl: self.ttl.map(to_proto_duration),
             require_confidential: self.require_confidential,
             restart_policy: restart_policy.into(),
+            identity: self.identity.clone(),
         })
     }
 
@@ -176,6 +182,32 @@ fn assignment(text: &str) -> Result<(String, String), String> {
         // The text itself may be a secret that lost its name, so it is not repeated.
         _ => Err("wanted is NAME=VALUE".to_owned()),
     }
+}
+
+/// Whether the bytes fit the algorithm is the daemon's to say.
+fn identity(text: &str) -> Result<v1::Identity, String> {
+    let parts = text.split_once(':');
+    let parts = parts.and_then(|(algorithm, digits)| Some((algorithm, hexadecimal(digits)?)));
+    match parts {
+        Some((algorithm, digest)) if !algorithm.is_empty() && !digest.is_empty() => {
+            Ok(v1::Identity {
+                algorithm: algorithm.to_owned(),
+                digest,
+            })
+        }
+        _ => Err("wanted is ALGORITHM:HEX, such as sha-256: and 64 hexadecimal digits".to_owned()),
+    }
+}
+
+fn hexadecimal(text: &str) -> Option<Vec<u8>> {
+    let (pairs, []) = text.as_bytes().as_chunks::<2>() else {
+        return None;
+    };
+    let digit = |byte: u8| char::from(byte).to_digit(16);
+    pairs
+        .iter()
+        .map(|&[high, low]| u8::try_from((digit(high)? << 4) | digit(low)?).ok())
+        .collect()
 }
 
 fn environment_file(path: &Path) -> Result<HashMap<String, String>, CliError> {
@@ -248,6 +280,7 @@ mod tests {
             "firmware=none",
             "--ttl=1h30m",
             "--restart=on-failure",
+            "--identity=raw:00fFa5",
             "--require-confidential",
         ])
         .unwrap();
@@ -264,6 +297,9 @@ mod tests {
         assert_eq!(spec.settings["firmware"], "none");
         assert_eq!(spec.ttl.map(|ttl| ttl.seconds), Some(5400));
         assert_eq!(spec.restart_policy(), v1::RestartPolicy::OnFailure);
+        let identity = spec.identity.unwrap();
+        assert_eq!(identity.algorithm, "raw");
+        assert_eq!(identity.digest, [0x00, 0xff, 0xa5]);
         assert_eq!(spec.certificates, None);
         assert!(spec.require_confidential);
     }
@@ -287,6 +323,13 @@ mod tests {
             ["--ttl=5"],
             ["--boot=net"],
             ["--restart=sometimes"],
+            ["--identity=00ff"],
+            ["--identity=:00ff"],
+            ["--identity=raw:"],
+            ["--identity=raw:0"],
+            ["--identity=raw:0g"],
+            ["--identity=raw:+0"],
+            ["--identity=raw:ü"],
         ] {
             assert!(request(&line).is_err(), "{line:?}");
         }

@@ -1,6 +1,6 @@
 //! `casemate vm`: the life of VMs.
 
-use casemate_proto::v1::{RestartPolicy, VmState};
+use casemate_proto::v1::{RestartPolicy, VmIdentity, VmState};
 use clap::Subcommand;
 
 use crate::client::Client;
@@ -84,6 +84,16 @@ pub(crate) fn restart_policy_name(policy: RestartPolicy) -> &'static str {
         RestartPolicy::OnFailure => "on-failure",
         RestartPolicy::Always => "always",
     }
+}
+
+/// As `--identity` takes it, with who said it.
+pub(crate) fn identity_words(identity: &VmIdentity) -> String {
+    let VmIdentity {
+        algorithm,
+        digest,
+        source,
+    } = identity;
+    format!("{algorithm}:{digest} ({source})")
 }
 
 pub(crate) fn state_name(state: VmState) -> &'static str {

@@ -9,6 +9,7 @@ pub mod tls;
 mod audit;
 mod backends;
 mod configuration;
+mod doctor;
 mod from_proto;
 mod predecessor;
 mod refusal;

@@ -292,13 +292,16 @@ pub struct Config {
 }
 
 impl Config {
-    /// Limits of what VMs take together.
+    /// Limits of what VMs take together. What the kernel counts by name needs no word here; one
+    /// that is here comes first.
     pub fn capacity(&self) -> CapacityLimits {
+        let mut leases = crate::probe::counted().capacity;
+        leases.extend(self.leases.clone());
         CapacityLimits {
             vms: self.max_vms,
             vcpus: self.max_vcpus,
             memory_bytes: self.max_memory.unwrap_or_else(crate::probe::memory_bytes),
-            leases: self.leases.clone(),
+            leases,
         }
     }
 }

@@ -365,6 +365,20 @@ impl Ports {
         })
     }
 
+    pub fn range(&self) -> &RangeInclusive<u16> {
+        &self.range
+    }
+
+    /// How many ports of the range no VM of this daemon has, and are none of `busy`.
+    pub fn free(&self, busy: &BTreeSet<u16>) -> usize {
+        let taken = lock(&self.pool.taken);
+        let is_free = |port: &u16| {
+            let number = u32::from(*port);
+            !taken.contains(&number) && !self.reserved.contains(&number) && !busy.contains(port)
+        };
+        self.range.clone().filter(is_free).count()
+    }
+
     /// A port that no VM of this daemon has, and that is none of `busy`: ports that turned out to
     /// be another program's.
     pub fn take(&self, busy: &BTreeSet<u16>) -> Result<PortLease, LeaseError> {
@@ -474,8 +488,10 @@ mod tests {
     #[test]
     fn ports_leave_out_the_daemons_own_and_busy_ones() {
         let ports = Ports::new(6100..=6103, [6101]);
+        assert_eq!(ports.free(&[6102, 7000].into()), 2);
         let first = ports.take(&BTreeSet::new()).unwrap();
         assert_eq!(first.port(), 6100);
+        assert_eq!(ports.free(&BTreeSet::new()), 2);
         let second = ports.take(&[6102].into()).unwrap();
         assert_eq!(second.port(), 6103);
         assert!(ports.take(&[6102].into()).is_err());

@@ -2,8 +2,11 @@
 //!
 //! Everything here blocks for a moment at most and runs on a blocking thread.
 
-use std::io::Read as _;
+use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader, Read as _};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::fd::OwnedFd;
+use std::path::Path;
 
 use rustix::fs::{CWD, Mode, OFlags, ResolveFlags, openat2};
 
@@ -66,6 +69,96 @@ pub fn memory_bytes() -> u64 {
         .find_map(|line| line.strip_prefix("MemTotal:")?.trim().strip_suffix(" kB"))
         .and_then(|kibibytes| kibibytes.trim().parse::<u64>().ok())
         .map_or(0, |kibibytes| kibibytes << 10)
+}
+
+/// A file system, as statvfs(3) tells it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Room {
+    /// For a user without privileges.
+    pub free_bytes: u64,
+    pub is_read_only: bool,
+}
+
+/// How much room there is where `path` lies.
+pub fn room(path: &Path) -> std::io::Result<Room> {
+    let found = rustix::fs::statvfs(path)?;
+    Ok(Room {
+        free_bytes: found.f_bavail.saturating_mul(found.f_frsize),
+        is_read_only: found.f_flag.contains(rustix::fs::StatVfsMountFlags::RDONLY),
+    })
+}
+
+/// What the kernel counts by name (admin-guide/cgroup-v2.rst, "Misc"), of the whole host. Empty
+/// where it counts nothing or does not tell.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Counted {
+    pub capacity: BTreeMap<String, u64>,
+    pub current: BTreeMap<String, u64>,
+}
+
+pub fn counted() -> Counted {
+    let read = |name: &str| {
+        let text = std::fs::read_to_string(format!("/sys/fs/cgroup/{name}"));
+        amounts(&text.unwrap_or_default())
+    };
+    Counted {
+        capacity: read("misc.capacity"),
+        current: read("misc.current"),
+    }
+}
+
+/// Lines of a name and a number. A name whose amount is no number has no limit, and is left out.
+fn amounts(text: &str) -> BTreeMap<String, u64> {
+    text.lines()
+        .filter_map(|line| {
+            let (name, amount) = line.split_once(' ')?;
+            Some((name.to_owned(), amount.trim().parse().ok()?))
+        })
+        .collect()
+}
+
+/// Where somebody listens by TCP, in this network namespace (proc(5), `/proc/net/tcp`).
+pub fn tcp_listeners() -> Vec<SocketAddr> {
+    let mut found = Vec::new();
+    for path in ["/proc/net/tcp", "/proc/net/tcp6"] {
+        // Without IPv6 there is one of them only.
+        if let Ok(file) = std::fs::File::open(path) {
+            let lines = BufReader::new(file).lines().map_while(Result::ok);
+            // The kernel lists these first, and connections after them, of which there may be many.
+            found.extend(lines.skip(1).map_while(|line| listener(&line)));
+        }
+    }
+    found
+}
+
+/// The address of a line whose state is TCP_LISTEN.
+fn listener(line: &str) -> Option<SocketAddr> {
+    const LISTEN: &str = "0A";
+    let mut fields = line.split_ascii_whitespace();
+    let (address, state) = (fields.nth(1)?, fields.nth(1)?);
+    if state != LISTEN {
+        return None;
+    }
+    let (host, port) = address.split_once(':')?;
+    let port = u16::from_str_radix(port, 16).ok()?;
+    // Words of 32 bits, each as the processor has it in memory.
+    let word = |range: std::ops::Range<usize>| {
+        let word = u32::from_str_radix(host.get(range)?, 16).ok()?;
+        Some(word.to_ne_bytes())
+    };
+    let address = match host.len() {
+        8 => IpAddr::from(word(0..8)?),
+        32 => {
+            let words = [word(0..8)?, word(8..16)?, word(16..24)?, word(24..32)?];
+            let mut octets = [0; 16];
+            for (octet, byte) in octets.iter_mut().zip(words.as_flattened()) {
+                *octet = *byte;
+            }
+            IpAddr::from(Ipv6Addr::from(octets))
+        }
+        _ => return None,
+    };
+    Some(SocketAddr::new(address, port))
 }
 
 /// Whether a device node opens for reading and writing.
@@ -226,6 +319,46 @@ mod tests {
         while socket(path).is_ok() {}
         drop(listener);
         assert!(socket(path).is_err());
+    }
+
+    /// The lines have the form of proc(5); what this kernel lists of a real listener has the last
+    /// word.
+    #[test]
+    fn listeners_are_read_from_the_kernels_list() {
+        const V4: &str = "   0: 0100007F:17D4 00000000:0000 0A 00000000:00000000 00:00000000 00000000 \
+                          0        0 123 1 0000000000000000 100 0 0 10 0";
+        const V6: &str = "   1: 00000000000000000000000001000000:1F90 \
+                          00000000000000000000000000000000:0000 0A 00000000:00000000 00:00000000 \
+                          00000000 0 0 123 1 0000000000000000 100 0 0 10 0";
+        for (line, address) in [
+            (V4.to_owned(), Some("127.0.0.1:6100")),
+            (V6.to_owned(), Some("[::1]:8080")),
+            (V4.replace(" 0A ", " 01 "), None),
+            (V4.replace("0100007F", "0100"), None),
+            (V4.replace("0100007F", "äöüß"), None),
+            ("sl  local_address".to_owned(), None),
+            (String::new(), None),
+        ] {
+            let wanted = address.map(|address| address.parse().unwrap());
+            assert_eq!(listener(&line), wanted, "{line}");
+        }
+        let held = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        assert!(tcp_listeners().contains(&held.local_addr().unwrap()));
+    }
+
+    /// As the kernel's own document has it (admin-guide/cgroup-v2.rst, "Misc").
+    #[test]
+    fn amounts_are_read_from_a_flat_keyed_file() {
+        let wanted = [("res_a".to_owned(), 50), ("res_b".to_owned(), 10)].into();
+        assert_eq!(amounts("res_a 50\nres_b 10\n"), wanted);
+        assert_eq!(amounts("res_a max\nno-number\n\n"), BTreeMap::new());
+    }
+
+    #[test]
+    fn a_file_system_has_room_or_none() {
+        assert!(!room(&std::env::temp_dir()).unwrap().is_read_only);
+        assert_eq!(room(Path::new("/proc")).unwrap().free_bytes, 0);
+        assert!(room(Path::new("/no/such/folder")).is_err());
     }
 
     #[test]

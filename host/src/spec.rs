@@ -5,7 +5,9 @@
 
 pub mod byte_size;
 pub mod facts;
+pub mod first_version;
 pub mod go_duration;
+pub mod identity;
 pub mod lifecycle;
 pub mod permissions;
 pub mod plan;

@@ -174,6 +174,15 @@ impl StateDir {
         Ok(Some(own))
     }
 
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Whether it is still there and the daemon's alone.
+    pub fn check(&self) -> Result<(), StoreError> {
+        check_private(&self.path, 0o711)
+    }
+
     /// Where secrets lie in memory; none where they lie in the state directory.
     pub fn secrets(&self) -> Option<&Path> {
         self.secrets.as_deref()

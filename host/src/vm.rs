@@ -17,6 +17,7 @@ pub mod adopt;
 pub mod catalogued;
 pub mod config;
 pub mod console;
+pub mod doctor;
 pub mod error;
 pub mod events;
 pub mod facts;

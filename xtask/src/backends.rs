@@ -23,11 +23,19 @@ struct Source {
     package: &'static str,
 }
 
-/// The shipped backend, and those that exist for tests.
-const SOURCES: [Source; 5] = [
+/// The shipped backends, and those that exist for tests.
+const SOURCES: [Source; 7] = [
     Source {
         backend: "plain-kvm",
         package: "casemate-plain-kvm",
+    },
+    Source {
+        backend: "sev-snp",
+        package: "casemate-sev-snp",
+    },
+    Source {
+        backend: "tdx",
+        package: "casemate-tdx",
     },
     Source {
         backend: "mirror",

@@ -7,7 +7,9 @@ use crate::arguments::Format;
 use crate::client::Client;
 use crate::error::CliError;
 use crate::screen::{Screen, Tinted, Tone};
-use crate::vm::{exit, list, restart_policy_name, state_name, state_tone, yes_or_no};
+use crate::vm::{
+    exit, identity_words, list, restart_policy_name, state_name, state_tone, yes_or_no,
+};
 use crate::{byte_size, findings, json, resolve};
 
 #[derive(Debug, clap::Args)]
@@ -52,6 +54,7 @@ pub(super) fn block(vm: &Vm, screen: &Screen) -> String {
         Some(last) if last.at.is_empty() => exit::words(last),
         Some(last) => format!("{}, {}", exit::words(last), with_age(&last.at, now)),
     };
+    let identity = vm.identity.as_ref().map(identity_words).unwrap_or_default();
     let pid = match vm.pid {
         0 => String::new(),
         pid => pid.to_string(),
@@ -67,6 +70,7 @@ pub(super) fn block(vm: &Vm, screen: &Screen) -> String {
             "confidential",
             (yes_or_no(vm.confidential).to_owned(), confidential),
         ),
+        ("identity", plain(&identity)),
         ("vcpus", plain(&vm.vcpus.to_string())),
         ("memory", plain(&byte_size::display(vm.memory_bytes))),
         ("machine", plain(&vm.machine)),
@@ -106,7 +110,7 @@ fn with_age(time: &str, now: Timestamp) -> String {
 
 #[cfg(test)]
 mod tests {
-    use casemate_proto::v1::{Exit, Finding, RestartPolicy, VmState};
+    use casemate_proto::v1::{Exit, Finding, RestartPolicy, VmIdentity, VmState};
 
     use super::*;
     use crate::screen::piped;
@@ -124,6 +128,11 @@ mod tests {
                 detail: "nothing is measured".to_owned(),
                 ..Finding::default()
             }],
+            identity: Some(VmIdentity {
+                algorithm: "raw".to_owned(),
+                digest: "00ff".to_owned(),
+                source: "operator".to_owned(),
+            }),
             restarts: 3,
             last_exit: Some(Exit {
                 reason: "guest-shutdown".to_owned(),
@@ -141,6 +150,7 @@ mod tests {
              state:         exited\n\
              detail:        exited: guest-shutdown\n\
              confidential:  no\n\
+             identity:      raw:00ff (operator)\n\
              vcpus:         1\n\
              memory:        512 MiB\n\
              restart:       on-failure\n\

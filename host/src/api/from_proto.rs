@@ -4,7 +4,8 @@ use casemate_catalogue::ErrorId;
 use casemate_proto::{manager, v1};
 
 use crate::spec::go_duration;
-use crate::spec::request::{Boot, Certificates, RestartPolicy, Secret, VmSpec};
+use crate::spec::identity::{Identity, IdentityError, IdentityWish};
+use crate::spec::request::{Boot, Certificates, Goal, RestartPolicy, Secret, VmSpec};
 use crate::vm::catalogued::Catalogued;
 use crate::vm::shares::{self, VariableError};
 
@@ -152,7 +153,25 @@ pub(super) fn vm_spec(spec: v1::VmSpec) -> Result<VmSpec, SpecError> {
         require_confidential: spec.require_confidential,
         restart_policy: restart_policy(spec.restart_policy)?,
         disk: None,
+        identity: identity(spec.identity)?,
+        goal: Goal::Guest,
     })
+}
+
+fn identity(identity: Option<v1::Identity>) -> Result<IdentityWish, SpecError> {
+    let Some(v1::Identity { algorithm, digest }) = identity else {
+        return Ok(IdentityWish::Usual);
+    };
+    let named = Identity::of_request(&algorithm, digest).map_err(|error| {
+        let remedy = match error {
+            IdentityError::Algorithm { .. } => "use raw, sha-256, sha-384 or sha-512",
+            IdentityError::Length { .. } => {
+                "give all bytes of the digest, or name the algorithm `raw` for 1 to 64 bytes of another kind"
+            }
+        };
+        field("identity", error.to_string(), remedy)
+    })?;
+    Ok(IdentityWish::Named(named))
 }
 
 fn restart_policy(policy: i32) -> Result<RestartPolicy, SpecError> {
@@ -306,6 +325,13 @@ mod tests {
     /// Name of a case, its change to a good request, and a part of the message; none: it is good.
     type Case<R> = (&'static str, fn(&mut R), Option<&'static str>);
 
+    fn named(algorithm: &str, length: usize) -> v1::Identity {
+        v1::Identity {
+            algorithm: algorithm.to_owned(),
+            digest: vec![7; length],
+        }
+    }
+
     #[test]
     fn requests_of_v1() {
         let cases: &[Case<v1::VmSpec>] = &[
@@ -348,6 +374,26 @@ mod tests {
                 "control",
                 |s| s.machine = "q35\u{7}".to_owned(),
                 Some("machine"),
+            ),
+            (
+                "identity",
+                |s| s.identity = Some(named("sha-384", 48)),
+                None,
+            ),
+            (
+                "an identity of no algorithm",
+                |s| s.identity = Some(named("", 32)),
+                Some("identity: \"\" is none of raw, sha-256, sha-384, sha-512"),
+            ),
+            (
+                "a short identity",
+                |s| s.identity = Some(named("sha-256", 31)),
+                Some("identity: a digest of sha-256 has 32 bytes, and this one has 31"),
+            ),
+            (
+                "no bytes",
+                |s| s.identity = Some(named("raw", 0)),
+                Some("identity: a digest of raw has 1 to 64 bytes, and this one has 0"),
             ),
         ];
         for (case, change, wanted) in cases {

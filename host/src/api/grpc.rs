@@ -6,12 +6,14 @@ use std::time::Duration;
 use casemate_proto::manager::manager_service_server::ManagerServiceServer;
 use casemate_proto::v1::backend_service_server::BackendServiceServer;
 use casemate_proto::v1::config_service_server::ConfigServiceServer;
+use casemate_proto::v1::doctor_service_server::DoctorServiceServer;
 use casemate_proto::v1::vm_service_server::VmServiceServer;
 use tonic::transport::Server;
 
 use super::backends::Backends;
 use super::configuration::Configuration;
 use super::deadline::{DeadlineLayer, DefaultDeadline};
+use super::doctor::Doctor;
 use super::listener::Listener;
 use super::predecessor::Predecessor;
 use super::vms::Vms;
@@ -47,6 +49,7 @@ pub async fn serve(
     health
         .set_serving::<ConfigServiceServer<Configuration>>()
         .await;
+    health.set_serving::<DoctorServiceServer<Doctor>>().await;
     // Off loopback it would hand the interface to whoever asks.
     let reflection = if listener.address().ip().is_loopback() {
         Some(
@@ -72,7 +75,10 @@ pub async fn serve(
         .add_service(BackendServiceServer::new(Backends {
             manager: manager.clone(),
         }))
-        .add_service(ConfigServiceServer::new(Configuration { manager }))
+        .add_service(ConfigServiceServer::new(Configuration {
+            manager: manager.clone(),
+        }))
+        .add_service(DoctorServiceServer::new(Doctor { manager }))
         .add_service(health_service)
         .add_optional_service(reflection)
         .serve_with_incoming_shutdown(listener, stop)

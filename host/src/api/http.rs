@@ -3,8 +3,11 @@
 //! | route | answer |
 //! |---|---|
 //! | `/health` | 200 while the process serves: status, version, description, build time, instance id |
-//! | `/ready` | 200 when a VM could be created, 503 with the failing checks when not |
+//! | `/ready` | 200 when a VM could be created, 503 when a check fails; the checks are those of `casemate doctor` for the host, and `backend` |
 //! | `/metrics` | Prometheus text format |
+//!
+//! A check is `{id, status, detail, remedy}`; its status is `pass`, `note`, `warn` or `fail`, and what
+//! passes has no remedy.
 
 use std::future::Future;
 use std::sync::Arc;
@@ -18,9 +21,8 @@ use casemate_catalogue::ErrorId;
 use serde_json::json;
 
 use super::listener::Listener;
-use crate::backend::catalog::chain;
-use crate::vm::catalogued::Catalogued as _;
-use crate::vm::error::CreateError;
+use crate::spec::plan::Finding;
+use crate::vm::doctor;
 use crate::vm::manager::VmManager;
 
 #[derive(Clone, Debug)]
@@ -74,20 +76,13 @@ async fn health(State(site): State<Site>) -> Response {
     json_response(StatusCode::OK, "application/health+json", &body)
 }
 
+/// Ready is who could create a VM now, with the backend of a request that names none.
 async fn ready(State(site): State<Site>) -> Response {
     let live = site.manager.host().live();
-    let qemu = live.qemu.info().await.map_err(CreateError::from);
-    let backend = live.choose(None).await.map_err(CreateError::from);
-    let checks = json!([
-        check(
-            "qemu",
-            qemu.map(|info| format!("{} {}", info.path.display(), info.version))
-        ),
-        check("backend", backend.map(|backend| backend.name().to_owned())),
-    ]);
-    let is_ready = checks
-        .as_array()
-        .is_some_and(|checks| checks.iter().all(|c| c["status"] == "pass"));
+    let mut findings = doctor::host_findings(&site.manager, &live).await;
+    findings.push(doctor::of_choice(live.choose(None).await));
+    let is_ready = doctor::first_failure(&findings).is_none();
+    let checks: Vec<serde_json::Value> = findings.iter().map(check).collect();
     let status = if is_ready {
         StatusCode::OK
     } else {
@@ -97,17 +92,16 @@ async fn ready(State(site): State<Site>) -> Response {
     json_response(status, "application/json", &body)
 }
 
-/// As a create would say it, with what to do.
-fn check(id: &str, result: Result<String, CreateError>) -> serde_json::Value {
-    match result {
-        Ok(detail) => json!({"id": id, "status": "pass", "detail": detail}),
-        Err(error) => json!({
-            "id": id,
-            "status": "fail",
-            "detail": chain(&error),
-            "remedy": error.remedy(),
-        }),
+fn check(finding: &Finding) -> serde_json::Value {
+    let mut check = json!({
+        "id": finding.id,
+        "status": finding.severity.as_str(),
+        "detail": finding.detail,
+    });
+    if !finding.remedy.is_empty() {
+        check["remedy"] = finding.remedy.as_str().into();
     }
+    check
 }
 
 async fn metrics(State(site): State<Site>) -> Response {

@@ -5,11 +5,17 @@ use casemate_proto::v1;
 use crate::backend::catalog::chain;
 use crate::backend::{BackendInfo, CatalogEntry, LoadedBackend, settings};
 use crate::qemu::process::Exit;
+use crate::spec::identity::Identity;
 use crate::spec::permissions::Permissions;
 use crate::spec::plan::Finding;
 use crate::spec::request::RestartPolicy;
 use crate::store::ExitRecord;
+use crate::vm::doctor::{BackendDiagnosis, Diagnosis};
 use crate::vm::status::{VmState, VmStatus};
+
+/// Of a backend.
+const IN_SERVICE: &str = "in-service";
+const FAILED: &str = "failed";
 
 /// With its findings, as GetVm and CreateVm give it.
 pub(super) fn vm(status: &VmStatus) -> v1::Vm {
@@ -67,6 +73,15 @@ pub(super) fn vm_in_list(status: &VmStatus) -> v1::Vm {
             .map(|time| time.to_string())
             .unwrap_or_default(),
         last_exit: status.last_exit.as_ref().map(exit),
+        identity: planned.and_then(|planned| planned.identity.as_ref().map(identity)),
+    }
+}
+
+pub(super) fn identity(identity: &Identity) -> v1::VmIdentity {
+    v1::VmIdentity {
+        algorithm: identity.algorithm.clone(),
+        digest: identity.digest_hex(),
+        source: identity.source.as_str().to_owned(),
     }
 }
 
@@ -123,7 +138,7 @@ pub(super) fn backend(entry: &CatalogEntry, default: Option<&str>) -> v1::Backen
         Err(error) => v1::Backend {
             name: entry.config.name.clone(),
             path: entry.config.path.display().to_string(),
-            status: "failed".to_owned(),
+            status: FAILED.to_owned(),
             error: chain(error),
             is_default,
             ..v1::Backend::default()
@@ -143,10 +158,40 @@ fn loaded_backend(loaded: &LoadedBackend) -> v1::Backend {
         sha256: loaded.sha256().to_owned(),
         path: loaded.path().display().to_string(),
         architectures: info.architectures.clone(),
-        status: "in-service".to_owned(),
+        status: IN_SERVICE.to_owned(),
         settings: backend_settings(loaded),
         grants: grants(info, loaded.permissions()),
         ..v1::Backend::default()
+    }
+}
+
+pub(super) fn diagnosis(diagnosis: &Diagnosis) -> v1::DiagnoseResponse {
+    v1::DiagnoseResponse {
+        host_findings: findings(&diagnosis.host),
+        backends: diagnosis.backends.iter().map(diagnosed_backend).collect(),
+        usable: diagnosis.is_usable(),
+    }
+}
+
+fn diagnosed_backend(diagnosis: &BackendDiagnosis) -> v1::BackendDiagnosis {
+    let told = v1::BackendDiagnosis {
+        name: diagnosis.name.clone(),
+        findings: findings(&diagnosis.findings),
+        usable: diagnosis.is_usable(),
+        ..v1::BackendDiagnosis::default()
+    };
+    match &diagnosis.state {
+        Ok(loaded) => v1::BackendDiagnosis {
+            tee: loaded.info().tee.clone(),
+            protection: loaded.info().protection.as_str().to_owned(),
+            status: IN_SERVICE.to_owned(),
+            ..told
+        },
+        Err(reason) => v1::BackendDiagnosis {
+            status: FAILED.to_owned(),
+            error: reason.clone(),
+            ..told
+        },
     }
 }
 

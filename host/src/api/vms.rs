@@ -291,8 +291,9 @@ impl VmService for Vms {
         &self,
         request: Request<v1::PlanVmRequest>,
     ) -> Result<Response<v1::PlanVmResponse>, Status> {
-        let spec = request.into_inner().spec.unwrap_or_default();
-        let spec = from_proto::vm_spec(spec).map_err(|error| status::of(&error))?;
+        let v1::PlanVmRequest { spec, dry_run } = request.into_inner();
+        let spec = from_proto::vm_spec(spec.unwrap_or_default());
+        let spec = spec.map_err(|error| status::of(&error))?;
         let of_error = |error: CreateError| status::of(&error);
         let planned = self.manager.plan(&spec).await.map_err(of_error)?;
         let plan = planned.checked.plan();
@@ -306,6 +307,13 @@ impl VmService for Vms {
             standalone_script: standalone::script(&planned).map_err(of_error)?,
             findings: to_proto::findings(&plan.findings),
             plan_json,
+            identity: planned.request.identity.as_ref().map(to_proto::identity),
+            dry_run: if dry_run {
+                self.manager.rehearse(&spec).await.map_err(of_error)?;
+                "prelaunch".to_owned()
+            } else {
+                String::new()
+            },
         }))
     }
 }

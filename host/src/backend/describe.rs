@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::bindings::casemate::tee::types;
 use super::bindings::exports::casemate::tee::backend as wit;
 use super::settings;
+use crate::spec::first_version::{FirstVersions, QemuVersion};
 use crate::spec::permissions::{FactPattern, Permissions, TypeGrant};
 use crate::spec::plan::Value;
 
@@ -12,6 +13,10 @@ use crate::spec::plan::Value;
 const MAX_ENTRIES: usize = 256;
 /// Longest text in `describe`.
 const MAX_TEXT: usize = 4_096;
+
+/// An extra that says from which QEMU on there is a type or a property: `qemu-since:x-guest`,
+/// `qemu-since:x-guest.policy`.
+const FIRST_VERSION: &str = "qemu-since:";
 
 /// A `describe` that the host cannot use. The vendor must act.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -96,6 +101,8 @@ pub struct BackendInfo {
     pub announced: Permissions,
     pub settings: Vec<SettingSpec>,
     pub firmware_features: Vec<String>,
+    /// For messages alone.
+    pub first_versions: FirstVersions,
 }
 
 pub(super) fn from_wit(info: wit::BackendInfo) -> Result<BackendInfo, DescribeError> {
@@ -165,6 +172,7 @@ pub(super) fn from_wit(info: wit::BackendInfo) -> Result<BackendInfo, DescribeEr
         announced,
         settings,
         firmware_features: words("firmware-features", info.firmware_features)?,
+        first_versions: first_versions(info.extras)?,
     })
 }
 
@@ -235,6 +243,38 @@ fn type_uses(
     Ok(map)
 }
 
+/// An unknown key tells of something that this host does not ask for; one that it knows and cannot
+/// read would be missed when it is needed.
+fn first_versions(extras: Vec<types::Extra>) -> Result<FirstVersions, DescribeError> {
+    let mut versions = FirstVersions::default();
+    for types::Extra { key, value } in extras {
+        let Some(name) = key.strip_prefix(FIRST_VERSION) else {
+            continue;
+        };
+        if property_names("extras", vec![name.to_owned()]).is_err() {
+            return Err(DescribeError::Field {
+                field: "extras.key".to_owned(),
+                value: shown(&key),
+                wanted: "`qemu-since:` and a type, or a type, a dot and a property",
+            });
+        }
+        let Some(version) = QemuVersion::parse(&value) else {
+            return Err(DescribeError::Field {
+                field: format!("extras.{key}"),
+                value: shown(&value),
+                wanted: "a version of QEMU in two numbers, such as 9.1",
+            });
+        };
+        if versions.insert(name.to_owned(), version).is_some() {
+            return Err(DescribeError::Duplicate {
+                field: "extras",
+                value: key,
+            });
+        }
+    }
+    Ok(versions)
+}
+
 fn setting(spec: types::SettingSpec) -> Result<SettingSpec, DescribeError> {
     let key = word("settings.key", spec.key)?;
     let kind = settings::parse_kind(&spec.kind).ok_or_else(|| DescribeError::SettingKind {
@@ -271,11 +311,16 @@ fn bounded(field: &'static str, count: usize) -> Result<(), DescribeError> {
     Ok(())
 }
 
+/// A value that does not fit, as a message shows it.
+fn shown(value: &str) -> String {
+    crate::spec::printable(value).chars().take(80).collect()
+}
+
 fn text(field: &str, value: String) -> Result<String, DescribeError> {
     if value.len() > MAX_TEXT || value.chars().any(char::is_control) {
         return Err(DescribeError::Field {
             field: field.to_owned(),
-            value: crate::spec::printable(&value).chars().take(80).collect(),
+            value: shown(&value),
             wanted: "text without control characters, at most 4096 bytes",
         });
     }
@@ -294,7 +339,7 @@ fn word(field: &str, value: String) -> Result<String, DescribeError> {
     }
     Err(DescribeError::Field {
         field: field.to_owned(),
-        value: crate::spec::printable(&value).chars().take(80).collect(),
+        value: shown(&value),
         wanted: "1 to 128 letters, digits, `-`, `.`, `_` or `+`",
     })
 }
@@ -353,6 +398,7 @@ mod tests {
             },
             settings: Vec::new(),
             firmware_features: Vec::new(),
+            first_versions: FirstVersions::default(),
         };
         let granted = Permissions {
             facts: vec![pattern("read-text", "/sys/*"), pattern("cpuid", "*")],
@@ -367,5 +413,52 @@ mod tests {
         assert_eq!(effective.facts, [pattern("read-text", "/sys/module/*")]);
         assert_eq!(effective.objects.len(), 1);
         assert_eq!(effective.objects["a"], grant(&["x"], &["x", "y"]));
+    }
+
+    #[test]
+    fn first_versions_are_read_or_their_key_is_named() {
+        let read = |extras: &[(&str, &str)]| {
+            let extras = extras.iter().map(|(key, value)| types::Extra {
+                key: (*key).to_owned(),
+                value: (*value).to_owned(),
+            });
+            first_versions(extras.collect())
+        };
+        let versions = read(&[
+            ("corim.vendor", "any text"),
+            ("qemu-since:x-guest", "9.1"),
+            ("qemu-since:x-guest.socket.path", "10.1"),
+            ("qemu-since:x-guest.nodes.*", "11.0"),
+        ]);
+        let versions = versions.expect("all of them are sound");
+        for (found, wanted) in [
+            (versions.of_type("x-guest"), Some("9.1")),
+            (versions.of_property("x-guest", "socket.path"), Some("10.1")),
+            (versions.of_property("x-guest", "nodes.*"), Some("11.0")),
+            (versions.of_property("x-guest", "policy"), None),
+            (versions.of_type("corim.vendor"), None),
+        ] {
+            let found = found.map(|version| version.to_string());
+            assert_eq!(found.as_deref(), wanted);
+        }
+        let broken: &[(&[(&str, &str)], &str)] = &[
+            (
+                &[("qemu-since:x-guest", "9.1.0")],
+                "extras.qemu-since:x-guest is \"9.1.0\"; wanted is a version",
+            ),
+            (&[("qemu-since:x-guest", "")], "extras.qemu-since:x-guest"),
+            (&[("qemu-since:x-guest", "soon\u{1b}")], "\"soon\u{fffd}\""),
+            (&[("qemu-since:", "9.1")], "\"qemu-since:\""),
+            (&[("qemu-since:x guest", "9.1")], "\"qemu-since:x guest\""),
+            (&[("qemu-since:x..y", "9.1")], "\"qemu-since:x..y\""),
+            (
+                &[("qemu-since:x", "9.1"), ("qemu-since:x", "9.2")],
+                "extras names \"qemu-since:x\" twice",
+            ),
+        ];
+        for (extras, part) in broken {
+            let error = read(extras).expect_err(part).to_string();
+            assert!(error.contains(part), "wanted is {part:?}: {error}");
+        }
     }
 }

@@ -7,10 +7,12 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use super::absent::absent;
 use super::keyval;
 use super::paths;
 use super::schema::{ProbeError, Properties, Qemu, QemuInfo, TypeQuestion};
 use crate::spec::Origin;
+use crate::spec::first_version::{FirstVersions, QemuVersion};
 use crate::spec::permissions::{Permissions, TypeGrant};
 use crate::spec::plan::{Firmware, LaunchPlan, Property, Transport, Typed, Value};
 use crate::spec::printable;
@@ -150,15 +152,17 @@ impl CheckedPlan {
     }
 }
 
-/// Checks `plan`.
+/// Checks `plan`. `first_versions` are for messages about what QEMU lacks.
 pub fn check(
     plan: LaunchPlan,
     request: &LaunchRequest,
     permissions: &Permissions,
+    first_versions: &FirstVersions,
     knowledge: Knowledge,
 ) -> Result<CheckedPlan, CheckError> {
     let checker = Checker {
         permissions,
+        first_versions,
         knowledge: &knowledge,
         request,
     };
@@ -199,18 +203,26 @@ pub fn check(
 
 struct Checker<'a> {
     permissions: &'a Permissions,
+    first_versions: &'a FirstVersions,
     knowledge: &'a Knowledge,
     request: &'a LaunchRequest,
 }
 
 impl Checker<'_> {
-    fn unsupported(&self, what: String) -> CheckError {
-        CheckError::Unsupported {
-            lack: Lack::Qemu,
-            what: format!("QEMU {} {what}", self.knowledge.info.version),
-            remedy: "install a QEMU that has it, or choose another backend, machine or CPU"
-                .to_owned(),
-        }
+    fn unsupported(&self, what: &str, first: Option<QemuVersion>) -> CheckError {
+        absent(&self.knowledge.info.version, what, first)
+    }
+
+    /// A type of a plan that QEMU does not have; `noun` is what it would be.
+    fn no_type(&self, noun: &str, kind: &str) -> CheckError {
+        let first = self.first_versions.of_type(kind);
+        self.unsupported(&format!("has no {noun} {kind:?}"), first)
+    }
+
+    /// `path` as grants write it, `shown` as the plan does.
+    fn no_property(&self, kind: &str, path: &str, shown: &str) -> CheckError {
+        let first = self.first_versions.of_property(kind, path);
+        self.unsupported(&format!("has no property {shown:?} of {kind}"), first)
     }
 
     fn machine(&self, machine: &Typed) -> Result<(), CheckError> {
@@ -223,7 +235,7 @@ impl Checker<'_> {
             .as_ref()
             .filter(|_| self.knowledge.info.machine(&machine.kind).is_some())
         else {
-            return Err(self.unsupported(format!("has no machine {:?}", machine.kind)));
+            return Err(self.unsupported(&format!("has no machine {:?}", machine.kind), None));
         };
         for property in &machine.properties {
             let at = format!("machine.{}", property.path);
@@ -245,10 +257,8 @@ impl Checker<'_> {
                 return Err(rule(at, "it is the text on, off or split"));
             }
             let Some(kind) = known.get(&property.path) else {
-                return Err(self.unsupported(format!(
-                    "has no property {:?} of {}",
-                    property.path, machine.kind
-                )));
+                let what = format!("has no property {:?} of {}", property.path, machine.kind);
+                return Err(self.unsupported(&what, None));
             };
             let is_text = matches!(kind.as_str(), "str" | "string");
             if is_text && !self.permissions.machine_texts.contains(&property.path) {
@@ -267,7 +277,7 @@ impl Checker<'_> {
             return Err(rule("cpu.id", "a CPU model has no id"));
         }
         let Some(known) = &self.knowledge.cpu else {
-            return Err(self.unsupported(format!("has no CPU model {:?}", cpu.kind)));
+            return Err(self.unsupported(&format!("has no CPU model {:?}", cpu.kind), None));
         };
         if cpu.kind == "host" && self.request.host.accelerator != Accelerator::Kvm {
             return Err(CheckError::Unsupported {
@@ -279,10 +289,11 @@ impl Checker<'_> {
         for property in &cpu.properties {
             let at = format!("cpu.{}", property.path);
             let Some(kind) = known.get(&property.path) else {
-                return Err(self.unsupported(format!(
+                let what = format!(
                     "has no property {:?} of CPU model {}",
                     property.path, cpu.kind
-                )));
+                );
+                return Err(self.unsupported(&what, None));
             };
             scalar(&at, &property.value, kind)?;
             // `-cpu` splits at every comma (QEMU, `parse_cpu_option`), doubled or not.
@@ -321,17 +332,14 @@ impl Checker<'_> {
     fn object(&self, at: &str, object: &Typed) -> Result<(), CheckError> {
         let grant = granted(at, "objects", &object.kind, &self.permissions.objects)?;
         let Some(known) = self.knowledge.info.object(&object.kind) else {
-            return Err(self.unsupported(format!("has no object type {:?}", object.kind)));
+            return Err(self.no_type("object type", &object.kind));
         };
         for property in &object.properties {
             let at = format!("{at} {}.{}", object.kind, property.path);
             let path = schema_path(&property.path);
             self.may_set(&at, &object.kind, &path, property, grant)?;
             let Some(kind) = known.get(&path) else {
-                return Err(self.unsupported(format!(
-                    "has no property {:?} of {}",
-                    property.path, object.kind
-                )));
+                return Err(self.no_property(&object.kind, &path, &property.path));
             };
             json_kind(&at, &property.value, kind)?;
         }
@@ -347,7 +355,7 @@ impl Checker<'_> {
     fn device(&self, at: &str, device: &Typed) -> Result<(), CheckError> {
         let grant = granted(at, "devices", &device.kind, &self.permissions.devices)?;
         let Some(known) = self.knowledge.devices.get(&device.kind) else {
-            return Err(self.unsupported(format!("has no device {:?}", device.kind)));
+            return Err(self.no_type("device", &device.kind));
         };
         for property in &device.properties {
             let at = format!("{at} {}.{}", device.kind, property.path);
@@ -358,10 +366,7 @@ impl Checker<'_> {
                 continue;
             }
             let Some(kind) = known.get(&property.path) else {
-                return Err(self.unsupported(format!(
-                    "has no property {:?} of {}",
-                    property.path, device.kind
-                )));
+                return Err(self.no_property(&device.kind, &property.path, &property.path));
             };
             match &property.value {
                 Value::File(_) | Value::HostPath(_) => {}
@@ -451,8 +456,8 @@ impl Checker<'_> {
         match &plan.firmware {
             Firmware::None | Firmware::Bios(_) => Ok(()),
             Firmware::Igvm(_) if self.knowledge.info.object("igvm-cfg").is_none() => {
-                Err(self
-                    .unsupported("is built without IGVM (no object type \"igvm-cfg\")".to_owned()))
+                let what = "is built without IGVM (no object type \"igvm-cfg\")";
+                Err(self.unsupported(what, self.first_versions.of_type("igvm-cfg")))
             }
             Firmware::Igvm(_) => Ok(()),
             Firmware::Pflash(pflash) => {
@@ -565,7 +570,7 @@ impl Checker<'_> {
         for device in &self.request.devices {
             for kind in host_device_types(&device.kind, plan.devices.transport) {
                 if !self.knowledge.devices.contains_key(&kind) {
-                    return Err(self.unsupported(format!("has no device {kind:?}")));
+                    return Err(self.no_type("device", &kind));
                 }
             }
         }

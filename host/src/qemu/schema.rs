@@ -446,3 +446,46 @@ fn add(
     };
     properties.insert(path.to_owned(), name);
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::{self, File};
+    use std::io;
+    use std::time::SystemTime;
+
+    use super::*;
+
+    /// A change of the file at that path.
+    type Change = fn(&Path) -> io::Result<()>;
+
+    /// The file system says what changed; the same content or length hides nothing.
+    #[test]
+    fn a_binary_that_was_changed_in_any_way_is_another_one() {
+        let changes: [(&str, Change); 4] = [
+            ("only its time, to an earlier one", |path| {
+                File::open(path)?.set_modified(SystemTime::UNIX_EPOCH)
+            }),
+            ("other bytes of the same length", |path| {
+                fs::write(path, "B")
+            }),
+            ("another file with the same bytes", |path| {
+                let other = path.with_extension("new");
+                fs::copy(path, &other)?;
+                fs::rename(other, path)
+            }),
+            ("more bytes", |path| fs::write(path, "AA")),
+        ];
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("qemu");
+        let identity = || FileIdentity::of(&path).expect("it is there");
+        for (case, change) in changes {
+            fs::write(&path, "A").expect("a file");
+            let before = identity();
+            // Times of files move with the kernel's tick, of 10 ms at most.
+            std::thread::sleep(Duration::from_millis(50));
+            assert_eq!(identity(), before, "{case}: before it");
+            change(&path).expect(case);
+            assert_ne!(identity(), before, "{case}");
+        }
+    }
+}

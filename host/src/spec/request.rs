@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroize;
 
 use super::Origin;
+use super::identity::{Identity, IdentityWish};
 use super::plan::{Property, Value};
 
 /// A validated wish for a VM. What is `None` takes the operator's default.
@@ -35,6 +36,17 @@ pub struct VmSpec {
     pub restart_policy: RestartPolicy,
     /// What its disk lies over, from its first start on.
     pub disk: Option<DiskImage>,
+    pub identity: IdentityWish,
+    pub goal: Goal,
+}
+
+/// How far a start goes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Goal {
+    #[default]
+    Guest,
+    /// Until QEMU waits before the guest's first instruction. Nothing stays of it.
+    Prelaunch,
 }
 
 /// An image that a disk is a layer over: it is of use with these bytes only.
@@ -88,6 +100,8 @@ pub struct SpecRecord {
     /// Whether its shares hold more than its id.
     pub has_secrets: bool,
     pub disk: Option<DiskImage>,
+    /// From its first start on; none where it had none.
+    pub identity: Option<Identity>,
 }
 
 impl From<&VmSpec> for SpecRecord {
@@ -107,6 +121,7 @@ impl From<&VmSpec> for SpecRecord {
             restart_policy: spec.restart_policy,
             has_secrets: !spec.environment.is_empty() || spec.certificates.are_given(),
             disk: spec.disk.clone(),
+            identity: spec.identity.known().cloned(),
         }
     }
 }
@@ -130,6 +145,8 @@ impl From<&SpecRecord> for VmSpec {
             require_confidential: record.require_confidential,
             restart_policy: record.restart_policy,
             disk: record.disk.clone(),
+            identity: IdentityWish::Kept(record.identity.clone()),
+            goal: Goal::Guest,
         }
     }
 }
@@ -262,15 +279,6 @@ impl Accelerator {
             Self::Tcg => "tcg",
         }
     }
-}
-
-/// A digest that binds a VM to what it is for. A backend carries it or fails the plan.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Identity {
-    /// `raw` for bytes that the operator gave.
-    pub algorithm: String,
-    #[serde(with = "super::plan::base64_bytes")]
-    pub digest: Vec<u8>,
 }
 
 /// A request with every default filled in: the input of `plan`.

@@ -234,10 +234,10 @@ pub(super) fn parse(
     vm: &[u8],
     launch: Option<&[u8]>,
 ) -> Result<FoundRecord, RecordError> {
-    let found = match format("vm.json", vm)? {
+    let mut found = match format("vm.json", vm)? {
         0 | 1 => FoundRecord::from(json::<Format1>("vm.json", vm)?),
         _ => {
-            let launch = match launch {
+            let launch: Option<LaunchRecord> = match launch {
                 Some(bytes) => {
                     format("launch.json", bytes)?;
                     Some(json("launch.json", bytes)?)
@@ -250,11 +250,16 @@ pub(super) fn parse(
             }
         }
     };
-    if found.vm.id == id {
-        Ok(found)
-    } else {
-        Err(RecordError::OtherVm { found: found.vm.id })
+    if found.vm.id != id {
+        return Err(RecordError::OtherVm { found: found.vm.id });
     }
+    // Records of before it was kept have it with the launch.
+    if found.vm.spec.identity.is_none()
+        && let Some(launch) = &found.launch
+    {
+        found.vm.spec.identity = launch.request.identity.clone();
+    }
+    Ok(found)
 }
 
 fn format(file: &'static str, bytes: &[u8]) -> Result<u32, RecordError> {
@@ -274,4 +279,44 @@ fn format(file: &'static str, bytes: &[u8]) -> Result<u32, RecordError> {
 
 fn json<'de, T: Deserialize<'de>>(file: &'static str, bytes: &'de [u8]) -> Result<T, RecordError> {
     serde_json::from_slice(bytes).map_err(|source| RecordError::Json { file, source })
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::spec::identity::IdentitySource;
+
+    /// What an earlier daemon wrote: its record says nothing of an identity, its launch has one
+    /// without a source. What the fixture holds is a daemon's own.
+    #[test]
+    fn an_identity_of_before_it_was_kept_is_that_of_the_last_launch() {
+        let read = |text: &str| -> Value { serde_json::from_str(text).expect("JSON") };
+        let mut vm = read(include_str!("../../../tests/fixtures/records/2/vm.json"));
+        let mut launch = read(include_str!(
+            "../../../tests/fixtures/records/2/launch.json"
+        ));
+        let id = vm["id"].as_str().and_then(VmId::parse).expect("an id");
+        let spec = vm["spec"].as_object_mut().expect("an object");
+        spec.remove("identity");
+        for (recorded, wanted) in [
+            (Value::Null, None),
+            (
+                json!({"algorithm": "raw", "digest": "AQID"}),
+                Some(("raw", vec![1, 2, 3])),
+            ),
+        ] {
+            launch["request"]["identity"] = recorded;
+            let (vm, launch) = (vm.to_string(), launch.to_string());
+            let found = parse(id, vm.as_bytes(), Some(launch.as_bytes())).expect("a record");
+            let identity = found.vm.spec.identity;
+            if let Some(identity) = &identity {
+                assert_eq!(identity.source, IdentitySource::Operator);
+            }
+            let identity = identity.as_ref();
+            let identity = identity.map(|i| (i.algorithm.as_str(), i.digest.clone()));
+            assert_eq!(identity, wanted);
+        }
+    }
 }

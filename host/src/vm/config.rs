@@ -209,6 +209,15 @@ pub const KEYS: &[Key] = &[
         "Firmware in one file, for `-bios`.",
     ),
     Key::new(
+        "vm.firmware_descriptors",
+        Form::Text,
+        "/etc/qemu/firmware:/usr/share/qemu/firmware",
+        "Folders of firmware descriptors (QEMU, docs/interop/firmware.json), separated by `:`; the \
+         first weighs most. Where nobody set `vm.firmware`, they choose it for backends that say what \
+         features it must have. Empty: none.",
+    )
+    .empty_is_a_value(),
+    Key::new(
         "vm.firmware_code",
         Form::Path,
         "/usr/share/OVMF/OVMF_CODE.fd",
@@ -235,9 +244,9 @@ pub const KEYS: &[Key] = &[
     Key::unset(
         "vm.identity",
         Form::Base64(32),
-        "no identity is given to backends",
+        "the digest of each VM's configuration (docs/identity.md)",
         "base64 of 32 bytes",
-        "What confidential VMs carry in their attestation reports (host data): base64 of 32 bytes.",
+        "What confidential VMs carry in their attestation reports (host data), unless the request names something else: base64 of 32 bytes.",
     ),
     Key::new(
         "vm.ovmf_version",
@@ -275,11 +284,15 @@ pub struct QemuConfig {
 impl QemuConfig {
     /// What QEMU reaches beside the system's own and its VM's.
     pub fn paths(&self) -> impl Iterator<Item = PathBuf> {
-        self.extra_paths
-            .split(':')
-            .filter(|path| !path.is_empty())
-            .map(PathBuf::from)
+        paths(&self.extra_paths)
     }
+}
+
+/// Paths with `:` between them.
+fn paths(text: &str) -> impl Iterator<Item = PathBuf> {
+    text.split(':')
+        .filter(|path| !path.is_empty())
+        .map(PathBuf::from)
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -337,6 +350,7 @@ pub struct VmDefaults {
     kernel: PathBuf,
     initrd: PathBuf,
     firmware: PathBuf,
+    firmware_descriptors: String,
     firmware_code: PathBuf,
     firmware_vars: PathBuf,
     igvm: PathBuf,
@@ -379,6 +393,11 @@ impl VmDefaults {
                 self.origin(&Self::file_key(role)),
             )
         })
+    }
+
+    /// Folders of firmware descriptors, the one that weighs most first.
+    pub fn firmware_descriptors(&self) -> impl Iterator<Item = PathBuf> {
+        paths(&self.firmware_descriptors)
     }
 
     pub fn origin(&self, key: &str) -> Origin {

@@ -105,6 +105,9 @@ pub enum CreateError {
     SecretsGone,
     #[error("it was removed before it ran")]
     Removed,
+    /// The end of a start that was to go no further; no caller gets it.
+    #[error("QEMU waits before the guest's first instruction")]
+    Rehearsed,
     #[error("the task that made it failed")]
     Internal,
 }
@@ -234,6 +237,7 @@ impl CreateError {
             | Self::NotRunning { .. }
             | Self::Guard { .. } => "qemu",
             Self::Removed => "removed",
+            Self::Rehearsed => "rehearsed",
             _ => "host",
         }
     }
@@ -297,13 +301,16 @@ impl Catalogued for CreateError {
             Self::LauncherGone => ErrorId::QemuSpawn,
             Self::SecretsGone => ErrorId::SecretsGone,
             Self::Removed => ErrorId::Removed,
+            Self::Rehearsed => ErrorId::Internal,
             Self::Internal => ErrorId::Internal,
         }
     }
 
     fn subject(&self) -> Option<String> {
         Some(match self {
-            Self::Closing | Self::Render(_) | Self::Removed | Self::Internal => return None,
+            Self::Closing | Self::Render(_) | Self::Removed | Self::Rehearsed | Self::Internal => {
+                return None;
+            }
             Self::Exhausted(LeaseError::Capacity { resource, .. }) => match resource {
                 Resource::Vms => "max_vms".to_owned(),
                 Resource::Vcpus => "max_vcpus".to_owned(),

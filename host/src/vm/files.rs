@@ -5,7 +5,7 @@ use std::fs::File;
 use std::io::{Read as _, Seek as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use rustix::fs::{MemfdFlags, SealFlags};
@@ -23,10 +23,13 @@ use crate::spec::request::{DiskImage, RequestFile, Setting};
 ///
 /// A built-in default that is missing is left out. One that was named and is missing keeps its
 /// place, so that a backend chooses as it would with the file, and the plan that needs it fails.
+/// `described` is firmware that fits the backend, best first: it comes before the built-in default,
+/// and is one itself.
 pub fn open(
     defaults: &VmDefaults,
     settings: Vec<(SettingInput, Origin)>,
     disk: Option<&DiskImage>,
+    described: &[PathBuf],
 ) -> (Vec<RequestFile>, Vec<Setting>) {
     let mut files = Vec::new();
     let mut next_id = 1;
@@ -53,7 +56,15 @@ pub fn open(
     // A disk of an earlier start stays over the image that it was made for.
     let is_replaced = |role: &str| role == "disk" && disk.is_some();
     for (role, path, origin) in defaults.files() {
-        if !is_replaced(role) {
+        if is_replaced(role) {
+            continue;
+        }
+        let is_open_choice = role == "firmware" && origin == Origin::BuiltIn;
+        let is_described = is_open_choice
+            && described
+                .iter()
+                .any(|path| add(role, path, origin).is_some());
+        if !is_described {
             add(role, path, origin);
         }
     }
@@ -209,10 +220,11 @@ mod tests {
 
     #[test]
     fn a_named_file_that_is_missing_is_an_error_and_a_built_in_one_is_left_out() {
-        let (files, _) = open(&defaults(&[]), Vec::new(), None);
+        let (files, _) = open(&defaults(&[]), Vec::new(), None, &[]);
         assert!(files.iter().all(|file| file.origin == Origin::BuiltIn));
         assert!(!files.iter().any(|file| file.role == "kernel"));
-        let (files, _) = open(&defaults(&["vm.kernel=/no/such/kernel"]), Vec::new(), None);
+        let defaults = defaults(&["vm.kernel=/no/such/kernel"]);
+        let (files, _) = open(&defaults, Vec::new(), None, &[]);
         let kernel = files.iter().find(|file| file.role == "kernel").unwrap();
         match missing(kernel) {
             Some(CreateError::File { role, .. }) => assert_eq!(role, "kernel"),
@@ -221,6 +233,42 @@ mod tests {
         // It does not stand in the way of a launch that does not need it.
         pass(&files, |id| id != kernel.id, Credentials::Daemon).unwrap();
         pass(&files, |id| id == kernel.id, Credentials::Daemon).unwrap_err();
+    }
+
+    #[test]
+    fn described_firmware_comes_after_what_somebody_named_and_before_a_built_in_file() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = |name: &str| temp.path().join(name);
+        for name in ["named", "first", "second"] {
+            std::fs::write(path(name), name).unwrap();
+        }
+        let named = format!("vm.firmware={}", path("named").display());
+        let missing = format!("vm.firmware={}", path("missing").display());
+        for (flags, described, chosen) in [
+            (&[][..], &["first", "second"][..], Some("first")),
+            (&[], &["missing", "second"], Some("second")),
+            (&[named.as_str()], &["first"], Some("named")),
+            // It stands for what somebody wants, and a plan that needs it fails.
+            (&[missing.as_str()], &["first"], Some("missing")),
+        ] {
+            let described: Vec<PathBuf> = described.iter().map(|name| path(name)).collect();
+            let (files, _) = open(&defaults(flags), Vec::new(), None, &described);
+            let firmware: Vec<_> = files
+                .iter()
+                .filter(|file| file.role == "firmware")
+                .collect();
+            let found: Vec<_> = firmware.iter().map(|file| file.label()).collect();
+            assert_eq!(found, Vec::from_iter(chosen), "{flags:?}");
+            let origin = if flags.is_empty() {
+                Origin::BuiltIn
+            } else {
+                Origin::Operator
+            };
+            assert!(
+                firmware.iter().all(|file| file.origin == origin),
+                "{flags:?}"
+            );
+        }
     }
 
     #[test]

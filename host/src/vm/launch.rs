@@ -4,6 +4,8 @@
 //! Until [`QemuProcess::commit`], which follows the record of a running VM, QEMU ends with the
 //! daemon: a daemon that is killed half-way leaves nothing that runs.
 
+mod access;
+
 use std::fs::File;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -15,6 +17,7 @@ use casemate_launcher::spec::Landlock;
 use serde_json::json;
 use tokio::sync::watch;
 
+use self::access::{KvmAccess, host_path_groups};
 use super::error::{CreateError, Stage};
 use super::forward::{self, Forwarded};
 use super::manager::Host;
@@ -31,7 +34,7 @@ use crate::qemu::qmp::{MAX_LINE_VM, Qmp, QmpError, QmpEvents};
 use crate::qemu::vm_process::{Launch, Launcher, QemuProcess};
 use crate::spec::VmId;
 use crate::spec::plan::Firmware;
-use crate::spec::request::{Accelerator, VmSpec};
+use crate::spec::request::{Accelerator, Goal, VmSpec};
 use crate::store::{FolderAccess, RecordFolder, VmFiles, VmFolder};
 use crate::vm::config::Outbound;
 
@@ -70,59 +73,6 @@ pub struct Prepared {
     descriptors: Vec<(OwnedFd, i32)>,
     file_size: u64,
     landlock: Option<Landlock>,
-}
-
-/// How QEMU gets at `/dev/kvm`.
-enum KvmAccess {
-    None,
-    Descriptor(OwnedFd),
-    /// QEMU before 8.2 opens the device itself: the device's group lets it.
-    Group(u32),
-}
-
-impl KvmAccess {
-    fn open(planned: &Planned) -> Result<Self, CreateError> {
-        if planned.request.host.accelerator == Accelerator::Tcg {
-            return Ok(Self::None);
-        }
-        let error = |error: rustix::io::Errno| CreateError::Device {
-            device: "/dev/kvm",
-            source: error.into(),
-        };
-        let kvm = probe::open_device("/dev/kvm").map_err(error)?;
-        if planned.checked.knowledge().info.kvm_device {
-            return Ok(Self::Descriptor(kvm));
-        }
-        let status = rustix::fs::fstat(&kvm).map_err(error)?;
-        // Without such a group QEMU says itself that it may not; it is never given root's.
-        if status.st_mode & 0o060 == 0o060 && status.st_gid != 0 {
-            Ok(Self::Group(status.st_gid))
-        } else {
-            Ok(Self::None)
-        }
-    }
-}
-
-/// A granted path is opened by QEMU itself, as the user that it runs as.
-fn check_host_paths(planned: &Planned, credentials: Credentials) -> Result<(), CreateError> {
-    use std::os::unix::fs::MetadataExt as _;
-    if credentials == Credentials::Daemon {
-        return Ok(());
-    }
-    for path in planned.checked.plan().host_paths() {
-        let what = match std::fs::metadata(path) {
-            Err(error) => format!("cannot be used: {error}"),
-            Ok(metadata) if metadata.mode() & 0o006 != 0o006 => {
-                "is closed to the user that QEMU runs as".to_owned()
-            }
-            Ok(_) => continue,
-        };
-        return Err(CreateError::HostPath {
-            path: path.to_owned(),
-            what,
-        });
-    }
-    Ok(())
 }
 
 /// A copy of a file of the plan in the VM's folder, which the guest may write to: made at the first
@@ -251,7 +201,8 @@ pub async fn prepare(
         KvmAccess::Group(group) => (None, vec![group]),
         KvmAccess::None => (None, Vec::new()),
     };
-    check_host_paths(planned, credentials)?;
+    let mut granted = host_path_groups(planned, credentials)?;
+    granted.extend(groups);
     let form = Form::Managed {
         qmp_fd: QMP_FD,
         kvm_fd,
@@ -266,7 +217,7 @@ pub async fn prepare(
     )?;
     Ok(Prepared {
         credentials,
-        groups,
+        groups: granted.into_iter().collect(),
         arguments,
         descriptors,
         file_size: file_size.saturating_add(FILE_ROOM),
@@ -300,6 +251,7 @@ fn landlock(planned: &Planned, files: &VmFiles, reopened: Vec<i32>) -> Option<La
 
 /// Where a launch tells how far it is, and hears that it is to end.
 pub struct Course<'a> {
+    pub goal: Goal,
     pub files: &'a VmFiles,
     pub cancelled: watch::Receiver<bool>,
     /// Puts QEMU's process into the record, before anything else happens to it.
@@ -333,6 +285,7 @@ pub async fn start(
 ) -> Result<Launched, CreateError> {
     let info = &planned.checked.knowledge().info;
     let Course {
+        goal,
         files,
         mut cancelled,
         record,
@@ -372,7 +325,7 @@ pub async fn start(
         return Err(error);
     }
     let brought_up = tokio::select! {
-        brought_up = bring_up(host, planned, started, &mut process, files.record(), port) => brought_up,
+        brought_up = bring_up(host, planned, started, &mut process, files.record(), port, goal) => brought_up,
         _ = cancelled.wait_for(|cancelled| *cancelled) => {
             Err(Failure::Other(CreateError::Removed))
         }
@@ -518,6 +471,7 @@ async fn bring_up(
     process: &mut QemuProcess,
     record: &RecordFolder,
     port: Option<PortLease>,
+    goal: Goal,
 ) -> Result<(Qmp, QmpEvents, Option<Forwarded>), Failure> {
     let start_time = planned.live.qemu_config.start_time
         + Duration::from_secs(planned.request.memory_bytes >> 30);
@@ -550,6 +504,10 @@ async fn bring_up(
         }
     }
 
+    if goal == Goal::Prelaunch {
+        return Err(Failure::Other(rehearsed(&qmp).await?));
+    }
+
     // A confidential launch is finished by `cont`, and fails there.
     qmp.execute_within("cont", json!({}), start_time)
         .await
@@ -566,6 +524,21 @@ async fn bring_up(
     }
     failpoint::reach("cont");
     Ok((qmp, events, forwarded))
+}
+
+/// How a start ends that was to go no further than this.
+async fn rehearsed(qmp: &Qmp) -> Result<CreateError, Failure> {
+    let status = qmp
+        .execute("query-status", json!({}))
+        .await
+        .map_err(at(Stage::Starting))?;
+    Ok(match status["status"].as_str() {
+        Some("prelaunch") => CreateError::Rehearsed,
+        other => CreateError::NotRunning {
+            status: crate::spec::printable(other.unwrap_or("unknown")),
+            stderr: String::new(),
+        },
+    })
 }
 
 /// The monitor of a QEMU that listens since before it ran: only one that ended refuses.

@@ -21,7 +21,7 @@ use crate::lease::{Capacity, Demand, Reservation, UidLease, Uids};
 use crate::metrics::Metrics;
 use crate::spec::VmId;
 use crate::spec::lifecycle::{Action, Denial, Desired, Phase};
-use crate::spec::request::{SpecRecord, VmSpec};
+use crate::spec::request::{Goal, SpecRecord, VmSpec};
 use crate::store::{Deadline, Now, Progress, RECORD_FORMAT, StateDir, StoreError, VmRecord};
 
 /// Requests that may wait for a VM's task, which takes them at once but for a QMP command's time.
@@ -301,6 +301,21 @@ impl VmManager {
     /// What `create` would start.
     pub async fn plan(&self, spec: &VmSpec) -> Result<Planned, CreateError> {
         planning::plan(&self.host, &self.host.live(), spec).await
+    }
+
+    /// Does what a create does, with all that it takes, up to where QEMU waits before the guest's
+    /// first instruction, and undoes it.
+    pub async fn rehearse(&self, spec: &VmSpec) -> Result<(), CreateError> {
+        let spec = VmSpec {
+            goal: Goal::Prelaunch,
+            ..spec.clone()
+        };
+        match self.create(spec).await {
+            Err(CreateError::Rehearsed) => Ok(()),
+            Err(error) => Err(error),
+            // A start with that goal has no other end.
+            Ok(_) => Err(CreateError::Internal),
+        }
     }
 
     pub fn get(&self, id: VmId) -> Option<Arc<VmStatus>> {

@@ -1,6 +1,7 @@
 //! From a validated wish to a plan that may be started: defaults, files, the backend, the check.
 //! Nothing is reserved or started here; `PlanVm` ends here, and `CreateVm` goes on from here.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::config::NetworkConfig;
@@ -13,11 +14,13 @@ use super::{facts::HostFacts, files};
 use crate::backend::{BackendErrorKind, CallError, LoadedBackend, Protection};
 use crate::probe;
 use crate::qemu::check::{CheckedPlan, Knowledge, check};
+use crate::qemu::descriptors::{self, Descriptors};
 use crate::spec::Origin;
 use crate::spec::facts::FactRecord;
+use crate::spec::identity::{Identity, IdentityWish};
 use crate::spec::plan::{Property, Value};
 use crate::spec::request::{
-    Boot, Choice, DiskImage, HostContext, HostDevice, Identity, LaunchRequest, VmSpec,
+    Boot, Choice, DiskImage, HostContext, HostDevice, LaunchRequest, VmSpec,
 };
 
 /// Longest kernel command line; x86 kernels take 2,048 bytes (COMMAND_LINE_SIZE), others 4,096.
@@ -54,13 +57,7 @@ pub async fn plan(host: &Host, live: &Arc<Live>, spec: &VmSpec) -> Result<Planne
     live.qemu.info().await?;
     let context = context(live, &backend, &spec.settings, spec.disk.as_ref())?;
     let mut request = request(live, spec, context)?;
-    // What protects nothing carries no identity either: nobody could verify it.
-    if backend.info().protection == Protection::Guard {
-        request.identity = live.defaults.identity.clone().map(|digest| Identity {
-            algorithm: "raw".to_owned(),
-            digest,
-        });
-    }
+    request.identity = identity(live, spec, backend.info().protection);
     let facts = Arc::new(HostFacts::new(Arc::clone(&live.qemu)));
     let outcome = backend.plan(&request, facts).await.inspect_err(|error| {
         if let CallError::Fault { backend, fault } = error {
@@ -75,13 +72,19 @@ pub async fn plan(host: &Host, live: &Arc<Live>, spec: &VmSpec) -> Result<Planne
         });
     }
     let knowledge = Knowledge::gather(&live.qemu, &outcome.plan, &request).await?;
-    let checked = check(outcome.plan, &request, backend.permissions(), knowledge)
-        .map_err(|error| CreateError::from_check(error, backend.name()))
-        .inspect_err(|error| {
-            if let CreateError::Backend(CallError::Fault { backend, fault }) = error {
-                host.metrics.backend_fault(backend, fault.kind());
-            }
-        })?;
+    let checked = check(
+        outcome.plan,
+        &request,
+        backend.permissions(),
+        &backend.info().first_versions,
+        knowledge,
+    )
+    .map_err(|error| CreateError::from_check(error, backend.name()))
+    .inspect_err(|error| {
+        if let CreateError::Backend(CallError::Fault { backend, fault }) = error {
+            host.metrics.backend_fault(backend, fault.kind());
+        }
+    })?;
     Ok(Planned {
         live: Arc::clone(live),
         backend,
@@ -91,6 +94,22 @@ pub async fn plan(host: &Host, live: &Arc<Live>, spec: &VmSpec) -> Result<Planne
     })
 }
 
+/// The identity that a VM carries. What protects nothing gets none, because nobody could verify it,
+/// but where it is named: the backend refuses it then, and no wish is dropped.
+fn identity(live: &Live, spec: &VmSpec, protection: Protection) -> Option<Identity> {
+    match (&spec.identity, protection) {
+        (IdentityWish::Kept(identity), _) => identity.clone(),
+        (IdentityWish::Named(identity), _) => Some(identity.clone()),
+        (IdentityWish::Usual, Protection::None) => None,
+        (IdentityWish::Usual, Protection::Guard) => Some(match &live.defaults.identity {
+            Some(digest) => Identity::of_operator(digest.clone()),
+            None => {
+                Identity::of_configuration(&spec.environment, spec.certificates.server_ca.as_ref())
+            }
+        }),
+    }
+}
+
 /// What `backend` sees of the host: its settings and the files at hand.
 pub fn context(
     live: &Live,
@@ -98,13 +117,25 @@ pub fn context(
     settings: &std::collections::BTreeMap<String, String>,
     disk: Option<&DiskImage>,
 ) -> Result<HostContext, CreateError> {
-    let (files, settings) = files::open(&live.defaults, backend.settings_for(settings)?, disk);
+    let settings = backend.settings_for(settings)?;
+    let described = described_firmware(live, &backend.info().firmware_features);
+    let (files, settings) = files::open(&live.defaults, settings, disk, &described);
     Ok(HostContext {
         architecture: probe::architecture().to_owned(),
         accelerator: live.qemu_config.accelerator,
         settings,
         files,
     })
+}
+
+/// Firmware that has `features`, as the packages on this host describe theirs; best first.
+fn described_firmware(live: &Live, features: &[String]) -> Vec<PathBuf> {
+    if features.is_empty() {
+        return Vec::new();
+    }
+    let descriptors = Descriptors::of(descriptors::read(live.defaults.firmware_descriptors()));
+    let fitting = descriptors.fitting(probe::architecture(), features);
+    fitting.map(Path::to_owned).collect()
 }
 
 /// A backend that finds fault with a file that could not be opened: the host knows better why.
@@ -224,6 +255,7 @@ impl Planned {
             machine: plan.machine.kind.clone(),
             cpu: plan.cpu.kind.clone(),
             kernel_cmdline: self.request.kernel_cmdline.clone(),
+            identity: self.request.identity.clone(),
             qemu_version: self.checked.knowledge().info.version.clone(),
             abilities: plan.abilities.clone(),
             findings: plan.findings.clone(),

@@ -8,6 +8,7 @@ use jiff::Timestamp;
 use crate::lease::Demand;
 use crate::qemu::process::Exit;
 use crate::spec::VmId;
+use crate::spec::identity::Identity;
 use crate::spec::lifecycle::Phase;
 use crate::spec::plan::{Ability, Finding};
 use crate::spec::request::RestartPolicy;
@@ -204,6 +205,7 @@ pub struct PlannedStatus {
     pub machine: String,
     pub cpu: String,
     pub kernel_cmdline: String,
+    pub identity: Option<Identity>,
     pub qemu_version: String,
     pub abilities: Vec<Ability>,
     pub findings: Vec<Finding>,
@@ -224,6 +226,7 @@ impl PlannedStatus {
             machine: record.plan.machine.kind.clone(),
             cpu: record.plan.cpu.kind.clone(),
             kernel_cmdline: record.request.kernel_cmdline.clone(),
+            identity: record.request.identity.clone(),
             qemu_version: record.qemu_version.clone(),
             abilities: record.plan.abilities.clone(),
             findings: record.plan.findings.clone(),

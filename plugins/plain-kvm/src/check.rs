@@ -1,62 +1,34 @@
 //! Whether plain guests can be started on this host, for a person who wants to mend what is missing.
 
-use crate::answer::{fail, note, pass, warn};
-use crate::bindings::casemate::tee::facts::FactError;
-use crate::bindings::casemate::tee::types::{Finding, HostContext};
-use crate::facts::Facts;
-use crate::host;
+use casemate_backend::answer::{fail, note, pass};
+use casemate_backend::bindings::casemate::tee::facts::FactError;
+use casemate_backend::bindings::casemate::tee::types::{Finding, HostContext};
+use casemate_backend::{boot, machine};
+
+use crate::facts::{BACKEND, Facts};
 use crate::plan::{self, DEFAULT_CPU, DEFAULT_MACHINE};
 use crate::settings::Settings;
 
 /// Findings in the order in which an operator would mend them.
 pub fn check(host: &HostContext, facts: &Facts) -> Vec<Finding> {
-    let mut findings: Vec<Finding> = host::examine(host, facts)
-        .into_iter()
-        .map(host::Examined::into_finding)
-        .collect();
-    findings.push(default_machine(facts));
+    let mut findings = facts.findings(host);
+    findings.push(machine::default_finding(
+        &facts.qemu,
+        DEFAULT_MACHINE,
+        BACKEND,
+    ));
     findings.extend(default_cpu(facts));
     match Settings::read(host) {
         Ok(settings) => findings.push(firmware(host, &settings)),
         Err(error) => findings.push(fail("settings.form", &error)),
     }
-    findings.extend(boot_files(host));
+    findings.extend(boot::no_default(host));
     findings.push(plan::no_measurement());
     findings
 }
 
-/// No failure: a request may name another machine.
-fn default_machine(facts: &Facts) -> Finding {
-    const ID: &str = "qemu.machine";
-    match (&facts.machine, &facts.machine_type) {
-        (Ok(versioned), Ok(())) => pass(
-            ID,
-            "machine",
-            &format!("machine {DEFAULT_MACHINE} is {versioned}"),
-        ),
-        (Err(FactError::Denied), _) | (_, Err(FactError::Denied)) => warn(
-            ID,
-            "machine",
-            "the backend may not ask QEMU for its machines, so plans cannot name a version of them",
-            "add qemu-machine * and qemu-type * to the grants of plain-kvm",
-        ),
-        (Err(FactError::Failed(reason)), _) | (_, Err(FactError::Failed(reason))) => warn(
-            ID,
-            "machine",
-            &format!("QEMU did not tell its machines: {reason}"),
-            "see the daemon's log for what QEMU said",
-        ),
-        (Err(FactError::Absent), _) | (_, Err(FactError::Absent)) => warn(
-            ID,
-            "machine",
-            &format!("this QEMU has no machine {DEFAULT_MACHINE}"),
-            "install a QEMU that has it, or name another machine in each request",
-        ),
-    }
-}
-
 fn default_cpu(facts: &Facts) -> Option<Finding> {
-    match facts.cpu_model {
+    match facts.qemu.cpu_model {
         Err(FactError::Absent) => Some(note(
             "cpu.default-absent",
             "cpu",
@@ -75,20 +47,4 @@ fn firmware(host: &HostContext, settings: &Settings) -> Finding {
         Ok(chosen) => pass(ID, "firmware", &chosen.in_words()),
         Err(error) => fail(ID, &error),
     }
-}
-
-fn boot_files(host: &HostContext) -> Option<Finding> {
-    let bootable = host
-        .files
-        .iter()
-        .any(|file| file.role == "kernel" || file.role == "disk");
-    if bootable {
-        return None;
-    }
-    Some(note(
-        "boot.no-default",
-        "kernel",
-        "no kernel and no disk is configured, so each request must name one",
-        "set a default kernel or disk",
-    ))
 }

@@ -1,16 +1,16 @@
 //! What this backend is, and the most that it may have.
 
-use crate::bindings::casemate::tee::types::{BackendInfo, Need, Protection, TypeUse};
-use crate::settings;
+use casemate_backend::bindings::casemate::tee::types::{BackendInfo, Need, Protection};
+use casemate_backend::memory::Backing;
 
-pub(crate) const MEMORY_BACKEND_RAM: &str = "memory-backend-ram";
-pub(crate) const MEMORY_BACKEND_MEMFD: &str = "memory-backend-memfd";
+use crate::facts::BACKEND;
+use crate::settings;
 
 pub fn describe() -> BackendInfo {
     BackendInfo {
         tee: "none".to_owned(),
         protection: Protection::None,
-        name: "plain-kvm".to_owned(),
+        name: BACKEND.to_owned(),
         vendor: "Casemate".to_owned(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
         architectures: vec!["x86_64".to_owned()],
@@ -29,18 +29,7 @@ pub fn describe() -> BackendInfo {
                 "whether QEMU has the machine and the CPU model",
             ),
         ],
-        objects: vec![
-            TypeUse {
-                kind: MEMORY_BACKEND_RAM.to_owned(),
-                properties: Vec::new(),
-                paths: Vec::new(),
-            },
-            TypeUse {
-                kind: MEMORY_BACKEND_MEMFD.to_owned(),
-                properties: vec!["share".to_owned()],
-                paths: Vec::new(),
-            },
-        ],
+        objects: Backing::types().to_vec(),
         devices: Vec::new(),
         machine_texts: Vec::new(),
         settings: settings::announced(),

@@ -9,26 +9,31 @@
 //! check    -> facts.rs, check.rs   can this host do it, and what is to mend
 //! plan     -> facts.rs, plan.rs    a request and the facts become a launch plan
 //!             settings.rs          the settings, typed once
-//!             host.rs              what is wanted from the host, for both
-//!             answer.rs            errors and findings, safe to show
 //! ```
+//!
+//! What every backend does alike is in `sdk/`.
 
 #![deny(unsafe_code)]
 
-pub mod bindings;
 pub mod check;
 pub mod describe;
 pub mod facts;
 pub mod plan;
 pub mod settings;
 
-mod answer;
-mod host;
-mod panics;
+#[cfg(target_arch = "wasm32")]
+mod export {
+    #![expect(
+        unsafe_code,
+        reason = "the exports move values in and out of the component's memory"
+    )]
+    casemate_backend::export_backend!(super::PlainKvm);
+}
 
-use bindings::casemate::tee::types::{
+use casemate_backend::bindings::casemate::tee::types::{
     BackendInfo, Error, Finding, HostContext, LaunchPlan, LaunchRequest,
 };
+use casemate_backend::{bindings, panics};
 use facts::Facts;
 
 /// What the component exports.

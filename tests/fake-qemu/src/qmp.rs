@@ -272,7 +272,7 @@ impl<'a> Session<'a> {
                 "present": true,
             })),
             "query-machines" => Ok(types::machines()),
-            "query-qmp-schema" => Ok(schema::schema()),
+            "query-qmp-schema" => Ok(schema::schema(self.monitor.script.objects())),
             "query-commands" => Ok(schema::commands()),
             "human-monitor-command" => {
                 let line = text(arguments, "command-line")?;

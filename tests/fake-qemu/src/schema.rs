@@ -6,6 +6,8 @@
 
 use serde_json::{Map, Value, json};
 
+use crate::script::Objects;
+
 /// Each command here, with the members of its arguments.
 const COMMANDS: &[(&str, &[(&str, &str)])] = &[
     ("cont", &[]),
@@ -179,7 +181,8 @@ pub(crate) fn arguments_of(command: &str) -> Option<&'static [(&'static str, &'s
         .map(|(_, arguments)| *arguments)
 }
 
-pub(crate) fn schema() -> Value {
+/// `more` are object types that a script adds.
+pub(crate) fn schema(more: &Objects) -> Value {
     let mut entries = Entries::default();
     for (name, json_type) in [
         ("str", "string"),
@@ -204,7 +207,7 @@ pub(crate) fn schema() -> Value {
         let argument = entries.push_object(members);
         entries.push_command(name, &argument);
     }
-    entries.push_object_add();
+    entries.push_object_add(more);
     entries.finish()
 }
 
@@ -274,8 +277,9 @@ impl Entries {
         }));
     }
 
-    fn push_object_add(&mut self) {
-        let kinds: Vec<&str> = OBJECTS.iter().map(|(kind, _)| *kind).collect();
+    fn push_object_add(&mut self, more: &Objects) {
+        let own = OBJECTS.iter().map(|(kind, _)| *kind);
+        let kinds: Vec<&str> = own.chain(more.keys().map(String::as_str)).collect();
         self.push_enum(OBJECT_TYPE_ENUM, &kinds);
         let mut variants = Vec::new();
         for (kind, own) in OBJECTS {
@@ -284,6 +288,14 @@ impl Entries {
                 members.extend_from_slice(MEMORY_MEMBERS);
             }
             members.extend_from_slice(own);
+            let number = self.push_object(&members);
+            variants.push(json!({"case": kind, "type": number}));
+        }
+        for (kind, members) in more {
+            let members: Vec<(&str, &str)> = members
+                .iter()
+                .map(|(name, type_name)| (name.as_str(), type_name.as_str()))
+                .collect();
             let number = self.push_object(&members);
             variants.push(json!({"case": kind, "type": number}));
         }
@@ -318,7 +330,7 @@ mod tests {
 
     #[test]
     fn a_reader_finds_the_members_of_an_object_type() {
-        let schema = schema();
+        let schema = schema(&Objects::new());
         let command = entry(&schema, "object-add");
         let argument = entry(&schema, command["arg-type"].as_str().unwrap());
         assert_eq!(argument["tag"], "qom-type");
@@ -340,7 +352,7 @@ mod tests {
 
     #[test]
     fn every_type_that_is_named_is_there() {
-        let schema = schema();
+        let schema = schema(&Objects::new());
         for owner in schema.as_array().unwrap() {
             for member in owner["members"].as_array().into_iter().flatten() {
                 if let Some(name) = member["type"].as_str() {
@@ -357,7 +369,7 @@ mod tests {
 
     #[test]
     fn names_are_unique() {
-        let schema = schema();
+        let schema = schema(&Objects::new());
         let mut names: Vec<&str> = schema
             .as_array()
             .unwrap()

@@ -18,7 +18,8 @@
 //!   "hostfwd_refuse": 2,
 //!   "console_text": "Linux version 6.1\n",
 //!   "console_flood": {"bytes": 200000000, "line": "spam"},
-//!   "eat_mib": 1024
+//!   "eat_mib": 1024,
+//!   "objects": {"igvm-cfg": {"file": "str"}}
 //! }
 //! ```
 //!
@@ -42,6 +43,9 @@
 //!   had been taken between a check and its use.
 //! - `console_text`, then `console_flood`, is what the guest writes once it runs.
 //! - `eat_mib` is memory that it takes when it runs, at the time of the stage `running`, and keeps.
+//!
+//! - `objects` are types for `object-add` with their members, beside those that it has: what no
+//!   QEMU of a distribution is built with.
 //!
 //! Signals are a guest's own cues, at any time: SIGUSR1 it shuts down, SIGUSR2 it panics, SIGALRM
 //! it reboots. A guest that does not run does so when it does.
@@ -130,8 +134,12 @@ pub(crate) struct Script {
     refused_forwards: u64,
     console: Output,
     eat_mib: u64,
+    objects: Objects,
     applies_to_probes: bool,
 }
+
+/// Members of object types by name, each with its type's name.
+pub(crate) type Objects = BTreeMap<String, BTreeMap<String, String>>;
 
 impl Script {
     pub(crate) fn beside(folder: &Path) -> Result<Self, String> {
@@ -148,7 +156,10 @@ impl Script {
         if self.applies_to_probes {
             self
         } else {
-            Self::healthy()
+            Self {
+                objects: self.objects,
+                ..Self::healthy()
+            }
         }
     }
 
@@ -170,6 +181,7 @@ impl Script {
             refused_forwards: 0,
             console: Output::default(),
             eat_mib: 0,
+            objects: Objects::new(),
             applies_to_probes: false,
         }
     }
@@ -237,6 +249,9 @@ impl Script {
             "on_reconnect" => OnReconnect::of(value).map(|what| self.on_reconnect = what),
             "console_text" => text().map(|text| self.console.text = text),
             "eat_mib" => value.as_u64().map(|size| self.eat_mib = size),
+            "objects" => serde_json::from_value(value.clone())
+                .ok()
+                .map(|objects| self.objects = objects),
             "console_flood" => value.as_object().and_then(|flood| {
                 let (bytes, line) = (flood.get("bytes")?, flood.get("line")?);
                 self.console.flood_bytes = bytes.as_u64()?;
@@ -268,6 +283,10 @@ impl Script {
     /// How many forwards are to be refused.
     pub(crate) fn refused_forwards(&self) -> u64 {
         self.refused_forwards
+    }
+
+    pub(crate) fn objects(&self) -> &Objects {
+        &self.objects
     }
 
     pub(crate) fn on_reconnect(&self) -> OnReconnect {

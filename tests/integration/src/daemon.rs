@@ -115,6 +115,23 @@ impl Setup {
         self
     }
 
+    /// Adds a backend as it is packaged, pinned.
+    pub fn add_packaged(&mut self, name: &str) -> &mut Self {
+        let packaged = artifacts::packaged_config();
+        let mut backends = packaged["backend"].as_array().into_iter().flatten();
+        let mut backend = backends
+            .find(|backend| backend["name"].as_str() == Some(name))
+            .and_then(toml::Value::as_table)
+            .expect("it is packaged")
+            .clone();
+        pin(&mut backend, &artifacts::component(name));
+        self.config["backend"]
+            .as_array_mut()
+            .expect("an array")
+            .push(backend.into());
+        self
+    }
+
     /// Adds a fixture whose plans have iothreads and nothing else (`sealed`, `mirror`), under a name
     /// of its own.
     pub fn add_iothreads(&mut self, component: &str, name: &str) -> &mut Self {

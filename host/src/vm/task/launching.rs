@@ -299,6 +299,7 @@ impl Vm {
             Ok(files.record().write(record)?)
         };
         let course = Course {
+            goal: self.spec.goal,
             files,
             cancelled,
             record: &mut note,
@@ -350,6 +351,11 @@ impl Vm {
         let disk = disk::image(planned, self.record.spec.disk.as_ref())?;
         self.record.spec.disk.clone_from(&disk);
         self.spec.disk = disk;
+        // Later starts take it from here and from nowhere else.
+        self.record
+            .spec
+            .identity
+            .clone_from(&planned.request.identity);
         if self.files.is_none() {
             let files = self.host.store.create_record(self.id)?;
             self.console.set(files.record().try_clone()?);

@@ -4,11 +4,13 @@
 //! before built-in ones; among equals pflash comes first, because it alone keeps variables. A
 //! firmware file that the caller named and that would not be used fails the plan.
 
-use super::{file_of_role, property};
-use crate::answer::{invalid_request, note, quoted, unsuitable_file, warn};
-use crate::bindings::casemate::tee::types::{
+use casemate_backend::answer::{invalid_request, note, quoted, unsuitable_file, warn};
+use casemate_backend::bindings::casemate::tee::types::{
     Error, Finding, Firmware, HostContext, HostFile, Origin, PflashFirmware, Property, Value,
 };
+use casemate_backend::boot::file_of_role;
+use casemate_backend::memory::property;
+
 use crate::settings::{CODE_UNIT, FIRMWARE, FirmwareChoice, Settings, VARS_UNIT};
 
 const CODE: &str = "firmware-code";

@@ -3,33 +3,22 @@
 //! QEMU refuses `maxmem` equal to the memory size with slots, `maxmem` without slots, and `maxcpus`
 //! below the count; each of these is found here, where the message can name the setting.
 
-use super::property;
-use crate::answer::{invalid_request, note};
-use crate::bindings::casemate::tee::types::{Error, Finding, Origin, Property, Value};
-use crate::settings::{MAX_CPUS, MAX_MEMORY, MEMORY_SLOTS, Settings};
+use casemate_backend::answer::{invalid_request, note};
+use casemate_backend::bindings::casemate::tee::types::{Error, Finding, Origin, Property, Value};
+use casemate_backend::memory::{MIB, MOST_VCPUS, check_size, check_vcpus, property};
 
-const MIB: u64 = 1 << 20;
+use crate::settings::{MAX_CPUS, MAX_MEMORY, MEMORY_SLOTS, Settings};
 
 /// ACPI_MAX_RAM_SLOTS of QEMU's PC machines.
 const MOST_MEMORY_SLOTS: u64 = 256;
-
-/// QEMU takes counts of vCPUs as 32-bit numbers and each machine has a lower limit of its own; what
-/// is above this is a mistake in any machine.
-const MOST_VCPUS: u64 = 4096;
 
 pub(super) fn smp(
     vcpus: u32,
     settings: &Settings,
     findings: &mut Vec<Finding>,
 ) -> Result<Vec<Property>, Error> {
+    check_vcpus(vcpus)?;
     let vcpus = u64::from(vcpus);
-    if vcpus == 0 || vcpus > MOST_VCPUS {
-        return Err(invalid_request(
-            "vcpus",
-            &format!("{vcpus} vCPUs are asked for, wanted is 1 to {MOST_VCPUS}"),
-            "set vcpus to a number in this range",
-        ));
-    }
     let most = &settings.max_cpus;
     if most.value > MOST_VCPUS {
         return Err(invalid_request(
@@ -71,16 +60,7 @@ pub(super) fn memory(
     settings: &Settings,
     findings: &mut Vec<Finding>,
 ) -> Result<Vec<Property>, Error> {
-    if memory_bytes == 0 || !memory_bytes.is_multiple_of(MIB) {
-        return Err(invalid_request(
-            "memory-bytes",
-            &format!(
-                "{memory_bytes} bytes of memory are asked for, wanted is a multiple of 1 MiB, and at \
-                 least that"
-            ),
-            "round the memory size to whole MiB",
-        ));
-    }
+    check_size(memory_bytes)?;
     let slots = &settings.memory_slots;
     let most = &settings.max_memory;
     if slots.value > MOST_MEMORY_SLOTS {

@@ -2,8 +2,14 @@
 //! say something that is not safe to show.
 
 use super::*;
-use crate::bindings::casemate::tee::types::{ErrorCode, Firmware, HostDevice, Identity, Setting};
 use crate::check::check;
+use casemate_backend::arbitrary;
+use casemate_backend::bindings::casemate::tee::types::{
+    BootInputs, Choice, ErrorCode, Firmware, HostContext, HostDevice, HostFile, Identity, Setting,
+    Severity, Value,
+};
+use casemate_backend::facts::QemuFacts;
+use casemate_backend::memory::property;
 use proptest::prelude::*;
 
 const MIB: u64 = 1 << 20;
@@ -11,10 +17,12 @@ const MIB: u64 = 1 << 20;
 fn facts() -> Facts {
     Facts {
         kvm_device: Ok(()),
-        qemu_version: Ok("7.2.22".to_owned()),
-        machine: Ok("pc-q35-7.2".to_owned()),
-        machine_type: Ok(()),
-        cpu_model: Ok(()),
+        qemu: QemuFacts {
+            version: Ok("7.2.22".to_owned()),
+            machine: Ok("pc-q35-7.2".to_owned()),
+            machine_type: Ok(()),
+            cpu_model: Ok(()),
+        },
     }
 }
 
@@ -129,8 +137,8 @@ fn machines() {
         let mut request = request();
         request.machine = choice(named, Origin::Request);
         let mut facts = facts();
-        facts.machine_type = versioned.clone().map(|_| ());
-        facts.machine = versioned.map(str::to_owned);
+        facts.qemu.machine_type = versioned.clone().map(|_| ());
+        facts.qemu.machine = versioned.map(str::to_owned);
         match (plan(&request, &facts), expected) {
             (Ok(plan), Ok(kind)) => assert_eq!(plan.machine.kind, kind),
             (Err(error), Err(code)) => {
@@ -168,7 +176,7 @@ fn cpu_models() {
         request.host.accelerator = accelerator.to_owned();
         request.cpu = choice(named, origin);
         let mut facts = facts();
-        facts.cpu_model = fact;
+        facts.qemu.cpu_model = fact;
         match (plan(&request, &facts), expected) {
             (Ok(plan), Some(model)) => {
                 assert_eq!(plan.cpu.kind, model);
@@ -504,10 +512,10 @@ fn check_and_plan_agree_about_the_host() {
             facts.kvm_device = Err(FactError::Failed("EACCES".to_owned()));
         }),
         ("qemu-version", |facts| {
-            facts.qemu_version = Ok("6.2.0".to_owned());
+            facts.qemu.version = Ok("6.2.0".to_owned());
         }),
         ("qemu-version", |facts| {
-            facts.qemu_version = Err(FactError::Absent);
+            facts.qemu.version = Err(FactError::Absent);
         }),
     ];
     for (subject, break_it) in broken {
@@ -565,181 +573,30 @@ fn every_emitted_type_is_announced() {
 
 // ---- Whatever comes in ---------------------------------------------------------------------------
 
-fn any_text() -> impl Strategy<Value = String> {
-    prop_oneof![
-        Just(String::new()),
-        Just("a\nb\u{1b}[2J\0".to_owned()),
-        ".{0,12}",
-        "(kernel|disk|x86_64|kvm|tcg|host|q35|pc|auto|pflash|bios|none|ram|memfd|ram1|EPYC)",
-    ]
-}
-
-fn any_origin() -> impl Strategy<Value = Origin> {
-    prop_oneof![
-        Just(Origin::BuiltIn),
-        Just(Origin::Operator),
-        Just(Origin::Request)
-    ]
-}
-
-fn any_number() -> impl Strategy<Value = u64> {
-    prop_oneof![
-        Just(0),
-        Just(1),
-        Just(u64::MAX),
-        (0_u64..70).prop_map(|gib| gib << 30),
-        any::<u64>()
-    ]
-}
-
-fn any_value() -> impl Strategy<Value = Value> {
-    prop_oneof![
-        any_text().prop_map(Value::Text),
-        any_number().prop_map(Value::Unsigned),
-        any::<i64>().prop_map(Value::Integer),
-        any::<bool>().prop_map(Value::Boolean),
-        any::<u32>().prop_map(Value::File),
-        any_text().prop_map(Value::HostPath),
-    ]
-}
-
-fn any_setting() -> impl Strategy<Value = Setting> {
-    let announced = crate::settings::announced();
-    (0..announced.len(), any_value(), any::<bool>(), any_origin()).prop_map(
-        move |(index, value, keep_default, origin)| Setting {
-            key: announced[index].key.clone(),
-            value: match &announced[index].default {
-                Some(default) if keep_default => default.clone(),
-                _ => value,
-            },
-            origin,
-        },
-    )
-}
-
-fn any_file() -> impl Strategy<Value = HostFile> {
-    let role = "(kernel|initrd|firmware|firmware-code|firmware-vars|igvm|disk|setting:x)";
-    (any::<u32>(), role, any_text(), 0_u64..3, any_origin()).prop_map(
-        |(id, role, label, size, origin)| HostFile {
-            id,
-            role,
-            label,
-            size,
-            origin,
-        },
-    )
-}
-
-fn any_choice() -> impl Strategy<Value = Option<Choice>> {
-    proptest::option::of(
-        (any_text(), any_origin()).prop_map(|(value, origin)| Choice { value, origin }),
-    )
-}
-
-fn mostly(usual: &'static str) -> impl Strategy<Value = String> {
-    prop_oneof![9 => Just(usual.to_owned()), 1 => any_text()]
-}
-
-prop_compose! {
-    fn any_request()(
-        architecture in mostly("x86_64"),
-        accelerator in mostly("kvm"),
-        settings in proptest::collection::vec(any_setting(), 0..3),
-        files in proptest::collection::vec(any_file(), 0..6),
-        vcpus in prop_oneof![Just(0), 1_u32..100, any::<u32>()],
-        memory_bytes in prop_oneof![9 => (1_u64..100).prop_map(|gib| gib << 30), 1 => any_number()],
-        boot in mostly("kernel"),
-        machine in any_choice(),
-        cpu in any_choice(),
-        kernel_cmdline in any_text(),
-    ) -> LaunchRequest {
-        LaunchRequest {
-            host: HostContext { architecture, accelerator, settings, files },
-            vcpus,
-            memory_bytes,
-            boot,
-            machine,
-            cpu,
-            kernel_cmdline,
-            devices: Vec::new(),
-            identity: None,
-            extras: Vec::new(),
-        }
-    }
-}
-
-fn any_answer<T: Clone + std::fmt::Debug + 'static>(
-    value: impl Strategy<Value = T> + 'static,
-) -> impl Strategy<Value = Result<T, FactError>> {
-    prop_oneof![
-        6 => value.prop_map(Ok),
-        1 => Just(Err(FactError::Absent)),
-        1 => Just(Err(FactError::Denied)),
-        1 => any_text().prop_map(|reason| Err(FactError::Failed(reason))),
-    ]
-}
-
 prop_compose! {
     fn any_facts()(
-        kvm_device in any_answer(Just(())),
-        qemu_version in any_answer(mostly("10.0.2")),
-        machine in any_answer(mostly("pc-q35-10.0")),
-        machine_type in any_answer(Just(())),
-        cpu_model in any_answer(Just(())),
+        kvm_device in arbitrary::answer(Just(())),
+        qemu in arbitrary::qemu_facts("pc-q35-10.0"),
     ) -> Facts {
-        Facts { kvm_device, qemu_version, machine, machine_type, cpu_model }
-    }
-}
-
-fn texts_of_findings(findings: &[Finding]) -> Vec<&str> {
-    findings
-        .iter()
-        .flat_map(|f| [&f.id, &f.subject, &f.detail, &f.remedy])
-        .map(String::as_str)
-        .collect()
-}
-
-fn texts_of_typed(typed: &Typed) -> Vec<&str> {
-    let mut texts = vec![typed.kind.as_str()];
-    texts.extend(typed.id.as_deref());
-    for property in &typed.properties {
-        texts.push(&property.path);
-        if let Value::Text(text) = &property.value {
-            texts.push(text);
-        }
-    }
-    texts
-}
-
-fn assert_harmless(texts: &[&str]) {
-    for text in texts {
-        assert!(!text.chars().any(char::is_control), "{text:?}");
+        Facts { kvm_device, qemu }
     }
 }
 
 proptest! {
     #[test]
     fn any_input_gets_an_answer_that_is_safe_to_show(
-        request in any_request(),
+        request in arbitrary::request(crate::settings::announced(), 4096),
         facts in any_facts(),
     ) {
-        assert_harmless(&texts_of_findings(&check(&request.host, &facts)));
+        assert!(arbitrary::findings_are_harmless(&check(&request.host, &facts)));
         match plan(&request, &facts) {
             Ok(plan) => {
-                assert_harmless(&texts_of_findings(&plan.findings));
-                assert_harmless(&texts_of_typed(&plan.machine));
-                assert_harmless(&texts_of_typed(&plan.cpu));
-                if let Some(backend) = &plan.memory_backend {
-                    assert_harmless(&texts_of_typed(backend));
-                }
+                assert!(arbitrary::plan_is_harmless(&plan));
                 assert!(plan.findings.iter().all(|f| f.severity != Severity::Fail));
                 assert!(plan.findings.iter().any(|f| f.id == "measurement.none"));
                 assert!(plan.guard.is_none());
             }
-            Err(error) => {
-                assert_harmless(&[&error.subject, &error.message, &error.remedy]);
-                assert!(!error.subject.is_empty() && !error.remedy.is_empty());
-            }
+            Err(error) => assert!(arbitrary::refusal_is_complete(&error), "{error:?}"),
         }
     }
 }

@@ -211,7 +211,12 @@ const CASES: &[Case] = &[
     refused(
         "unknown-to-qemu",
         Code::FailedPrecondition,
-        "has no property \"casemate-test\"",
+        "has no property \"casemate-test\" of memory-backend-ram; QEMU 6.2 is the first that can have it, and this one is built without",
+    ),
+    refused(
+        "type-unknown-to-qemu",
+        Code::FailedPrecondition,
+        "has no object type \"casemate-test-guest\"; QEMU 99.1 is the first that has it",
     ),
     broken("list-gap", "list \"host-nodes\" has a gap"),
     broken("deep", "is no property path"),
@@ -224,7 +229,7 @@ const CASES: &[Case] = &[
         "machine.kind: \"q35,kernel=/etc/shadow\" is no name",
     ),
     broken("option-in-cpu", "cpu.kind: \"max,+avx\" is no name"),
-    // No request of this version has an identity.
+    // Nothing is guarded, so nothing has an identity that names none; one that does is below.
     accepted("identity-dropped"),
     broken(
         "identity-invented",
@@ -252,6 +257,7 @@ fn grants() -> toml::Table {
         memory-backend-file = { properties = ["mem-path", "share"] }
         memory-backend-ram = { properties = ["share", "host-nodes.*", "policy", "casemate-test"] }
         filter-dump = { properties = ["netdev", "file"] }
+        casemate-test-guest = {}
     }
 }
 
@@ -296,6 +302,7 @@ fn spec(act: &str) -> v1::VmSpec {
 async fn plan(daemon: &Daemon, act: &str) -> Result<v1::PlanVmResponse, Status> {
     let request = v1::PlanVmRequest {
         spec: Some(spec(act)),
+        ..v1::PlanVmRequest::default()
     };
     Ok(daemon.vms().await.plan_vm(request).await?.into_inner())
 }
@@ -443,6 +450,7 @@ async fn an_endless_call_is_ended_by_its_deadline_and_holds_up_nobody() {
         }
         let request = v1::PlanVmRequest {
             spec: Some(v1::VmSpec::default()),
+            ..v1::PlanVmRequest::default()
         };
         daemon
             .vms()
@@ -576,6 +584,68 @@ async fn a_create_that_a_fault_ends_starts_nothing_and_leaves_nothing() {
     leftovers::assert_nothing_left(&daemon.state_dir);
     // One line for each QEMU that was started for a VM.
     assert_eq!(daemon.log().matches("QEMU's command").count(), 1);
+}
+
+/// The QEMU that is installed says itself which one it is.
+#[tokio::test]
+async fn what_qemu_lacks_is_named_with_the_qemu_that_has_it() {
+    let daemon = daemon_with(grants());
+    #[expect(clippy::disallowed_methods, reason = "the oracle")]
+    let output = std::process::Command::new("qemu-system-x86_64")
+        .arg("--version")
+        .output()
+        .expect("the system's QEMU runs");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let rest = text.strip_prefix("QEMU emulator version ");
+    let installed = rest.and_then(|rest| rest.split_whitespace().next());
+    let installed = installed.expect("QEMU says its version");
+    for (act, words, remedy) in [
+        (
+            "type-unknown-to-qemu",
+            "has no object type \"casemate-test-guest\"; QEMU 99.1 is the first that has it",
+            "install QEMU 99.1 or newer, or choose another backend",
+        ),
+        (
+            "unknown-to-qemu",
+            "has no property \"casemate-test\" of memory-backend-ram; QEMU 6.2 is the first that can have it",
+            "install a QEMU that is built with it, or choose another backend",
+        ),
+    ] {
+        let status = plan(&daemon, act).await.expect_err(act);
+        for part in [
+            format!("QEMU {installed} {words}"),
+            format!("\nremedy: {remedy}"),
+            "qemu-lacks".to_owned(),
+        ] {
+            assert!(
+                status.message().contains(&part),
+                "{act}: wanted is {part:?}: {status}"
+            );
+        }
+    }
+}
+
+/// A caller who names an identity has a VM that carries it, or none.
+#[tokio::test]
+async fn an_identity_that_is_named_and_not_carried_is_a_fault() {
+    let daemon = daemon_with(grants());
+    for act in ["well", "identity-dropped"] {
+        let request = v1::PlanVmRequest {
+            spec: Some(v1::VmSpec {
+                identity: Some(v1::Identity {
+                    algorithm: "raw".to_owned(),
+                    digest: vec![7],
+                }),
+                ..spec(act)
+            }),
+            ..v1::PlanVmRequest::default()
+        };
+        let answer = daemon.vms().await.plan_vm(request).await;
+        let status = answer.expect_err(act);
+        let part =
+            "identity-carrier: the request has an identity, and nothing of the plan carries it";
+        assert_fault(act, &status, part);
+    }
 }
 
 fn resident_kib(daemon: &Daemon) -> u64 {

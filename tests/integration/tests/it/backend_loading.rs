@@ -396,6 +396,7 @@ async fn what_does_not_load_says_why_and_stops_nobody() {
     assert_eq!(status, 200, "{body}");
     let request = v1::PlanVmRequest {
         spec: Some(v1::VmSpec::default()),
+        ..v1::PlanVmRequest::default()
     };
     daemon
         .vms()
@@ -485,6 +486,7 @@ async fn a_default_that_does_not_load_makes_the_daemon_unready_and_is_named() {
     // One that is named, and loads, is used all the same.
     let request = v1::PlanVmRequest {
         spec: Some(spec("plain-kvm")),
+        ..v1::PlanVmRequest::default()
     };
     daemon
         .vms()

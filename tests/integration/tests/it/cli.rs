@@ -23,7 +23,7 @@ fn command(daemon: &Daemon, arguments: &[&str]) -> std::process::Command {
     command
 }
 
-fn casemate(daemon: &Daemon, arguments: &[&str]) -> Output {
+pub(crate) fn casemate(daemon: &Daemon, arguments: &[&str]) -> Output {
     command(daemon, arguments).output().expect("casemate runs")
 }
 
@@ -88,7 +88,7 @@ impl Drop for Follower {
     }
 }
 
-fn text(bytes: &[u8]) -> String {
+pub(crate) fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
 

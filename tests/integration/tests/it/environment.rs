@@ -512,6 +512,7 @@ async fn the_identity_is_the_variables_where_it_is_switched_on() {
                 backend: "sealed".to_owned(),
                 ..v1::VmSpec::default()
             }),
+            ..v1::PlanVmRequest::default()
         };
         let plan = daemon.vms().await.plan_vm(request).await;
         let plan = plan.expect("it is planned").into_inner();

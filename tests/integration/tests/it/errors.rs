@@ -41,7 +41,12 @@ impl Act {
             }
             Self::Plan(change) => {
                 let spec = Some(spec(change));
-                vms.plan_vm(v1::PlanVmRequest { spec }).await.err()
+                vms.plan_vm(v1::PlanVmRequest {
+                    spec,
+                    ..v1::PlanVmRequest::default()
+                })
+                .await
+                .err()
             }
             Self::Get(id) => daemon.get(id).await.err(),
             Self::Remove(id) => daemon.remove(id).await.err(),

@@ -8,7 +8,7 @@
 use std::path::Path;
 use std::time::Duration;
 
-use casemate_integration::daemon::{Daemon, Setup, eventually};
+use casemate_integration::daemon::{Daemon, Setup, Verb, eventually};
 use casemate_integration::leftovers;
 use casemate_proto::v1;
 use serde_json::json;
@@ -42,7 +42,10 @@ fn confidential(spec: v1::VmSpec) -> v1::VmSpec {
 }
 
 async fn plan(daemon: &Daemon, spec: v1::VmSpec) -> Result<v1::PlanVmResponse, Status> {
-    let request = v1::PlanVmRequest { spec: Some(spec) };
+    let request = v1::PlanVmRequest {
+        spec: Some(spec),
+        ..v1::PlanVmRequest::default()
+    };
     Ok(daemon.vms().await.plan_vm(request).await?.into_inner())
 }
 
@@ -202,4 +205,180 @@ async fn a_qemu_that_has_another_guard_runs_no_guest() {
         .await
         .expect("a sound QEMU is used again");
     assert!(vm.confidential);
+}
+
+fn base64(bytes: &[u8]) -> String {
+    use base64::Engine as _;
+    base64::engine::general_purpose::STANDARD.encode(bytes)
+}
+
+fn configured(environment: &[(&str, &str)], ca: &str) -> v1::VmSpec {
+    let variables = environment
+        .iter()
+        .map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+    v1::VmSpec {
+        environment: variables.collect(),
+        certificates: Some(v1::Certificates {
+            server_ca: ca.into(),
+            ..v1::Certificates::default()
+        }),
+        ..spec("sealed")
+    }
+}
+
+fn named(algorithm: &str, digest: &[u8], spec: v1::VmSpec) -> v1::VmSpec {
+    v1::VmSpec {
+        identity: Some(v1::Identity {
+            algorithm: algorithm.to_owned(),
+            digest: digest.to_vec(),
+        }),
+        ..spec
+    }
+}
+
+/// The id of the object by which the fixture's plans carry an identity.
+fn carrier(identity: &v1::VmIdentity) -> String {
+    let beginning: String = identity.digest.chars().take(32).collect();
+    format!("identity.{}.{beginning}", identity.algorithm)
+}
+
+/// The identity of a plan, which its command carries.
+async fn planned_identity(daemon: &Daemon, spec: v1::VmSpec) -> v1::VmIdentity {
+    let planned = plan(daemon, spec).await.expect("it is planned");
+    let identity = planned.identity.expect("it has an identity");
+    let command = planned.command.join(" ");
+    assert!(command.contains(&carrier(&identity)), "{command}");
+    identity
+}
+
+/// A guard takes KVM to be started, and a plan shows it without.
+fn daemon_that_plans(operator: Option<&[u8]>) -> Daemon {
+    let mut setup = setup();
+    setup.set("qemu.accelerator", "kvm");
+    if let Some(digest) = operator {
+        setup.set("vm.identity", base64(digest));
+    }
+    setup.start()
+}
+
+/// What coreutils make of the files of a configuration.
+fn digest_by_coreutils(environment: &str, ca: &str) -> String {
+    let folder = tempfile::tempdir().expect("a folder");
+    std::fs::write(folder.path().join("environment"), environment).expect("a file");
+    std::fs::write(folder.path().join("ca.pem"), ca).expect("a file");
+    #[expect(clippy::disallowed_methods, reason = "the oracle")]
+    let output = std::process::Command::new("sh")
+        .arg("-c")
+        .arg(r"{ printf 'casemate-config-v1\n'; LC_ALL=C sort environment; printf '\0'; cat ca.pem; } | sha256sum")
+        .current_dir(folder.path())
+        .output()
+        .expect("there is a shell");
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let digest = text.split_whitespace().next();
+    digest.expect("a digest").to_owned()
+}
+
+#[tokio::test]
+async fn a_vm_is_identified_by_its_configuration_unless_somebody_says_otherwise() {
+    let daemon = daemon_that_plans(None);
+    let base = configured(&[("A", "1"), ("B", "two words")], "a CA\n");
+    let identity = planned_identity(&daemon, base.clone()).await;
+    let wanted = v1::VmIdentity {
+        algorithm: "sha-256".to_owned(),
+        digest: digest_by_coreutils("B=two words\nA=1\n", "a CA\n"),
+        source: "configuration".to_owned(),
+    };
+    assert_eq!(identity, wanted);
+
+    let mut same = configured(&[("B", "two words"), ("A", "1")], "a CA\n");
+    same.name = "another".to_owned();
+    same.certificates.get_or_insert_default().client_key = b"a key".to_vec();
+    assert_eq!(planned_identity(&daemon, same).await, identity);
+    for (environment, ca) in [("A=1\nB=2\n", "a CA\n"), ("A=1\nB=two words\n", "")] {
+        let variables: Vec<_> = environment
+            .lines()
+            .filter_map(|line| line.split_once('='))
+            .collect();
+        let other = planned_identity(&daemon, configured(&variables, ca)).await;
+        assert_ne!(other, identity);
+        assert_eq!(other.digest, digest_by_coreutils(environment, ca));
+    }
+    let request = v1::VmIdentity {
+        algorithm: "sha-384".to_owned(),
+        digest: "2a".repeat(48),
+        source: "request".to_owned(),
+    };
+    let wish = named("sha-384", &[0x2a; 48], base.clone());
+    assert_eq!(planned_identity(&daemon, wish.clone()).await, request);
+
+    let daemon = daemon_that_plans(Some(&[9; 32]));
+    let operators = v1::VmIdentity {
+        algorithm: "raw".to_owned(),
+        digest: "09".repeat(32),
+        source: "operator".to_owned(),
+    };
+    assert_eq!(planned_identity(&daemon, base).await, operators);
+    assert_eq!(planned_identity(&daemon, wish).await, request);
+    // What protects nothing carries none.
+    let plain = plan(&daemon, spec("plain-kvm")).await.expect("it plans");
+    assert_eq!(plain.identity, None);
+}
+
+#[tokio::test]
+async fn an_identity_that_cannot_be_carried_is_refused() {
+    let daemon = setup().start();
+    for (spec, part) in [
+        (
+            named("sha-256", &[7; 31], spec("sealed")),
+            "identity: a digest of sha-256 has 32 bytes, and this one has 31",
+        ),
+        (
+            named("md5", &[7; 16], spec("sealed")),
+            "identity: \"md5\" is none of raw, sha-256, sha-384, sha-512",
+        ),
+        (
+            named("raw", &[], spec("plain-kvm")),
+            "identity: a digest of raw has 1 to 64 bytes, and this one has 0",
+        ),
+        (
+            named("raw", &[7; 32], spec("plain-kvm")),
+            "plain KVM has nothing that carries an identity",
+        ),
+    ] {
+        assert_refused(&daemon, spec, Code::InvalidArgument, part).await;
+    }
+    assert_nothing_is_left(&daemon).await;
+}
+
+/// By the second start its variables lie in its shares alone, and the config says something else.
+#[tokio::test]
+async fn an_identity_is_the_same_at_every_start() {
+    let Some(mut daemon) = daemon_with_kvm() else {
+        return;
+    };
+    let wish = configured(&[("A", "1")], "a CA\n");
+    let created = daemon.create(wish.clone()).await.expect("it runs");
+    let identity = created.identity.clone().expect("it has an identity");
+    assert_eq!(identity.digest, digest_by_coreutils("A=1\n", "a CA\n"));
+    let id = &created.id;
+    daemon.act(Verb::ForceStop, id).await.expect("it ends");
+    let started = daemon.act(Verb::Start, id).await.expect("it runs again");
+    assert_eq!(started.identity, created.identity);
+
+    assert_eq!(daemon.stop(), Some(0));
+    daemon.setup.set("vm.identity", base64(&[9; 32]));
+    daemon.restart();
+    daemon.act(Verb::Start, id).await.expect("it runs again");
+    let found = daemon.get(id).await.expect("it is listed");
+    assert_eq!(found.identity, created.identity);
+    let starts = Setup::fake_starts(daemon.folder.path());
+    assert_eq!(starts.len(), 3);
+    for start in &starts {
+        let arguments = start["argv"].to_string();
+        assert!(arguments.contains(&carrier(&identity)), "{arguments}");
+    }
+    // The config has its effect on others.
+    let other = daemon.create(wish).await.expect("it runs");
+    let other = other.identity.expect("it has an identity");
+    assert_eq!(other.source, "operator");
 }

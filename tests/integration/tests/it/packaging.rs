@@ -1,5 +1,5 @@
-//! The packaged config is one that the daemon takes, and it grants the packaged backend exactly
-//! what that announces: nothing is missing, and nothing is open that is not used. The packaged
+//! The packaged config is one that the daemon takes, and it grants each packaged backend
+//! exactly what that announces: nothing is missing, and nothing is open that is not used. The packaged
 //! units say what the daemon relies on, and systemd understands them.
 
 use std::path::{Path, PathBuf};
@@ -11,6 +11,14 @@ use casemate_host::spec::permissions::Permissions;
 use casemate_integration::artifacts;
 use casemate_integration::daemon::Setup;
 use casemate_proto::v1;
+
+/// Backends, with the host paths that QEMU may open for their guests. No backend announces these:
+/// they are the operator's alone to give.
+const PACKAGED: [(&str, &[&str]); 3] = [
+    ("plain-kvm", &[]),
+    ("sev-snp", &["/dev/sev"]),
+    ("tdx", &["/var/run/tdx-qgs/qgs.socket"]),
+];
 
 fn packaged(name: &str) -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR"))
@@ -44,10 +52,11 @@ fn the_packaged_config_passes_the_daemons_own_check() {
     );
     // The package is not installed here, and nothing is pinned in a source tree.
     let warnings = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        warnings.lines().count() == 1 && warnings.contains("plain-kvm.wasm"),
-        "{warnings}"
-    );
+    let warnings: Vec<&str> = warnings.lines().collect();
+    assert_eq!(warnings.len(), PACKAGED.len(), "{warnings:?}");
+    for (line, (name, _)) in warnings.iter().zip(PACKAGED) {
+        assert!(line.contains(&format!("{name}.wasm")), "{line}");
+    }
 
     let folder = tempfile::tempdir().expect("a temporary folder");
     let spoiled = folder.path().join("casemate.toml");
@@ -67,34 +76,39 @@ fn sorted(mut permissions: Permissions) -> Permissions {
 }
 
 #[tokio::test]
-async fn its_grants_are_what_the_backend_announces_and_no_more() {
+async fn its_grants_are_what_the_backends_announce_and_no_more() {
     let inputs = Inputs {
         file: ConfigFile::Named(packaged_path()),
         flags: Vec::new(),
         environment: Vec::new(),
     };
     let config = inputs.load().expect("the packaged config is valid").config;
-    let packaged = &config.backends[0];
     // A package does not decide that VMs are unprotected.
     assert_eq!(config.default_backend, None);
-    assert!(
-        !packaged.allow_unpinned,
-        "a package loads nothing that it does not know"
-    );
-
+    let names = config.backends.iter().map(|backend| backend.name.as_str());
+    assert!(names.eq(PACKAGED.map(|(name, _)| name)));
     let engine = BackendEngine::new(Limits::default()).expect("the engine starts");
-    let path = artifacts::component(&packaged.name);
-    let built = BackendConfig {
-        allow_unpinned: true,
-        path,
-        ..packaged.clone()
-    };
-    let loaded = LoadedBackend::load(&engine, &built, &[])
-        .await
-        .expect("the component loads");
-    let announced = sorted(loaded.info().announced.clone());
-    assert_eq!(sorted(packaged.grants.clone()), announced);
-    assert_eq!(sorted(Permissions::clone(loaded.permissions())), announced);
+    for (packaged, (name, host_paths)) in config.backends.iter().zip(PACKAGED) {
+        assert!(
+            !packaged.allow_unpinned,
+            "a package loads nothing that it does not know"
+        );
+        let built = BackendConfig {
+            allow_unpinned: true,
+            path: artifacts::component(name),
+            ..packaged.clone()
+        };
+        let loaded = LoadedBackend::load(&engine, &built, &[])
+            .await
+            .expect("the component loads");
+        let announced = sorted(Permissions {
+            host_paths: host_paths.iter().map(|path| (*path).to_owned()).collect(),
+            ..loaded.info().announced.clone()
+        });
+        assert_eq!(sorted(packaged.grants.clone()), announced, "{name}");
+        let effective = sorted(Permissions::clone(loaded.permissions()));
+        assert_eq!(effective, announced, "{name}");
+    }
 }
 
 #[tokio::test]

@@ -289,7 +289,16 @@ async fn the_one_confidential_backend_whose_checks_pass_is_chosen() {
     one.set("qemu.accelerator", "kvm");
     one.add_iothreads("sealed", "sealed");
     let daemon = one.start();
-    assert_eq!(daemon.get_http("/ready").await.0, 200);
+    // Ready it is where there is a KVM too.
+    let (_, ready) = daemon.get_http("/ready").await;
+    let ready: serde_json::Value = serde_json::from_str(&ready).expect("JSON");
+    let checks = ready["checks"].as_array().expect("a list");
+    let chosen = checks.iter().find(|check| check["id"] == "backend");
+    assert_eq!(
+        chosen.expect("it is checked")["detail"],
+        "sealed",
+        "{ready}"
+    );
     let request = v1::PlanVmRequest::default();
     let plan = daemon.vms().await.plan_vm(request).await.expect("a plan");
     let plan = plan.into_inner();
@@ -375,4 +384,28 @@ async fn a_backends_setting_is_explained_as_it_gets_it() {
     assert_eq!(ports.value, "\"7020-65535\"");
     let grants = explained(&daemon, "backend.plain-kvm.grants").await;
     assert!(grants.value.contains("/dev/kvm"), "{grants:?}");
+}
+
+/// A package may bring another QEMU under the same name while the daemon runs.
+#[tokio::test]
+async fn a_qemu_that_was_changed_is_asked_again() {
+    let daemon = setup().start();
+    let probes = async || {
+        let request = v1::PlanVmRequest {
+            spec: Some(v1::VmSpec::default()),
+            ..v1::PlanVmRequest::default()
+        };
+        let planned = daemon.vms().await.plan_vm(request).await;
+        planned.expect("it is planned");
+        daemon.log().matches("QEMU probed").count()
+    };
+    let before = probes().await;
+    assert!(before > 0);
+    assert_eq!(probes().await, before);
+    // A running program cannot be opened to be written, and its times can be set all the same.
+    let program = std::fs::File::open(daemon.folder.path().join("fake/fake-qemu"));
+    let changed = program.and_then(|file| file.set_modified(std::time::SystemTime::UNIX_EPOCH));
+    changed.expect("its time can be set");
+    assert_eq!(probes().await, before + 1);
+    assert_eq!(probes().await, before + 1);
 }

@@ -14,6 +14,7 @@ use casemate_integration::processes;
 use casemate_integration::tmpfs::Tmpfs;
 use casemate_proto::v1;
 use casemate_proto::v1::config_service_client::ConfigServiceClient;
+use casemate_proto::v1::doctor_service_client::DoctorServiceClient;
 use rustix::process::Signal;
 use serde_json::json;
 use tonic::Code;
@@ -119,11 +120,15 @@ async fn answers(daemon: &Daemon, id: &str) -> Vec<String> {
     ];
     let plan = v1::PlanVmRequest {
         spec: Some(secret_spec()),
+        ..v1::PlanVmRequest::default()
     };
     answers.push(format!("{:?}", daemon.vms().await.plan_vm(plan).await));
     let mut config = ConfigServiceClient::new(daemon.channel().await);
     let explained = config.explain_config(v1::ExplainConfigRequest {}).await;
     answers.push(format!("{explained:?}"));
+    let mut doctor = DoctorServiceClient::new(daemon.channel().await);
+    let diagnosis = doctor.diagnose(v1::DiagnoseRequest::default()).await;
+    answers.push(format!("{diagnosis:?}"));
     for backend in ["plain-kvm", "no-such"] {
         let name = backend.to_owned();
         let backend = daemon.backends().await;

@@ -98,7 +98,13 @@ impl Bench {
         plan: LaunchPlan,
     ) -> anyhow::Result<CheckedPlan> {
         let knowledge = Knowledge::gather(&self.qemu, &plan, request).await?;
-        Ok(check(plan, request, self.backend.permissions(), knowledge)?)
+        Ok(check(
+            plan,
+            request,
+            self.backend.permissions(),
+            &self.backend.info().first_versions,
+            knowledge,
+        )?)
     }
 
     pub(crate) async fn checked(&self, request: &LaunchRequest) -> anyhow::Result<CheckedPlan> {

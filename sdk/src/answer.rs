@@ -11,12 +11,12 @@ const LONGEST_QUOTE_CHARS: usize = 100;
 const LONGEST_LINE_CHARS: usize = 600;
 
 /// One line that holds no control character, whatever the text holds.
-pub(crate) fn shown(text: &str) -> String {
+pub fn shown(text: &str) -> String {
     clipped(text, LONGEST_LINE_CHARS)
 }
 
 /// A value from outside, quoted for a message.
-pub(crate) fn quoted(text: &str) -> String {
+pub fn quoted(text: &str) -> String {
     format!("`{}`", clipped(text, LONGEST_QUOTE_CHARS))
 }
 
@@ -38,19 +38,19 @@ fn clipped(text: &str, longest: usize) -> String {
     line
 }
 
-pub(crate) fn invalid_request(subject: &str, message: &str, remedy: &str) -> Error {
+pub fn invalid_request(subject: &str, message: &str, remedy: &str) -> Error {
     error(ErrorCode::InvalidRequest, subject, message, remedy)
 }
 
-pub(crate) fn unsuitable_file(role: &str, message: &str, remedy: &str) -> Error {
+pub fn unsuitable_file(role: &str, message: &str, remedy: &str) -> Error {
     error(ErrorCode::UnsuitableFile, role, message, remedy)
 }
 
-pub(crate) fn unsupported_host(subject: &str, message: &str, remedy: &str) -> Error {
+pub fn unsupported_host(subject: &str, message: &str, remedy: &str) -> Error {
     error(ErrorCode::UnsupportedHost, subject, message, remedy)
 }
 
-pub(crate) fn unavailable(subject: &str, message: &str, remedy: &str) -> Error {
+pub fn unavailable(subject: &str, message: &str, remedy: &str) -> Error {
     error(ErrorCode::Unavailable, subject, message, remedy)
 }
 
@@ -64,19 +64,19 @@ fn error(code: ErrorCode, subject: &str, message: &str, remedy: &str) -> Error {
     }
 }
 
-pub(crate) fn pass(id: &str, subject: &str, detail: &str) -> Finding {
+pub fn pass(id: &str, subject: &str, detail: &str) -> Finding {
     finding(Severity::Pass, id, subject, detail, "")
 }
 
-pub(crate) fn note(id: &str, subject: &str, detail: &str, remedy: &str) -> Finding {
+pub fn note(id: &str, subject: &str, detail: &str, remedy: &str) -> Finding {
     finding(Severity::Note, id, subject, detail, remedy)
 }
 
-pub(crate) fn warn(id: &str, subject: &str, detail: &str, remedy: &str) -> Finding {
+pub fn warn(id: &str, subject: &str, detail: &str, remedy: &str) -> Finding {
     finding(Severity::Warn, id, subject, detail, remedy)
 }
 
-pub(crate) fn fail(id: &str, error: &Error) -> Finding {
+pub fn fail(id: &str, error: &Error) -> Finding {
     finding(
         Severity::Fail,
         id,

@@ -3,7 +3,7 @@
 
 /// Called at the start of each export: every call runs in a fresh instance.
 #[cfg(target_arch = "wasm32")]
-pub(crate) fn report_to_log() {
+pub fn report_to_log() {
     use crate::bindings::casemate::tee::log;
 
     const LEVEL_ERROR: u8 = 3;
@@ -14,4 +14,4 @@ pub(crate) fn report_to_log() {
 
 /// A native test shows its panics itself.
 #[cfg(not(target_arch = "wasm32"))]
-pub(crate) fn report_to_log() {}
+pub fn report_to_log() {}

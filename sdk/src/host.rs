@@ -1,18 +1,14 @@
-//! What this backend wants from the host. `check` lists all of it, `plan` stops at the first thing
-//! that is missing, and both say the same about it because both read it here.
+//! What is looked at on every host. `check` lists all of it, `plan` stops at the first thing that is
+//! missing, and both say the same about it because both read it here.
 
 use crate::answer::{fail, note, pass, quoted, unsupported_host, warn};
 use crate::bindings::casemate::tee::facts::FactError;
-use crate::bindings::casemate::tee::types::{Error, Finding, HostContext};
-use crate::facts::Facts;
-
-/// Debian 12's own. Older ones take no listening socket and no JSON objects in the forms that the
-/// host writes.
-const OLDEST_QEMU: (u32, u32) = (7, 2);
+use crate::bindings::casemate::tee::types::{Error, Finding, HostContext, Severity};
+use crate::facts::Answer;
 
 /// One thing that was looked at.
 #[derive(Debug)]
-pub(crate) enum Examined {
+pub enum Examined {
     /// It does not stand in the way; the finding may still be a warning.
     Usable(Finding),
     /// No VM can be planned.
@@ -20,7 +16,7 @@ pub(crate) enum Examined {
 }
 
 impl Examined {
-    pub(crate) fn into_finding(self) -> Finding {
+    pub fn into_finding(self) -> Finding {
         match self {
             Self::Usable(finding) => finding,
             Self::Missing { id, error } => fail(id, &error),
@@ -28,16 +24,22 @@ impl Examined {
     }
 }
 
-/// In the order in which an operator would mend it.
-pub(crate) fn examine(host: &HostContext, facts: &Facts) -> Vec<Examined> {
-    vec![
-        architecture(host),
-        accelerator(host, facts),
-        qemu_version(facts),
-    ]
+/// Warnings about the host; the error where it cannot start such a VM.
+pub fn remarks(examined: Vec<Examined>) -> Result<Vec<Finding>, Error> {
+    let mut remarks = Vec::new();
+    for examined in examined {
+        match examined {
+            Examined::Missing { error, .. } => return Err(error),
+            Examined::Usable(finding) if finding.severity == Severity::Warn => {
+                remarks.push(finding);
+            }
+            Examined::Usable(_) => {}
+        }
+    }
+    Ok(remarks)
 }
 
-fn architecture(host: &HostContext) -> Examined {
+pub fn architecture(host: &HostContext, backend: &str) -> Examined {
     const ID: &str = "host.architecture";
     if host.architecture == "x86_64" {
         return Examined::Usable(pass(ID, "architecture", "the guest is x86_64"));
@@ -47,7 +49,7 @@ fn architecture(host: &HostContext) -> Examined {
         error: unsupported_host(
             "architecture",
             &format!(
-                "architecture {} is asked for, plain-kvm starts x86_64 guests only",
+                "architecture {} is asked for, {backend} starts x86_64 guests only",
                 quoted(&host.architecture)
             ),
             "choose a backend that lists this architecture",
@@ -55,41 +57,48 @@ fn architecture(host: &HostContext) -> Examined {
     }
 }
 
-fn accelerator(host: &HostContext, facts: &Facts) -> Examined {
-    const ID: &str = "kvm.device";
-    const SUBJECT: &str = "/dev/kvm";
-    match (host.accelerator.as_str(), &facts.kvm_device) {
-        ("tcg", _) => Examined::Usable(note(
+/// For a guest that runs under KVM or, slowly, without it.
+pub fn accelerator(host: &HostContext, device: &Answer<()>, backend: &str) -> Examined {
+    if host.accelerator == "tcg" {
+        return Examined::Usable(note(
             "kvm.not-used",
             "accelerator",
             "guests run in QEMU's interpreter (tcg), which is many times slower than KVM",
             "set the accelerator to kvm on a host that has it",
-        )),
+        ));
+    }
+    kvm_device(host, device, backend, ", or set the accelerator to tcg")
+}
+
+/// `/dev/kvm`; `way_out` is what else could be done, at the end of a remedy.
+pub(crate) fn kvm_device(
+    host: &HostContext,
+    device: &Answer<()>,
+    backend: &str,
+    way_out: &str,
+) -> Examined {
+    const ID: &str = "kvm.device";
+    const SUBJECT: &str = "/dev/kvm";
+    let missing = |message: &str, remedy: &str| Examined::Missing {
+        id: ID,
+        error: unsupported_host(SUBJECT, message, &format!("{remedy}{way_out}")),
+    };
+    match (host.accelerator.as_str(), device) {
         ("kvm", Ok(())) => Examined::Usable(pass(ID, SUBJECT, "KVM can be used")),
         ("kvm", Err(FactError::Denied)) => Examined::Usable(warn(
             ID,
             SUBJECT,
             "the backend may not look at /dev/kvm, so it is not known whether KVM can be used",
-            "add device /dev/kvm to the grants of plain-kvm",
+            &format!("add device /dev/kvm to the grants of {backend}"),
         )),
-        ("kvm", Err(FactError::Absent)) => Examined::Missing {
-            id: ID,
-            error: unsupported_host(
-                SUBJECT,
-                "there is no /dev/kvm on this host",
-                "enable virtualization in the machine's firmware and load kvm_amd or kvm_intel, or \
-                 set the accelerator to tcg",
-            ),
-        },
-        ("kvm", Err(FactError::Failed(reason))) => Examined::Missing {
-            id: ID,
-            error: unsupported_host(
-                SUBJECT,
-                &format!("/dev/kvm is there but cannot be used: {reason}"),
-                "give the daemon's user access to /dev/kvm (group kvm), or set the accelerator to \
-                 tcg",
-            ),
-        },
+        ("kvm", Err(FactError::Absent)) => missing(
+            "there is no /dev/kvm on this host",
+            "enable virtualization in the machine's firmware and load kvm_amd or kvm_intel",
+        ),
+        ("kvm", Err(FactError::Failed(reason))) => missing(
+            &format!("/dev/kvm is there but cannot be used: {reason}"),
+            "give the daemon's user access to /dev/kvm (group kvm)",
+        ),
         (other, _) => Examined::Missing {
             id: "host.accelerator",
             error: unsupported_host(
@@ -101,11 +110,12 @@ fn accelerator(host: &HostContext, facts: &Facts) -> Examined {
     }
 }
 
-fn qemu_version(facts: &Facts) -> Examined {
+/// The oldest QEMU that will do, and what to say where it is older.
+pub fn qemu_version(version: &Answer<String>, oldest: (u32, u32), backend: &str) -> Examined {
     const ID: &str = "qemu.version";
     const SUBJECT: &str = "qemu-version";
-    let (major, minor) = OLDEST_QEMU;
-    let version = match &facts.qemu_version {
+    let (major, minor) = oldest;
+    let version = match version {
         Ok(version) => version,
         Err(FactError::Denied) => {
             return Examined::Usable(warn(
@@ -114,7 +124,7 @@ fn qemu_version(facts: &Facts) -> Examined {
                 &format!(
                     "the backend may not ask for QEMU's version, {major}.{minor} or newer is needed"
                 ),
-                "add qemu-version to the grants of plain-kvm",
+                &format!("add qemu-version to the grants of {backend}"),
             ));
         }
         Err(FactError::Absent) => {
@@ -149,7 +159,7 @@ fn qemu_version(facts: &Facts) -> Examined {
             ),
             "use a QEMU that was released by its project or a distribution",
         )),
-        Some(found) if found < OLDEST_QEMU => Examined::Missing {
+        Some(found) if found < oldest => Examined::Missing {
             id: ID,
             error: unsupported_host(
                 SUBJECT,
@@ -188,6 +198,6 @@ mod tests {
         ] {
             assert_eq!(major_and_minor(version), expected, "{version}");
         }
-        assert!(major_and_minor("10.0.2") > Some(OLDEST_QEMU));
+        assert!(major_and_minor("10.0.2") > Some((7, 2)));
     }
 }

@@ -1,0 +1,104 @@
+//! What this backend is, and the most that it may have.
+
+use casemate_backend::bindings::casemate::tee::types::{
+    BackendInfo, Extra, Need, Protection, TypeUse,
+};
+use casemate_backend::guard;
+use casemate_backend::memory::Backing;
+
+use crate::facts::{
+    BACKEND, IGVM_OBJECT, IGVM_SINCE, OBJECT, OBJECT_SINCE, POLICY_BITS, SEV_DEVICE, SEV_LEAF,
+    SMT_ACTIVE, TECHNOLOGY,
+};
+use crate::settings;
+
+/// All that a plan may set of the guard. `sev-device` is a path.
+const PROPERTIES: [&str; 11] = [
+    "cbitpos",
+    "reduced-phys-bits",
+    "policy",
+    "sev-device",
+    "kernel-hashes",
+    "host-data",
+    "id-block",
+    "id-auth",
+    "author-key-enabled",
+    "vcek-disabled",
+    "guest-visible-workarounds",
+];
+
+pub fn describe() -> BackendInfo {
+    let (group, attribute) = POLICY_BITS;
+    let mut needs = guard::needs(&TECHNOLOGY);
+    needs.extend([
+        need(
+            "cpuid",
+            &format!("{SEV_LEAF:#x}"),
+            "the position of the encryption bit, which no default can know",
+        ),
+        need(
+            "device",
+            SEV_DEVICE,
+            "whether QEMU can talk to the SEV firmware",
+        ),
+        need(
+            "kvm-device-attribute",
+            &format!("{group}/{attribute}"),
+            "which bits of a guest policy KVM takes",
+        ),
+        need(
+            "read-text",
+            SMT_ACTIVE,
+            "whether a policy without SMT can be kept",
+        ),
+        need("qemu-version", "", "for messages"),
+        need(
+            "qemu-machine",
+            "*",
+            "the versioned name of the machine, so that a plan means the same after an upgrade of \
+             QEMU",
+        ),
+        need(
+            "qemu-type",
+            "*",
+            "whether QEMU has the machine, the CPU model and the objects",
+        ),
+    ]);
+    let mut objects = Backing::types().to_vec();
+    objects.push(TypeUse {
+        kind: OBJECT.to_owned(),
+        properties: PROPERTIES.map(str::to_owned).to_vec(),
+        paths: vec!["sev-device".to_owned()],
+    });
+    BackendInfo {
+        tee: "sev-snp".to_owned(),
+        protection: Protection::Guard,
+        name: BACKEND.to_owned(),
+        vendor: "Casemate".to_owned(),
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        architectures: vec!["x86_64".to_owned()],
+        needs,
+        objects,
+        devices: Vec::new(),
+        machine_texts: Vec::new(),
+        settings: settings::announced(),
+        firmware_features: vec!["amd-sev-snp".to_owned()],
+        extras: vec![since(OBJECT, OBJECT_SINCE), since(IGVM_OBJECT, IGVM_SINCE)],
+    }
+}
+
+fn need(fact: &str, pattern: &str, reason: &str) -> Need {
+    Need {
+        fact: fact.to_owned(),
+        pattern: pattern.to_owned(),
+        reason: reason.to_owned(),
+    }
+}
+
+/// For the host's message about a QEMU without the type.
+fn since(kind: &str, version: &str) -> Extra {
+    Extra {
+        key: format!("qemu-since:{kind}"),
+        value: version.to_owned(),
+    }
+}

@@ -1,0 +1,130 @@
+//! The settings of this backend: their announcement and their reading, side by side so that key,
+//! form and default stay one thing.
+
+use casemate_backend::bindings::casemate::tee::types::{Error, HostContext, SettingSpec, Value};
+use casemate_backend::memory::Backing;
+use casemate_backend::settings::{
+    SetBy, Sourced, Words, boolean, bytes, flags, host_path, identifier, one_of, optional_unsigned,
+    spec, spec_of_words, text,
+};
+
+pub(crate) const MEMORY_ID: &str = "memory-id";
+pub(crate) const MEMORY_BACKEND: &str = "memory-backend";
+pub(crate) const GUARD_ID: &str = "tdx-id";
+pub(crate) const ATTRIBUTES: &str = "tdx-attributes";
+pub(crate) const SEPT_VE_DISABLE: &str = "tdx-sept-ve-disable";
+pub(crate) const MR_OWNER: &str = "tdx-mrowner";
+pub(crate) const MR_OWNER_CONFIG: &str = "tdx-mrownerconfig";
+pub(crate) const QUOTE_SOCKET: &str = "quote-generation-socket";
+pub(crate) const QUOTE_PORT: &str = "quote-generation-port";
+
+const DEFAULT_MEMORY_ID: &str = "ram1";
+const DEFAULT_GUARD_ID: &str = "tdx0";
+/// SEPT_VE_DISABLE alone: QEMU's own default.
+pub(crate) const DEFAULT_ATTRIBUTES: u64 = 1 << 28;
+/// MRCONFIGID, MROWNER and MROWNERCONFIG (TD_PARAMS of TDH.MNG.INIT): SHA-384 each.
+pub(crate) const REGISTER_BYTES: usize = 48;
+
+/// Every setting, read and typed.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Settings {
+    pub memory_id: String,
+    pub memory_backend: Backing,
+    pub guard_id: String,
+    pub attributes: Sourced<u64>,
+    pub sept_ve_disable: Sourced<bool>,
+    pub mr_owner: Option<Vec<u8>>,
+    pub mr_owner_config: Option<Vec<u8>>,
+    pub quote_socket: Option<Sourced<String>>,
+    pub quote_port: Option<Sourced<u64>>,
+}
+
+impl Settings {
+    /// Reads what the host passed. A key that is not there has its default; an unknown key is not
+    /// ours to judge.
+    pub fn read(host: &HostContext) -> Result<Self, Error> {
+        Ok(Self {
+            memory_id: identifier(host, MEMORY_ID, DEFAULT_MEMORY_ID)?,
+            memory_backend: one_of(host, MEMORY_BACKEND, MEMORY_BACKENDS)?.value,
+            guard_id: identifier(host, GUARD_ID, DEFAULT_GUARD_ID)?,
+            attributes: flags(host, ATTRIBUTES, DEFAULT_ATTRIBUTES)?,
+            sept_ve_disable: boolean(host, SEPT_VE_DISABLE, true)?,
+            mr_owner: bytes(host, MR_OWNER, REGISTER_BYTES)?,
+            mr_owner_config: bytes(host, MR_OWNER_CONFIG, REGISTER_BYTES)?,
+            quote_socket: host_path(host, QUOTE_SOCKET)?,
+            quote_port: optional_unsigned(host, QUOTE_PORT)?,
+        })
+    }
+}
+
+const MEMORY_BACKENDS: Words<Backing> = &[("memfd", Backing::Memfd), ("ram", Backing::Ram)];
+
+pub(crate) fn announced() -> Vec<SettingSpec> {
+    vec![
+        spec(
+            MEMORY_ID,
+            "text",
+            Some(text(DEFAULT_MEMORY_ID)),
+            "Id of the object that backs guest memory.",
+            SetBy::Operator,
+        ),
+        spec_of_words(
+            MEMORY_BACKEND,
+            MEMORY_BACKENDS,
+            "What backs the part of guest memory that is shared with the host. `memfd` lets helper \
+             processes map it too.",
+            SetBy::Operator,
+        ),
+        spec(
+            GUARD_ID,
+            "text",
+            Some(text(DEFAULT_GUARD_ID)),
+            "Id of the object that protects the guest.",
+            SetBy::Operator,
+        ),
+        spec(
+            ATTRIBUTES,
+            "text",
+            Some(text("0x10000000")),
+            "TD attributes, in hexadecimal or decimal: bits 28 (SEPT_VE_DISABLE), 30 (PKS) and 63 \
+             (PERFMON). Bit 0 (DEBUG) is refused.",
+            SetBy::Request,
+        ),
+        spec(
+            SEPT_VE_DISABLE,
+            "boolean",
+            Some(Value::Boolean(true)),
+            "No exception where the host took a page away. Linux guests do not start without it.",
+            SetBy::Request,
+        ),
+        spec(
+            MR_OWNER,
+            "bytes:48",
+            None,
+            "MROWNER of the guest, as its quotes tell it.",
+            SetBy::Request,
+        ),
+        spec(
+            MR_OWNER_CONFIG,
+            "bytes:48",
+            None,
+            "MROWNERCONFIG of the guest, as its quotes tell it.",
+            SetBy::Request,
+        ),
+        spec(
+            QUOTE_SOCKET,
+            "host-path",
+            None,
+            "UNIX socket of the quote generation service. Neither it nor quote-generation-port \
+             set: the usual socket where it answers, else port 4050.",
+            SetBy::Operator,
+        ),
+        spec(
+            QUOTE_PORT,
+            "unsigned",
+            None,
+            "Port of the quote generation service on the host's vsock address (CID 2).",
+            SetBy::Operator,
+        ),
+    ]
+}

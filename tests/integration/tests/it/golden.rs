@@ -1,0 +1,177 @@
+//! Requests, and what becomes of them: the arguments of a launch, or a refusal in words.
+//!
+//! A backend's cases are `plugins/NAME/tests/golden/cases.toml`; beside them lies for each its
+//! outcome: `.args` with one argument a line, or `.refused` with code, subject, message and remedy.
+//! `CASEMATE_UPDATE_GOLDEN=1` writes them anew, for a person to read the difference.
+//!
+//! What is written once is not right for that: each list of arguments is held against the rules of
+//! `casemate-rules`, which shares no code with backends and host, and against QEMU itself.
+
+mod case;
+mod images;
+mod live;
+mod random;
+mod site;
+
+use std::collections::BTreeSet;
+use std::fmt::Write as _;
+use std::path::Path;
+
+use casemate_rules::{Debugging, Smt, World, check};
+
+use case::{Case, folder};
+use site::{Launch, Outcome, Site};
+
+/// The fewest cases of a backend, so that none gets lost.
+const FEWEST: usize = 40;
+const UPDATE: &str = "CASEMATE_UPDATE_GOLDEN";
+
+/// The argument lists of protected guests that a test looks at.
+const BACKENDS: [&str; 2] = ["sev-snp", "tdx"];
+
+fn outcome_text(outcome: &Outcome) -> (&'static str, String) {
+    match outcome {
+        Outcome::Planned(launch) => ("args", launch_text(launch)),
+        Outcome::Refused(error) => (
+            "refused",
+            format!(
+                "{:?}\nsubject: {}\nmessage: {}\nremedy: {}\n",
+                error.kind, error.subject, error.message, error.remedy
+            ),
+        ),
+        Outcome::Unfit(reason) => ("refused", format!("by the host\nmessage: {reason}\n")),
+    }
+}
+
+fn launch_text(launch: &Launch) -> String {
+    let mut text = launch.arguments.join("\n");
+    text.push('\n');
+    for finding in &launch.findings {
+        let _ = writeln!(
+            text,
+            "# {} {}: {}",
+            finding.severity.as_str(),
+            finding.id,
+            finding.detail
+        );
+    }
+    text
+}
+
+/// Writes what became of the case, or holds it against what is written.
+fn compare(folder: &Path, case: &Case, outcome: &Outcome) -> Result<(), String> {
+    let (kind, text) = outcome_text(outcome);
+    let path = folder.join(format!("{}.{kind}", case.name));
+    if std::env::var_os(UPDATE).is_some() {
+        for other in ["args", "refused"] {
+            let _ = std::fs::remove_file(folder.join(format!("{}.{other}", case.name)));
+        }
+        std::fs::write(&path, text).expect("an outcome can be written");
+        return Ok(());
+    }
+    match std::fs::read_to_string(&path) {
+        Ok(expected) if expected == text => Ok(()),
+        Ok(expected) => Err(format!("{}: expected\n{expected}\ngot\n{text}", case.name)),
+        Err(error) => Err(format!(
+            "{}: {}: {error}; got\n{text}",
+            case.name,
+            path.display()
+        )),
+    }
+}
+
+/// What the rules have to know of a case, from the case and not from the backend.
+fn world(site: &Site, case: &Case, launch: &Launch) -> World {
+    let facts = |key: &str| case.facts.get(key).or_else(|| site.cases.host.get(key));
+    let cbit = facts("cpuid(0x8000001f)").and_then(|value| {
+        let ebx = value.as_str()?.split(' ').nth(1)?;
+        Some(u32::from_str_radix(ebx, 16).ok()? & 0x3f)
+    });
+    let set = case.operator.get("sev-snp-cbitpos");
+    let set = set.and_then(|value| u32::try_from(value.as_integer()?).ok());
+    let bits = facts("kvm-device-attribute(1/1)").and_then(toml::Value::as_integer);
+    let smt = facts("read-text(/sys/devices/system/cpu/smt/active)");
+    let name = launch.request.file_with_role("firmware");
+    let name = name.map_or_else(|| "noise".to_owned(), |file| file.label());
+    World {
+        cbit: cbit.or(set),
+        cpus: 8,
+        smt: match smt.and_then(toml::Value::as_str) {
+            Some("text: 1\n") => Smt::On,
+            Some("text: 0\n") => Smt::Off,
+            _ => Smt::Unknown,
+        },
+        snp_policy_bits: bits.map(|bits| u64::try_from(bits).expect("a mask")),
+        snp_abi: None,
+        debugging: Debugging::NotAsked,
+        identity: case.identity().map(|(_, digest)| digest),
+        firmware: images::known(&name),
+    }
+}
+
+/// Rules that a case breaks because somebody asked for it by name, and was warned.
+fn asked_for(case: &Case) -> BTreeSet<&'static str> {
+    let mut asked = BTreeSet::new();
+    if case.operator.contains_key("sev-snp-reduced-phys-bits") {
+        asked.insert("snp.reduced-phys-bits");
+    }
+    if case.request.get("tdx-sept-ve-disable").map(String::as_str) == Some("false") {
+        asked.insert("tdx.sept-ve-disable");
+    }
+    asked
+}
+
+async fn run(backend: &'static str) {
+    let Some(site) = Site::open(backend) else {
+        return;
+    };
+    let folder = folder(backend);
+    let mut names = BTreeSet::new();
+    let mut wrong = Vec::new();
+    let (mut planned, mut refused) = (0, 0);
+    for case in &site.cases.cases {
+        assert!(
+            names.insert(case.name.clone()),
+            "{} is there twice",
+            case.name
+        );
+        let outcome = site.run(case).await;
+        if let Err(difference) = compare(&folder, case, &outcome) {
+            wrong.push(difference);
+        }
+        let Outcome::Planned(launch) = outcome else {
+            refused += 1;
+            continue;
+        };
+        planned += 1;
+        let asked = asked_for(case);
+        for violation in check(&launch.arguments, &world(&site, case, &launch)) {
+            if !asked.contains(violation.rule) {
+                wrong.push(format!(
+                    "{}: breaks rule {}: {}",
+                    case.name, violation.rule, violation.detail
+                ));
+            }
+        }
+    }
+    for entry in std::fs::read_dir(&folder).expect("the folder is there") {
+        let path = entry.expect("it can be read").path();
+        let name = path.file_stem().expect("a file").to_string_lossy();
+        if path.extension().is_some_and(|kind| kind != "toml") && !names.contains(name.as_ref()) {
+            wrong.push(format!("{} is the outcome of no case", path.display()));
+        }
+    }
+    println!("{backend}: {planned} planned, {refused} refused");
+    assert!(names.len() >= FEWEST, "{} cases", names.len());
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[tokio::test]
+async fn requests_for_sev_snp_become_what_is_written() {
+    run("sev-snp").await;
+}
+
+#[tokio::test]
+async fn requests_for_tdx_become_what_is_written() {
+    run("tdx").await;
+}

@@ -1,0 +1,244 @@
+//! A property of both backends: whatever is accepted breaks no rule and fits QEMU's schema, whatever
+//! is refused names what is at fault, and nothing makes the component trap.
+//!
+//! Requests are put together from values that are right, at a boundary or wrong. A trap and a plan
+//! that the host's check finds fault with end the run of a case with a panic.
+
+use std::collections::BTreeMap;
+
+use casemate_rules::check;
+use proptest::prelude::*;
+use proptest::sample::select;
+use proptest::test_runner::{Config, TestRunner};
+
+use super::case::Case;
+use super::site::{Outcome, Site};
+use super::{asked_for, world};
+
+/// Each is a call of the component and questions to QEMU that it has answered before.
+const RUNS: u32 = 300;
+
+/// Values of one field or setting; an empty one leaves it out.
+type Values = &'static [&'static str];
+
+fn one(values: Values) -> impl Strategy<Value = Option<String>> {
+    select(values).prop_map(|value| (!value.is_empty()).then(|| value.to_owned()))
+}
+
+/// A table with some of these keys.
+fn some(
+    keys: &'static [(&'static str, Values)],
+) -> impl Strategy<Value = BTreeMap<String, String>> {
+    let entries: Vec<_> = keys
+        .iter()
+        .map(|(key, values)| (Just(*key), one(values), prop::bool::weighted(0.25)))
+        .collect();
+    entries.prop_map(|entries| {
+        entries
+            .into_iter()
+            .filter(|(_, _, is_taken)| *is_taken)
+            .filter_map(|(key, value, _)| Some((key.to_owned(), value?)))
+            .collect()
+    })
+}
+
+struct Choices {
+    cpus: Values,
+    memory_mib: &'static [u64],
+    firmware: Values,
+    identities: Values,
+    settings: &'static [(&'static str, Values)],
+    facts: &'static [(&'static str, Values)],
+}
+
+const SEV_SNP: Choices = Choices {
+    cpus: &[
+        "",
+        "",
+        "EPYC-v4",
+        "EPYC-Genoa-v1",
+        "EPYC",
+        "host",
+        "EPYC-Rome-v2",
+        "EPYC-v",
+    ],
+    memory_mib: &[1, 2048, 3000, 0, 1 << 20],
+    firmware: &[
+        "OVMF.fd",
+        "OVMF.fd",
+        "no-hashes.fd",
+        "no-sev.fd",
+        "odd-size.fd",
+        "noise",
+    ],
+    identities: &[
+        "",
+        "raw:00",
+        "sha-256:5555555555555555555555555555555555555555555555555555555555555555",
+        "raw:",
+    ],
+    settings: &[
+        (
+            "sev-snp-policy",
+            &[
+                "0x30000", "0x130000", "0x20000", "0xb0000", "0x70000", "0x30137", "x",
+            ],
+        ),
+        (
+            "sev-snp-id-block",
+            &["@id-block@", "@id-block-of-another-policy@"],
+        ),
+        ("sev-snp-id-auth", &["@id-auth@", "@id-auth-with-author@"]),
+        ("sev-snp-author-key", &["on", "off", "auto", "maybe"]),
+        ("sev-snp-vcek-disabled", &["true", "false"]),
+        ("firmware", &["auto", "bios", "igvm"]),
+    ],
+    facts: &[
+        (
+            "cpuid(0x8000001f)",
+            &["1780bff 4173 1fd 64", "1 416f 1fd 64", "denied"],
+        ),
+        (
+            "read-text(/sys/devices/system/cpu/smt/active)",
+            &["text: 0\n", "denied"],
+        ),
+        ("kvm-device-attribute(1/1)", &["absent", "denied"]),
+        ("device(/dev/sev)", &["denied", "failed: x"]),
+        ("qemu-machine(q35)", &["denied"]),
+    ],
+};
+
+const TDX: Choices = Choices {
+    cpus: &["", "", "host", "EPYC", "max"],
+    memory_mib: &[1, 2048, 3000, 0, 61_441, 65_536, 65_537],
+    firmware: &[
+        "OVMF.fd",
+        "OVMF.fd",
+        "no-tdx.fd",
+        "payload.fd",
+        "odd-size.fd",
+        "noise",
+    ],
+    identities: &[
+        "",
+        "raw:00",
+        "sha-256:5555555555555555555555555555555555555555555555555555555555555555",
+        "raw:",
+    ],
+    settings: &[
+        (
+            "tdx-attributes",
+            &[
+                "0x10000000",
+                "0x50000000",
+                "0x10000001",
+                "0x0",
+                "0x8000000010000000",
+                "x",
+            ],
+        ),
+        ("tdx-sept-ve-disable", &["true", "false"]),
+    ],
+    facts: &[
+        (
+            "socket(/var/run/tdx-qgs/qgs.socket)",
+            &["absent", "denied", "failed: x"],
+        ),
+        (
+            "read-text(/sys/devices/system/cpu/present)",
+            &["text: 0\n", "denied", "text: x"],
+        ),
+        (
+            "read-text(/sys/fs/cgroup/misc.capacity)",
+            &["absent", "denied"],
+        ),
+        ("qemu-machine(q35)", &["denied"]),
+    ],
+};
+
+fn cases(choices: &'static Choices) -> impl Strategy<Value = Case> {
+    (
+        prop::bool::weighted(0.25),
+        select(&[1_u32, 2, 8, 0, 9][..]),
+        select(choices.memory_mib),
+        one(choices.cpus),
+        one(choices.firmware),
+        one(choices.identities),
+        some(choices.settings),
+        some(choices.facts),
+    )
+        .prop_map(
+            |(from_disk, vcpus, memory_mib, cpu, firmware, identity, request, facts)| Case {
+                name: "random".to_owned(),
+                boot: from_disk.then(|| "disk".to_owned()),
+                vcpus: Some(vcpus),
+                memory_mib: Some(memory_mib),
+                facts: facts
+                    .into_iter()
+                    .map(|(key, value)| (key, toml::Value::String(value)))
+                    .chain(cpu.iter().map(|cpu| {
+                        let key = format!("qemu-type({cpu}-x86_64-cpu)");
+                        (key, toml::Value::String("present".to_owned()))
+                    }))
+                    .collect(),
+                cpu,
+                files: firmware
+                    .into_iter()
+                    .map(|name| ("firmware".to_owned(), name))
+                    .collect(),
+                identity,
+                request,
+                ..Case::default()
+            },
+        )
+}
+
+fn hold(backend: &'static str, choices: &'static Choices) {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
+    let runtime = runtime.expect("a runtime");
+    let _inside = runtime.enter();
+    let Some(site) = Site::open(backend) else {
+        return;
+    };
+    let (mut planned, mut refused) = (0, 0);
+    let config = Config {
+        cases: RUNS,
+        failure_persistence: None,
+        ..Config::default()
+    };
+    let result = TestRunner::new(config).run(&cases(choices), |case| {
+        match runtime.block_on(site.run(&case)) {
+            Outcome::Planned(launch) => {
+                planned += 1;
+                let asked = asked_for(&case);
+                let mut violations = check(&launch.arguments, &world(&site, &case, &launch));
+                violations.retain(|violation| !asked.contains(violation.rule));
+                prop_assert!(violations.is_empty(), "{violations:?}");
+            }
+            Outcome::Refused(error) => {
+                refused += 1;
+                prop_assert!(!error.subject.is_empty() && !error.message.is_empty());
+                prop_assert!(!error.remedy.is_empty());
+            }
+            // A setting that is not of its form.
+            Outcome::Unfit(_) => refused += 1,
+        }
+        Ok(())
+    });
+    println!("{backend}: {planned} planned, {refused} refused");
+    if let Err(error) = result {
+        panic!("{error}");
+    }
+}
+
+#[test]
+fn what_sev_snp_accepts_breaks_no_rule() {
+    hold("sev-snp", &SEV_SNP);
+}
+
+#[test]
+fn what_tdx_accepts_breaks_no_rule() {
+    hold("tdx", &TDX);
+}
