@@ -27,7 +27,6 @@ use super::{console, disk, files};
 use crate::confine::{self, Place, PlaceLimits};
 use crate::failpoint;
 use crate::lease::PortLease;
-use crate::probe;
 use crate::qemu::command::{self, DiskBacking, DiskResources, Form, RenderError, Resources};
 use crate::qemu::process::{Credentials, Exit, ProcessIdentity, SpawnError};
 use crate::qemu::qmp::{MAX_LINE_VM, Qmp, QmpError, QmpEvents};

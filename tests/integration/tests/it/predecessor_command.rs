@@ -315,7 +315,7 @@ async fn ours(program: &Path, accelerator: Accelerator) -> Ready {
         .backend
         .settings_for(&BTreeMap::new())
         .expect("valid settings");
-    let (files, settings) = files::open(&defaults, settings, None);
+    let (files, settings) = files::open(&defaults, settings, None, &[]);
     let built_in = |name: &str| {
         Some(Choice {
             value: name.to_owned(),

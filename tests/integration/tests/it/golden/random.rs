@@ -4,6 +4,7 @@
 //! Requests are put together from values that are right, at a boundary or wrong. A trap and a plan
 //! that the host's check finds fault with end the run of a case with a panic.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use casemate_rules::check;
@@ -202,7 +203,7 @@ fn hold(backend: &'static str, choices: &'static Choices) {
     let Some(site) = Site::open(backend) else {
         return;
     };
-    let (mut planned, mut refused) = (0, 0);
+    let (planned, refused) = (Cell::new(0), Cell::new(0));
     let config = Config {
         cases: RUNS,
         failure_persistence: None,
@@ -211,23 +212,27 @@ fn hold(backend: &'static str, choices: &'static Choices) {
     let result = TestRunner::new(config).run(&cases(choices), |case| {
         match runtime.block_on(site.run(&case)) {
             Outcome::Planned(launch) => {
-                planned += 1;
+                planned.set(planned.get() + 1);
                 let asked = asked_for(&case);
                 let mut violations = check(&launch.arguments, &world(&site, &case, &launch));
                 violations.retain(|violation| !asked.contains(violation.rule));
                 prop_assert!(violations.is_empty(), "{violations:?}");
             }
             Outcome::Refused(error) => {
-                refused += 1;
+                refused.set(refused.get() + 1);
                 prop_assert!(!error.subject.is_empty() && !error.message.is_empty());
                 prop_assert!(!error.remedy.is_empty());
             }
             // A setting that is not of its form.
-            Outcome::Unfit(_) => refused += 1,
+            Outcome::Unfit(_) => refused.set(refused.get() + 1),
         }
         Ok(())
     });
-    println!("{backend}: {planned} planned, {refused} refused");
+    println!(
+        "{backend}: {} planned, {} refused",
+        planned.get(),
+        refused.get()
+    );
     if let Err(error) = result {
         panic!("{error}");
     }

@@ -235,7 +235,13 @@ impl Site {
         };
         let knowledge = Knowledge::gather(qemu, &plan, &request).await;
         let knowledge = knowledge.expect("QEMU answers");
-        match check(plan, &request, backend.permissions(), knowledge) {
+        match check(
+            plan,
+            &request,
+            backend.permissions(),
+            &backend.info().first_versions,
+            knowledge,
+        ) {
             Ok(checked) => {
                 let files = request.host.files.iter();
                 let files = files.map(|file| (file.id, format!("@{}@", file.role)));
