@@ -94,6 +94,11 @@ impl Layout {
         self.target().join("apt")
     }
 
+    /// The same for the distribution's next release.
+    pub fn apt_of_next_release(&self) -> PathBuf {
+        self.target().join("apt-next-release")
+    }
+
     /// Where a product is made before it is renamed into place.
     pub fn scratch(&self) -> PathBuf {
         self.target().join("scratch")
@@ -110,6 +115,16 @@ impl Layout {
     /// The newer QEMU of the tests; movable as a whole.
     pub fn qemu_backports(&self) -> PathBuf {
         self.tools().join("qemu-backports")
+    }
+
+    /// The newest QEMU that the distribution has; movable as a whole.
+    pub fn qemu_newest(&self) -> PathBuf {
+        self.tools().join("qemu-newest")
+    }
+
+    /// Firmware for confidential guests, and its descriptors.
+    pub fn firmware(&self) -> PathBuf {
+        self.tools().join("firmware")
     }
 
     /// The configuration that packages ship and that the demo starts from.

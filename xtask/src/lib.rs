@@ -30,10 +30,12 @@ pub mod system_packages;
 
 pub mod backends;
 pub mod cargo;
+pub mod firmware;
 pub mod guest_image;
 pub mod kernel_module;
 pub mod newc;
 pub mod qemu_backports;
+pub mod qemu_newest;
 pub mod setup;
 pub mod wasm_toolchain;
 

@@ -2,8 +2,11 @@
 //!
 //! It has its own sources, lists and cache, so that the system's stay as they are and no root is
 //! needed. The mirror is the one the system uses, and signatures are checked against the
-//! distribution's keyring. The system's dpkg status is read, so that libraries which are installed
-//! are not fetched again.
+//! distribution's keyring.
+//!
+//! There are two: one of the system's own release, which reads the system's dpkg status, so that
+//! libraries which are installed are not fetched again; and one of the next release, whose programs
+//! need a newer C library and therefore bring all libraries along.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -23,6 +26,11 @@ const LISTS_MAXIMUM_AGE: Duration = Duration::from_secs(24 * 60 * 60);
 const INDEX_TARGET_FORMAT: &str = "$(CREATED_BY) $(COMPONENT) $(RELEASE) $(SITE) $(ORIGIN)";
 /// What apt leaves in place of an origin that it does not know.
 const ORIGIN_UNKNOWN: &str = "$(ORIGIN)";
+
+/// What is installed on this machine, in dpkg's words.
+const INSTALLED: &str = "/var/lib/dpkg/status";
+/// The same of a machine on which nothing is, in a folder of ours.
+const NOTHING_INSTALLED: &str = "status";
 
 /// Where a package may come from.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -50,7 +58,8 @@ impl std::fmt::Display for Package {
 pub struct PrivateApt<'run> {
     run: &'run Run,
     folder: PathBuf,
-    codename: String,
+    /// The release, as the mirror's folders call it.
+    suite: String,
 }
 
 impl<'run> PrivateApt<'run> {
@@ -59,21 +68,10 @@ impl<'run> PrivateApt<'run> {
         child::is_on_path("apt-get") && child::is_on_path("dpkg-deb") && OsRelease::read().is_ok()
     }
 
-    /// Writes the configuration and fetches the lists, unless they are fresh.
+    /// Packages of the system's own release. Fetches their lists, unless they are fresh.
     pub fn open(run: &'run Run, step: &mut Step<'_>) -> Result<Self> {
         let os = OsRelease::read()?;
-        let folder = run.layout.apt();
-        for part in ["state/lists/partial", "cache/archives/partial", "empty"] {
-            let path = folder.join(part);
-            std::fs::create_dir_all(&path)
-                .with_context(|| format!("cannot create {}", path.display()))?;
-        }
-        let apt = Self {
-            run,
-            folder,
-            codename: os.codename.clone(),
-        };
-        apt.write("apt.conf", &apt.configuration())?;
+        let apt = Self::create(run, run.layout.apt(), &os.codename, Path::new(INSTALLED))?;
         if apt.lists_are_fresh() {
             return Ok(apt);
         }
@@ -89,6 +87,53 @@ impl<'run> PrivateApt<'run> {
         Ok(apt)
     }
 
+    /// Packages of the distribution's next release, or the reason to do without. Nothing counts as
+    /// installed, since its libraries do not go together with the system's.
+    pub fn open_next_release(run: &'run Run, step: &mut Step<'_>) -> Result<Result<Self, String>> {
+        if !Self::is_possible() {
+            return Ok(Err("no packages of Debian here".to_owned()));
+        }
+        let os = OsRelease::read()?;
+        let Some(suite) = os.next_suite() else {
+            return Ok(Err(format!("{} names no next release", os.id)));
+        };
+        let folder = run.layout.apt_of_next_release();
+        let status = folder.join(NOTHING_INSTALLED);
+        let apt = Self::create(run, folder, suite, &status)?;
+        apt.write(NOTHING_INSTALLED, "")?;
+        if apt.lists_are_fresh() {
+            return Ok(Ok(apt));
+        }
+        let mirror = apt.sources(&os)?.mirror;
+        apt.write("sources.list", &os.source_line(&mirror, suite, "main"))?;
+        if apt.update(step).is_err() {
+            // A mirror may leave it out, and a keyring may be too old for its signature.
+            run.interrupt.check()?;
+            let log = run.log("packages");
+            return Ok(Err(format!(
+                "{suite} cannot be reached or is not trusted ({})",
+                log.display()
+            )));
+        }
+        Ok(Ok(apt))
+    }
+
+    /// Makes the folder and its configuration; `status` says what is installed.
+    fn create(run: &'run Run, folder: PathBuf, suite: &str, status: &Path) -> Result<Self> {
+        for part in ["state/lists/partial", "cache/archives/partial", "empty"] {
+            let path = folder.join(part);
+            std::fs::create_dir_all(&path)
+                .with_context(|| format!("cannot create {}", path.display()))?;
+        }
+        let apt = Self {
+            run,
+            folder,
+            suite: suite.to_owned(),
+        };
+        apt.write("apt.conf", &apt.configuration(status))?;
+        Ok(apt)
+    }
+
     /// The packages that installing `names` would bring in or replace on this machine.
     pub fn closure(&self, archive: Archive, names: &[&str]) -> Result<Vec<Package>> {
         let mut command = self.program("apt-get");
@@ -96,7 +141,7 @@ impl<'run> PrivateApt<'run> {
         if archive == Archive::Backports {
             command.args([
                 "-o",
-                &format!("APT::Default-Release={}-backports", self.codename),
+                &format!("APT::Default-Release={}-backports", self.suite),
             ]);
         }
         let text = child::capture(self.run, command.arg("install").args(names))?;
@@ -109,7 +154,7 @@ impl<'run> PrivateApt<'run> {
         if archive == Archive::Backports {
             command.args([
                 "-o",
-                &format!("APT::Default-Release={}-backports", self.codename),
+                &format!("APT::Default-Release={}-backports", self.suite),
             ]);
         }
         let text = child::capture(self.run, command.args(["policy", name]))?;
@@ -194,17 +239,20 @@ impl<'run> PrivateApt<'run> {
         command
     }
 
-    fn configuration(&self) -> String {
+    fn configuration(&self, status: &Path) -> String {
         let folder = self.folder.display();
+        let status = status.display();
         // The hooks belong to the system's cache, which is not touched here, and some need root.
+        // The next release is another one, by the same name, when the present one comes out.
         format!(
             "#clear APT::Update::Pre-Invoke;\n\
              #clear APT::Update::Post-Invoke;\n\
              #clear APT::Update::Post-Invoke-Success;\n\
              #clear Acquire::IndexTargets::deb::DEP-11;\n\
              Acquire::Languages \"none\";\n\
+             Acquire::AllowReleaseInfoChange \"true\";\n\
              Dir::State \"{folder}/state\";\n\
-             Dir::State::status \"/var/lib/dpkg/status\";\n\
+             Dir::State::status \"{status}\";\n\
              Dir::Cache \"{folder}/cache\";\n\
              Dir::Etc::SourceList \"{folder}/sources.list\";\n\
              Dir::Etc::SourceParts \"{folder}/empty\";\n\
@@ -240,7 +288,7 @@ impl<'run> PrivateApt<'run> {
     /// Whether the mirror has backports for this release.
     pub fn has_backports(&self) -> bool {
         std::fs::read_to_string(self.folder.join("sources.list"))
-            .is_ok_and(|sources| sources.contains(&format!(" {}-backports ", self.codename)))
+            .is_ok_and(|sources| sources.contains(&format!(" {}-backports ", self.suite)))
     }
 
     fn write(&self, name: &str, text: &str) -> Result<()> {
@@ -254,6 +302,8 @@ impl<'run> PrivateApt<'run> {
 struct Sources {
     release: String,
     backports: String,
+    /// Where the release's main part comes from, and other releases do as well.
+    mirror: String,
 }
 
 fn sources_from_index_targets(text: &str, os: &OsRelease) -> Option<Sources> {
@@ -285,10 +335,12 @@ fn sources_from_index_targets(text: &str, os: &OsRelease) -> Option<Sources> {
             lines.push(line);
         }
     }
+    let mirror = mirror?;
     let backports = format!("{}-backports", os.codename);
     Some(Sources {
         release: lines.concat(),
-        backports: os.source_line(mirror?, &backports, "main"),
+        backports: os.source_line(mirror, &backports, "main"),
+        mirror: mirror.to_owned(),
     })
 }
 
@@ -341,6 +393,14 @@ impl OsRelease {
         match self.id.as_str() {
             "ubuntu" => &["main", "universe"],
             _ => &["main"],
+        }
+    }
+
+    /// What mirrors call the release that comes after the newest one, whichever that is.
+    fn next_suite(&self) -> Option<&'static str> {
+        match self.id.as_str() {
+            "debian" => Some("testing"),
+            _ => None,
         }
     }
 
@@ -399,6 +459,7 @@ mod tests {
             sources.backports,
             "deb http://a.example/nowhere bookworm-backports main\n"
         );
+        assert_eq!(sources.mirror, "http://a.example/nowhere");
         assert_eq!(sources_from_index_targets("", &bookworm()), None);
     }
 

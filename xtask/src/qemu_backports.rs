@@ -17,8 +17,8 @@ use crate::run::Run;
 const PACKAGE: &str = "qemu-system-x86";
 /// Data that QEMU looks for beside itself; wanted even where an installed copy exists.
 const DATA_PACKAGES: [&str; 2] = ["seabios", "ipxe-qemu"];
-/// First major version that is worth having beside the release's own.
-const WANTED_MAJOR: u32 = 10;
+/// First version, by its first two numbers, that is worth having beside the release's own.
+const WANTED: (u32, u32) = (10, 0);
 const RECIPE: &str = "qemu-backports 1";
 
 /// Starts the unpacked QEMU from wherever the folder lies, with an empty environment, too.
@@ -70,7 +70,7 @@ pub fn prepare(run: &Run) -> Result<()> {
 /// The version of the backport, or the reason to do without.
 fn find(apt: &PrivateApt<'_>) -> Result<Result<String, String>> {
     if let Some(own) = apt.candidate(Archive::Release, PACKAGE)?
-        && major(&own) >= Some(WANTED_MAJOR)
+        && upstream(&own) >= Some(WANTED)
     {
         return Ok(Err(format!("the release has {own} itself")));
     }
@@ -78,16 +78,17 @@ fn find(apt: &PrivateApt<'_>) -> Result<Result<String, String>> {
         return Ok(Err("this release has no backports".to_owned()));
     }
     match apt.candidate(Archive::Backports, PACKAGE)? {
-        Some(version) if major(&version) >= Some(WANTED_MAJOR) => Ok(Ok(version)),
+        Some(version) if upstream(&version) >= Some(WANTED) => Ok(Ok(version)),
         Some(version) => Ok(Err(format!("backports have only {version}"))),
         None => Ok(Err("no backport of QEMU".to_owned())),
     }
 }
 
-/// The first number of `1:10.0.2+ds-2`, whose leading `1:` is Debian's epoch.
-fn major(version: &str) -> Option<u32> {
+/// The first two numbers of `1:10.0.2+ds-2`, whose leading `1:` is Debian's epoch.
+pub(crate) fn upstream(version: &str) -> Option<(u32, u32)> {
     let upstream = version.split_once(':').map_or(version, |(_, rest)| rest);
-    upstream.split('.').next()?.parse().ok()
+    let mut numbers = upstream.split(['.', '+', '-', '~']);
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
 fn unpack(run: &Run, step: &mut Step<'_>, apt: &PrivateApt<'_>, folder: &Path) -> Result<()> {
@@ -151,8 +152,8 @@ fn library_folders(root: &Path) -> Result<Vec<PathBuf>> {
     Ok(folders)
 }
 
-/// Runs the wrapper as the daemon will, with nothing in its environment.
-fn try_out(run: &Run, wrapper: &Path) -> Result<String> {
+/// Runs the wrapper as the daemon will, with nothing in its environment; its name and version.
+pub(crate) fn try_out(run: &Run, wrapper: &Path) -> Result<String> {
     let text = child::capture(run, child::program(wrapper).env_clear().args(["--version"]))
         .context("the unpacked QEMU does not start")?;
     let first = text.lines().next().unwrap_or_default();
@@ -169,9 +170,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_major_version_is_behind_the_epoch() {
-        assert_eq!(major("1:10.0.2+ds-2+deb13u1~bpo12+1"), Some(10));
-        assert_eq!(major("1:7.2+dfsg-7"), Some(7));
-        assert_eq!(major("unknown"), None);
+    fn the_version_is_behind_the_epoch() {
+        for (version, expected) in [
+            ("1:10.0.2+ds-2+deb13u1~bpo12+1", Some((10, 0))),
+            ("1:11.1~rc2+ds-1", Some((11, 1))),
+            ("1:7.2+dfsg-7", Some((7, 2))),
+            ("unknown", None),
+        ] {
+            assert_eq!(upstream(version), expected, "{version}");
+        }
     }
 }

@@ -5,7 +5,7 @@ use anyhow::Result;
 
 use crate::failure::InStep;
 use crate::run::Run;
-use crate::{guest_image, qemu_backports, system_packages, wasm_toolchain};
+use crate::{firmware, guest_image, qemu_backports, qemu_newest, system_packages, wasm_toolchain};
 
 const RETRY: &str = "check the network and the logs in target/setup, then run the command again";
 
@@ -16,7 +16,7 @@ pub fn everything(run: &Run) -> Result<()> {
         "preparing the WebAssembly toolchain",
         "set CASEMATE_WASM_TOOLCHAIN=rustup and install the target wasm32-unknown-unknown",
     )?;
-    newer_qemu(run)
+    for_the_tests(run)
 }
 
 /// QEMU and a guest to run in it.
@@ -29,7 +29,9 @@ pub fn for_a_guest(run: &Run) -> Result<()> {
     guest_image::prepare(run).in_step("preparing the guest image", RETRY)
 }
 
-/// The second QEMU that the tests use.
-pub fn newer_qemu(run: &Run) -> Result<()> {
-    qemu_backports::prepare(run).in_step("unpacking a newer QEMU", RETRY)
+/// What the tests use beside the installed QEMU: newer ones, and firmware for confidential guests.
+pub fn for_the_tests(run: &Run) -> Result<()> {
+    qemu_backports::prepare(run).in_step("unpacking a newer QEMU", RETRY)?;
+    qemu_newest::prepare(run).in_step("unpacking the newest QEMU", RETRY)?;
+    firmware::prepare(run).in_step("unpacking firmware for confidential guests", RETRY)
 }

@@ -51,7 +51,7 @@ pub enum SkippedPromise {
 
 pub fn run(run: &Run, arguments: &[OsString], skipped: SkippedPromise) -> Result<ExitCode> {
     setup::for_a_guest(run)?;
-    setup::newer_qemu(run)?;
+    setup::for_the_tests(run)?;
     backends::build(run)?;
     run.report.heading("Tests");
     let promises = read_promises(run).in_step(

@@ -93,6 +93,46 @@ pub fn qemus() -> Vec<PathBuf> {
     qemus
 }
 
+/// The newest QEMU that the distribution has, 10.1 at least: it knows TDX. Its folder is a path that
+/// a VM's QEMU needs. None, and why on standard output, where it could not be had.
+pub fn newest_qemu() -> Option<PathBuf> {
+    unpacked("qemu-newest", "qemu-system-x86_64")
+}
+
+/// A file of the distribution's firmware for confidential guests: `OVMF.amdsev.fd`,
+/// `OVMF.inteltdx.ms.fd`. None, and why on standard output, where it could not be had.
+pub fn confidential_firmware(name: &str) -> Option<PathBuf> {
+    unpacked("firmware", name)
+}
+
+/// The descriptors of that firmware. They name it where its packages would install it.
+pub fn confidential_firmware_descriptors() -> Vec<PathBuf> {
+    let Ok(entries) = std::fs::read_dir(target().join("tools/firmware")) else {
+        println!("skipped: no firmware for confidential guests");
+        return Vec::new();
+    };
+    let mut descriptors: Vec<PathBuf> = entries
+        .map(|entry| entry.expect("the folder is readable").path())
+        .filter(|path| path.extension().is_some_and(|ending| ending == "json"))
+        .collect();
+    descriptors.sort();
+    descriptors
+}
+
+/// A file of a product that set-up makes where the distribution has what it takes. A product that
+/// is there and lacks the file is broken, and no reason to skip.
+fn unpacked(product: &str, file: &str) -> Option<PathBuf> {
+    let folder = target().join("tools").join(product);
+    if folder.exists() {
+        return Some(present(folder.join(file)));
+    }
+    println!(
+        "skipped: no {product} of the distribution ({})",
+        folder.display()
+    );
+    None
+}
+
 /// Copies `program` to where an unprivileged user can start it, whatever the workspace's modes are.
 pub fn stage_program(program: &Path, folder: &Path) -> PathBuf {
     let name = program.file_name().expect("a program has a name");
