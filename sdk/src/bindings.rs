@@ -2,13 +2,6 @@
 //!
 //! The records compare and clone, because tests hold whole plans against each other.
 
-#![cfg_attr(
-    target_arch = "wasm32",
-    expect(
-        unsafe_code,
-        reason = "the contract's functions move values in and out of the component's memory"
-    )
-)]
 #![expect(
     clippy::error_impl_error,
     reason = "the contract calls its error `error`, and the generated type follows it"

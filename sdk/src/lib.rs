@@ -1,7 +1,7 @@
 //! For those who write a backend: the contract's types, and what every backend does alike.
 //!
 //! A backend is three pure functions over the records of the contract (`describe`, `check`, `plan`)
-//! and one line that exports them, [`export_backend!`]. What is in this crate is what a rule about
+//! and one line that exports them, `bindings::export_backend!`. What is in this crate is what a rule about
 //! QEMU or about the contract asks of all of them; what a technology asks is the backend's own.
 //!
 //! ```text

@@ -27,7 +27,9 @@ mod export {
         unsafe_code,
         reason = "the exports move values in and out of the component's memory"
     )]
-    casemate_backend::export_backend!(super::PlainKvm);
+    use super::PlainKvm;
+
+    casemate_backend::bindings::export_backend!(PlainKvm);
 }
 
 use casemate_backend::bindings::casemate::tee::types::{

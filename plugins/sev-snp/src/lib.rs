@@ -32,7 +32,9 @@ mod export {
         unsafe_code,
         reason = "the exports move values in and out of the component's memory"
     )]
-    casemate_backend::export_backend!(super::SevSnp);
+    use super::SevSnp;
+
+    casemate_backend::bindings::export_backend!(SevSnp);
 }
 
 use casemate_backend::bindings::casemate::tee::types::{
