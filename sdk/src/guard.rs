@@ -398,6 +398,26 @@ pub fn check_devices(request: &LaunchRequest) -> Result<(), Error> {
     Ok(())
 }
 
+/// An option ROM runs in the guest, lies in the host's memory and is part of no measurement: a
+/// network device says that it has none (`romfile=`).
+pub fn check_option_roms(request: &LaunchRequest) -> Result<(), Error> {
+    for device in request.devices.iter().filter(|device| device.kind == "net") {
+        let rom = device.properties.iter().find(|set| set.path == "romfile");
+        if rom.is_none_or(|rom| rom.value != text("")) {
+            return Err(invalid_request(
+                "romfile",
+                &format!(
+                    "device {} has an option ROM, which the guest would run and no measurement \
+                     covers",
+                    quoted(&device.id)
+                ),
+                "set romfile of the network device to nothing",
+            ));
+        }
+    }
+    Ok(())
+}
+
 /// What a protected guest allows while it runs. Its state cannot be reset: a reboot is a new launch.
 pub fn abilities() -> Vec<String> {
     ["pause", "powerdown"].map(str::to_owned).to_vec()

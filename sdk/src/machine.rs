@@ -1,6 +1,6 @@
 //! The PC that a plan names: by its version, so that a plan means the same after an upgrade of QEMU.
 
-use crate::answer::{invalid_request, pass, quoted, unavailable, warn};
+use crate::answer::{fail, invalid_request, pass, quoted, unavailable, unsupported_host, warn};
 use crate::bindings::casemate::tee::facts::FactError;
 use crate::bindings::casemate::tee::types::{
     Choice, Error, Finding, LaunchRequest, Property, Typed,
@@ -77,6 +77,9 @@ pub fn versioned(
                 "see the daemon's log for what QEMU said, and try again",
             ));
         }
+        (Err(FactError::Denied), _) if family == Family::Q35 => {
+            return Err(version_unknown(backend));
+        }
         (Err(FactError::Denied), _) => {
             findings.push(warn(
                 "machine.not-versioned",
@@ -106,13 +109,24 @@ pub fn versioned(
     })
 }
 
-/// For `check`: what the default machine is. No failure, since a request may name another.
-pub fn default_finding(facts: &QemuFacts, default: &str, backend: &str) -> Finding {
+/// What protects a guest may measure its machine, so there an alias is no answer.
+fn version_unknown(backend: &str) -> Error {
+    unsupported_host(
+        "machine",
+        "the backend may not ask for the versioned name of the machine, which a protected guest is \
+         planned with",
+        &format!("add qemu-machine * to the grants of {backend}"),
+    )
+}
+
+/// For `check`: what the default machine is. No failure where a request may name another.
+pub fn default_finding(facts: &QemuFacts, default: &str, family: Family, backend: &str) -> Finding {
     const ID: &str = "qemu.machine";
     match (&facts.machine, &facts.machine_type) {
         (Ok(versioned), Ok(())) => {
             pass(ID, "machine", &format!("machine {default} is {versioned}"))
         }
+        (Err(FactError::Denied), _) if family == Family::Q35 => fail(ID, &version_unknown(backend)),
         (Err(FactError::Denied), _) | (_, Err(FactError::Denied)) => warn(
             ID,
             "machine",

@@ -3,7 +3,8 @@
 use casemate_backend::answer::{fail, note, pass};
 use casemate_backend::bindings::casemate::tee::facts::FactError;
 use casemate_backend::bindings::casemate::tee::types::{Finding, HostContext};
-use casemate_backend::{boot, machine};
+use casemate_backend::boot;
+use casemate_backend::machine::{self, Family};
 
 use crate::facts::{BACKEND, Facts};
 use crate::plan::{self, DEFAULT_CPU, DEFAULT_MACHINE};
@@ -15,6 +16,7 @@ pub fn check(host: &HostContext, facts: &Facts) -> Vec<Finding> {
     findings.push(machine::default_finding(
         &facts.qemu,
         DEFAULT_MACHINE,
+        Family::AnyPc,
         BACKEND,
     ));
     findings.extend(default_cpu(facts));

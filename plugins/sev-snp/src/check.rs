@@ -6,7 +6,7 @@ use casemate_backend::bindings::casemate::tee::types::{Error, Finding, HostConte
 use casemate_backend::boot;
 use casemate_backend::files::Files;
 use casemate_backend::host::Examined;
-use casemate_backend::machine;
+use casemate_backend::machine::{self, Family};
 
 use crate::facts::{BACKEND, Facts};
 use crate::plan::{DEFAULT_MACHINE, cpu, firmware, guest, policy};
@@ -19,6 +19,7 @@ pub fn check(host: &HostContext, facts: &Facts, files: &impl Files) -> Vec<Findi
     findings.push(machine::default_finding(
         &facts.qemu,
         DEFAULT_MACHINE,
+        Family::Q35,
         BACKEND,
     ));
     findings.push(cpu::default_finding(&facts.qemu));

@@ -43,6 +43,7 @@ pub fn plan(
     memory::check_size(request.memory_bytes)?;
     memory::check_vcpus(request.vcpus)?;
     guard::check_devices(request)?;
+    guard::check_option_roms(request)?;
     let machine = machine::versioned(
         request,
         DEFAULT_MACHINE,

@@ -3,9 +3,10 @@
 
 use casemate_backend::answer::{fail, pass};
 use casemate_backend::bindings::casemate::tee::types::{Error, Finding, HostContext};
+use casemate_backend::boot;
 use casemate_backend::files::Files;
 use casemate_backend::host::Examined;
-use casemate_backend::{boot, machine};
+use casemate_backend::machine::{self, Family};
 
 use crate::facts::{BACKEND, Facts};
 use crate::plan::{DEFAULT_MACHINE, firmware, guest, quotes};
@@ -18,6 +19,7 @@ pub fn check(host: &HostContext, facts: &Facts, files: &impl Files) -> Vec<Findi
     findings.push(machine::default_finding(
         &facts.qemu,
         DEFAULT_MACHINE,
+        Family::Q35,
         BACKEND,
     ));
     match Settings::read(host) {

@@ -159,14 +159,14 @@ fn inspect_ovmf<'a>(file: &'a HostFile, files: &impl Files) -> Result<Chosen<'a>
     let image = ovmf::inspect(&bytes).map_err(|error| {
         unsuitable_file(
             COMBINED,
-            &format!("firmware {}: {error}", quoted(&file.label)),
+            &format!("{}: {error}", quoted(&file.label)),
             remedy::for_ovmf_error(&error, Guest::Snp),
         )
     })?;
     let inspected = suitable::for_snp(&image).map_err(|reason| {
         unsuitable_file(
             COMBINED,
-            &format!("firmware {}: {reason}", quoted(&file.label)),
+            &format!("{}: {reason}", quoted(&file.label)),
             remedy::for_unsuitable(&reason),
         )
     })?;
@@ -201,14 +201,14 @@ fn inspect_igvm<'a>(
     let inspected = igvm::inspect(&bytes).map_err(|error| {
         unsuitable_file(
             IGVM,
-            &format!("IGVM file {}: {error}", quoted(&file.label)),
+            &format!("{}: {error}", quoted(&file.label)),
             remedy::for_igvm_error(&error),
         )
     })?;
     suitable::for_snp_igvm(&inspected).map_err(|reason| {
         unsuitable_file(
             IGVM,
-            &format!("IGVM file {}: {reason}", quoted(&file.label)),
+            &format!("{}: {reason}", quoted(&file.label)),
             remedy::for_unsuitable(&reason),
         )
     })?;
@@ -224,7 +224,7 @@ impl Chosen<'_> {
                 Err(reason) => KernelMeasurement::Impossible(unsuitable_file(
                     COMBINED,
                     &format!(
-                        "firmware {}: {reason}, so the kernel would not be part of the launch \
+                        "{}: {reason}, so the kernel would not be part of the launch \
                          measurement",
                         quoted(&file.label)
                     ),

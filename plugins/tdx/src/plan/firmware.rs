@@ -51,14 +51,14 @@ pub(crate) fn choose<'a>(host: &'a HostContext, files: &impl Files) -> Result<Ch
     let image = ovmf::inspect(&Bytes::of(file, files)).map_err(|error| {
         unsuitable_file(
             COMBINED,
-            &format!("firmware {}: {error}", quoted(&file.label)),
+            &format!("{}: {error}", quoted(&file.label)),
             remedy::for_ovmf_error(&error, Guest::Tdx),
         )
     })?;
     suitable::for_tdx(&image).map_err(|reason| {
         unsuitable_file(
             COMBINED,
-            &format!("firmware {}: {reason}", quoted(&file.label)),
+            &format!("{}: {reason}", quoted(&file.label)),
             remedy::for_unsuitable(&reason),
         )
     })?;

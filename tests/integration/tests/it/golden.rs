@@ -115,8 +115,14 @@ fn asked_for(case: &Case) -> BTreeSet<&'static str> {
     if case.operator.contains_key("sev-snp-reduced-phys-bits") {
         asked.insert("snp.reduced-phys-bits");
     }
-    if case.request.get("tdx-sept-ve-disable").map(String::as_str) == Some("false") {
-        asked.insert("tdx.sept-ve-disable");
+    let wish = |key: &str| case.request.get(key).map(String::as_str);
+    // Bit 28 by either of its two names.
+    let attributes = wish("tdx-attributes").and_then(|text| text.strip_prefix("0x"));
+    let attributes = attributes.and_then(|digits| u64::from_str_radix(digits, 16).ok());
+    if wish("tdx-sept-ve-disable") == Some("false")
+        || attributes.is_some_and(|attributes| attributes & 1 << 28 == 0)
+    {
+        asked.extend(["tdx.sept-ve-disable", "tdx.attributes-sept-ve"]);
     }
     asked
 }

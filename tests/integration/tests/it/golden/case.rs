@@ -62,7 +62,7 @@ pub(crate) struct Case {
     /// `algorithm:hexadecimal`.
     #[serde(default)]
     pub(crate) identity: Option<String>,
-    /// Properties of the network device.
+    /// Properties of the network device; without any, those of a config that says nothing.
     #[serde(default)]
     pub(crate) network: BTreeMap<String, toml::Value>,
     /// Answers that differ from those of `host`.
@@ -118,13 +118,17 @@ impl Case {
                 other => panic!("{}: {path} is {other}", self.name),
             },
         });
+        let mut properties: Vec<Property> = properties.collect();
+        if properties.is_empty() {
+            properties = usual_properties();
+        }
         let device = |kind: &str, id: &str, properties| HostDevice {
             kind: kind.to_owned(),
             id: id.to_owned(),
             properties,
         };
         let mut devices = vec![
-            device("net", "vmnic", properties.collect()),
+            device("net", "vmnic", properties),
             device("share-9p", "env_share", Vec::new()),
             device("share-9p", "certs_share", Vec::new()),
         ];
@@ -133,6 +137,22 @@ impl Case {
         }
         devices
     }
+}
+
+/// The defaults of `network.properties`.
+fn usual_properties() -> Vec<Property> {
+    let text = |text: &str| Value::Text(text.to_owned());
+    [
+        ("addr", text("0x2")),
+        ("disable-legacy", text("on")),
+        ("iommu_platform", Value::Boolean(true)),
+        ("romfile", text("")),
+    ]
+    .map(|(path, value)| Property {
+        path: path.to_owned(),
+        value,
+    })
+    .into()
 }
 
 fn named(choice: Option<&str>, built_in: &str) -> Choice {

@@ -19,11 +19,19 @@ use super::{asked_for, world};
 /// Each is a call of the component and questions to QEMU that it has answered before.
 const RUNS: u32 = 300;
 
-/// Values of one field or setting; an empty one leaves it out.
-type Values = &'static [&'static str];
+/// Values of one field or setting: such that fit, mostly, and such that may not. An empty one leaves
+/// it out.
+type Values = (&'static [&'static str], &'static [&'static str]);
 
 fn one(values: Values) -> impl Strategy<Value = Option<String>> {
-    select(values).prop_map(|value| (!value.is_empty()).then(|| value.to_owned()))
+    prop_oneof![12 => select(values.0), 1 => select(values.1)]
+        .prop_map(|value| (!value.is_empty()).then(|| value.to_owned()))
+}
+
+fn number<T: Copy + std::fmt::Debug + 'static>(
+    values: (&'static [T], &'static [T]),
+) -> impl Strategy<Value = T> {
+    prop_oneof![12 => select(values.0), 1 => select(values.1)]
 }
 
 /// A table with some of these keys.
@@ -32,7 +40,7 @@ fn some(
 ) -> impl Strategy<Value = BTreeMap<String, String>> {
     let entries: Vec<_> = keys
         .iter()
-        .map(|(key, values)| (Just(*key), one(values), prop::bool::weighted(0.25)))
+        .map(|(key, values)| (Just(*key), one(*values), prop::bool::weighted(0.25)))
         .collect();
     entries.prop_map(|entries| {
         entries
@@ -45,123 +53,119 @@ fn some(
 
 struct Choices {
     cpus: Values,
-    memory_mib: &'static [u64],
+    memory_mib: (&'static [u64], &'static [u64]),
     firmware: Values,
     identities: Values,
     settings: &'static [(&'static str, Values)],
     facts: &'static [(&'static str, Values)],
 }
 
+const VCPUS: (&[u32], &[u32]) = (&[1, 2, 8], &[0, 9, 5000]);
+const SHA_256: &str = "sha-256:5555555555555555555555555555555555555555555555555555555555555555";
+
 const SEV_SNP: Choices = Choices {
-    cpus: &[
-        "",
-        "",
-        "EPYC-v4",
-        "EPYC-Genoa-v1",
-        "EPYC",
-        "host",
-        "EPYC-Rome-v2",
-        "EPYC-v",
-    ],
-    memory_mib: &[1, 2048, 3000, 0, 1 << 20],
-    firmware: &[
-        "OVMF.fd",
-        "OVMF.fd",
-        "no-hashes.fd",
-        "no-sev.fd",
-        "odd-size.fd",
-        "noise",
-    ],
-    identities: &[
-        "",
-        "raw:00",
-        "sha-256:5555555555555555555555555555555555555555555555555555555555555555",
-        "raw:",
-    ],
+    cpus: (
+        &["", "EPYC-v4", "EPYC-Genoa-v1"],
+        &["EPYC", "host", "EPYC-Rome-v2", "EPYC-v"],
+    ),
+    memory_mib: (&[1, 2048, 3000, 1 << 20], &[0]),
+    firmware: (
+        &["OVMF.fd"],
+        &["no-hashes.fd", "no-sev.fd", "odd-size.fd", "noise"],
+    ),
+    identities: (&["", "raw:00", SHA_256], &["raw:"]),
     settings: &[
         (
             "sev-snp-policy",
-            &[
-                "0x30000", "0x130000", "0x20000", "0xb0000", "0x70000", "0x30137", "x",
-            ],
+            (
+                &["0x30000", "0x130000", "0x30137", "196608"],
+                &["0x20000", "0xb0000", "0x70000", "x"],
+            ),
         ),
         (
             "sev-snp-id-block",
-            &["@id-block@", "@id-block-of-another-policy@"],
+            (&["@id-block@"], &["@id-block-of-another-policy@"]),
         ),
-        ("sev-snp-id-auth", &["@id-auth@", "@id-auth-with-author@"]),
-        ("sev-snp-author-key", &["on", "off", "auto", "maybe"]),
-        ("sev-snp-vcek-disabled", &["true", "false"]),
-        ("firmware", &["auto", "bios", "igvm"]),
+        (
+            "sev-snp-id-auth",
+            (&["@id-auth@", "@id-auth-with-author@"], &["AAAA"]),
+        ),
+        ("sev-snp-author-key", (&["off", "auto"], &["on", "maybe"])),
+        ("sev-snp-vcek-disabled", (&["true", "false"], &["x"])),
+        ("firmware", (&["auto", "bios"], &["igvm"])),
     ],
     facts: &[
         (
             "cpuid(0x8000001f)",
-            &["1780bff 4173 1fd 64", "1 416f 1fd 64", "denied"],
+            (
+                &["1780bff 4173 1fd 64", "3 416f 1fd 64"],
+                &["1 0 0 0", "denied"],
+            ),
         ),
         (
             "read-text(/sys/devices/system/cpu/smt/active)",
-            &["text: 0\n", "denied"],
+            (&["text: 0\n", "denied"], &["text: x"]),
         ),
-        ("kvm-device-attribute(1/1)", &["absent", "denied"]),
-        ("device(/dev/sev)", &["denied", "failed: x"]),
-        ("qemu-machine(q35)", &["denied"]),
+        (
+            "kvm-device-attribute(1/1)",
+            (&["absent", "denied"], &["failed: x"]),
+        ),
+        ("device(/dev/sev)", (&["denied"], &["failed: x", "absent"])),
+        (
+            "qemu-machine(q35)",
+            (&["text: pc-q35-9.2"], &["denied", "absent"]),
+        ),
     ],
 };
 
 const TDX: Choices = Choices {
-    cpus: &["", "", "host", "EPYC", "max"],
-    memory_mib: &[1, 2048, 3000, 0, 61_441, 65_536, 65_537],
-    firmware: &[
-        "OVMF.fd",
-        "OVMF.fd",
-        "no-tdx.fd",
-        "payload.fd",
-        "odd-size.fd",
-        "noise",
-    ],
-    identities: &[
-        "",
-        "raw:00",
-        "sha-256:5555555555555555555555555555555555555555555555555555555555555555",
-        "raw:",
-    ],
+    cpus: (&["", "host"], &["EPYC", "max"]),
+    memory_mib: (&[1, 2048, 3000, 65_536], &[0, 61_441, 65_537]),
+    firmware: (
+        &["OVMF.fd"],
+        &["no-tdx.fd", "payload.fd", "odd-size.fd", "noise"],
+    ),
+    identities: (&["", "raw:00", SHA_256], &["raw:"]),
     settings: &[
         (
             "tdx-attributes",
-            &[
-                "0x10000000",
-                "0x50000000",
-                "0x10000001",
-                "0x0",
-                "0x8000000010000000",
-                "x",
-            ],
+            (
+                &[
+                    "0x10000000",
+                    "0x50000000",
+                    "0x8000000010000000",
+                    "0x40000000",
+                ],
+                &["0x10000001", "0x2", "x"],
+            ),
         ),
-        ("tdx-sept-ve-disable", &["true", "false"]),
+        ("tdx-sept-ve-disable", (&["true", "false"], &["x"])),
     ],
     facts: &[
         (
             "socket(/var/run/tdx-qgs/qgs.socket)",
-            &["absent", "denied", "failed: x"],
+            (&["absent", "denied", "failed: x"], &["present"]),
         ),
         (
             "read-text(/sys/devices/system/cpu/present)",
-            &["text: 0\n", "denied", "text: x"],
+            (&["denied", "text: x"], &["text: 0\n"]),
         ),
         (
             "read-text(/sys/fs/cgroup/misc.capacity)",
-            &["absent", "denied"],
+            (&["absent", "denied"], &["text: tdx 1"]),
         ),
-        ("qemu-machine(q35)", &["denied"]),
+        (
+            "qemu-machine(q35)",
+            (&["text: pc-q35-10.0"], &["denied", "absent"]),
+        ),
     ],
 };
 
 fn cases(choices: &'static Choices) -> impl Strategy<Value = Case> {
     (
         prop::bool::weighted(0.25),
-        select(&[1_u32, 2, 8, 0, 9][..]),
-        select(choices.memory_mib),
+        number(VCPUS),
+        number(choices.memory_mib),
         one(choices.cpus),
         one(choices.firmware),
         one(choices.identities),
@@ -177,6 +181,10 @@ fn cases(choices: &'static Choices) -> impl Strategy<Value = Case> {
                 facts: facts
                     .into_iter()
                     .map(|(key, value)| (key, toml::Value::String(value)))
+                    .chain(["9.2", "10.0"].map(|version| {
+                        let key = format!("qemu-type(pc-q35-{version}-machine)");
+                        (key, toml::Value::String("present".to_owned()))
+                    }))
                     .chain(cpu.iter().map(|cpu| {
                         let key = format!("qemu-type({cpu}-x86_64-cpu)");
                         (key, toml::Value::String("present".to_owned()))
