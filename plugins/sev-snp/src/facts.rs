@@ -44,7 +44,7 @@ pub(crate) const TECHNOLOGY: Technology = Technology {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Facts {
     pub guard: GuardFacts,
-    /// EAX and EBX of [`SEV_LEAF`].
+    /// EAX and EBX of CPUID leaf 0x8000001f.
     pub sev_leaf: Answer<(u32, u32)>,
     pub sev_device: Answer<()>,
     /// Bits of the guest policy that KVM takes.

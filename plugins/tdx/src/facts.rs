@@ -36,7 +36,7 @@ pub(crate) const TECHNOLOGY: Technology = Technology {
 #[derive(Debug, Clone, PartialEq)]
 pub struct Facts {
     pub guard: GuardFacts,
-    /// Whether [`QUOTE_SOCKET`] accepts a connection.
+    /// Whether the usual socket of the quote generation service accepts a connection.
     pub quote_socket: Answer<()>,
     pub cpus_present: Answer<String>,
     pub qemu: QemuFacts,

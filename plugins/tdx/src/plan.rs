@@ -45,7 +45,7 @@ pub fn plan(
     let mut findings = host::remarks(facts.examine(&request.host))?;
     let settings = Settings::read(&request.host)?;
     size::check_memory(request.memory_bytes)?;
-    let smp = size::topology(request.vcpus, &facts.cpus_present)?;
+    let smp = size::topology(request.vcpus, &facts.cpus_present, &mut findings)?;
     guard::check_devices(request)?;
     let machine = machine::versioned(
         request,

@@ -363,13 +363,9 @@ fn leases_are_held_against_what_the_kernel_counts() {
         owned.collect()
     };
     type Amounts = &'static [(&'static str, u64)];
-    let cases: &[(
-        Amounts,
-        Amounts,
-        Amounts,
-        Amounts,
-        &[(&str, Severity, &str)],
-    )] = &[
+    /// Subject, severity, and a part of what is said.
+    type Wanted = &'static [(&'static str, Severity, &'static str)];
+    let cases: &[(Amounts, Amounts, Amounts, Amounts, Wanted)] = &[
         (
             &[],
             &[],

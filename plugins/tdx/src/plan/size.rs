@@ -1,8 +1,8 @@
 //! vCPUs and memory that a TDX guest starts with.
 
-use casemate_backend::answer::{invalid_request, quoted, unsupported_host};
-use casemate_backend::bindings::casemate::tee::types::{Error, Property, Value};
-use casemate_backend::facts::Answer;
+use casemate_backend::answer::{invalid_request, unsupported_host, warn};
+use casemate_backend::bindings::casemate::tee::types::{Error, Finding, Property, Value};
+use casemate_backend::facts::{Answer, known};
 use casemate_backend::memory::{GIB, check_size, check_vcpus, property};
 
 /// From about 61 GiB on, current Linux guests panic early where their memory does not end at a
@@ -28,21 +28,30 @@ pub(super) fn check_memory(memory_bytes: u64) -> Result<(), Error> {
 
 /// One socket, one die and no threads: the only topology that guests of today's modules see, and
 /// part of what is measured (the ACPI tables), so it is said and not left to QEMU's default.
-pub(super) fn topology(vcpus: u32, present: &Answer<String>) -> Result<Vec<Property>, Error> {
+pub(super) fn topology(
+    vcpus: u32,
+    present: &Answer<String>,
+    findings: &mut Vec<Finding>,
+) -> Result<Vec<Property>, Error> {
     check_vcpus(vcpus)?;
-    if let Ok(list) = present
-        && let Some(cpus) = count(list)
-        && u64::from(vcpus) > cpus
-    {
-        return Err(unsupported_host(
+    match known(present).and_then(|list| count(list)) {
+        Some(cpus) if u64::from(vcpus) > cpus => {
+            return Err(unsupported_host(
+                "vcpus",
+                &format!(
+                    "{vcpus} vCPUs are asked for, and KVM gives a TDX guest no more than the host \
+                     has: {cpus}"
+                ),
+                "ask for fewer vCPUs",
+            ));
+        }
+        Some(_) => {}
+        None => findings.push(warn(
+            "vcpus.unknown",
             "vcpus",
-            &format!(
-                "{vcpus} vCPUs are asked for, and KVM gives a TDX guest no more than the host has: \
-                 {cpus} ({})",
-                quoted(list.trim())
-            ),
-            "ask for fewer vCPUs",
-        ));
+            "it is not known how many CPUs the host has, and KVM gives a TDX guest no more",
+            "add read-text /sys/devices/system/cpu/present to the grants of tdx",
+        )),
     }
     Ok(vec![
         property("sockets", Value::Unsigned(1)),

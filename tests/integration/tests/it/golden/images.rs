@@ -38,7 +38,7 @@ pub(crate) fn bytes(name: &str) -> Vec<u8> {
         "coconut.igvm" => Igvm::good().bytes(),
         "native.igvm" => Igvm::with(|file| {
             file.headers
-                .retain(|(kind, _, content)| *kind != 1 || content == &platform(1, 0, 1).2)
+                .retain(|(kind, _, content)| *kind != 1 || content == &platform(1, 0, 1).2);
         })
         .bytes(),
         other => panic!("no file {other:?}"),

@@ -37,6 +37,7 @@ fn arguments(launch: &Launch, disk: &Path, folder: &Path) -> Vec<String> {
 
 /// What it says until it ends.
 async fn last_words(qemu: &Path, arguments: &[String]) -> String {
+    #[expect(clippy::disallowed_methods, reason = "the subject of the test")]
     let mut command = tokio::process::Command::new(qemu);
     command
         .args(arguments)
@@ -60,11 +61,10 @@ async fn every_list_is_taken_by_qemu_up_to_the_type_of_vm() {
     };
     let folder = tempfile::tempdir().expect("a folder");
     let disk = folder.path().join("disk.qcow2");
-    let made = Command::new("qemu-img")
-        .args(["create", "-q", "-f", "qcow2"])
-        .arg(&disk)
-        .arg("1M")
-        .status();
+    #[expect(clippy::disallowed_methods, reason = "a disk for QEMU")]
+    let mut image_tool = Command::new("qemu-img");
+    image_tool.args(["create", "-q", "-f", "qcow2"]);
+    let made = image_tool.arg(&disk).arg("1M").status();
     assert!(made.expect("qemu-img starts").success());
     for (backend, technology) in BACKENDS.iter().zip(["SEV-SNP", "TDX"]) {
         let site = Site::open(backend).expect("there is a QEMU");
@@ -96,7 +96,9 @@ struct Idle {
 impl Idle {
     fn start(qemu: &Path) -> Self {
         use std::io::BufRead as _;
-        let mut child = Command::new(qemu)
+        #[expect(clippy::disallowed_methods, reason = "the subject of the test")]
+        let mut command = Command::new(qemu);
+        let mut child = command
             .args([
                 "-M",
                 "none",
