@@ -5,7 +5,7 @@
 /// There is no default: a value that nobody thought about would take a rule out without a word.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct World {
-    /// Position of the C-bit, CPUID 0x8000001F EBX[5:0]. `None` is a host without one, on which no
+    /// Position of the C-bit, bits 5 to 0 of EBX of CPUID leaf 0x8000001F. `None` is a host without one, on which no
     /// SEV-SNP list is right.
     pub cbit: Option<u32>,
     /// Present CPUs. KVM gives a TD no more vCPUs than these.
