@@ -35,13 +35,16 @@ pub fn cpuid(_leaf: u32, _subleaf: u32) -> FactAnswer {
     Err(FactFailure::Absent)
 }
 
+/// File systems of the kernel whose files are facts. The cgroups are mounted below `/sys`, and are
+/// a file system of their own.
+const FACT_ROOTS: [&str; 3] = ["/sys/fs/cgroup", "/sys", "/proc"];
+
 /// First 4 KiB of a file below /sys or /proc. Links may not lead out of that file system, and the
 /// magic links of /proc are not followed, so that `/proc/self/root/…` is no way to a file.
 pub fn read_text(path: &str) -> FactAnswer {
-    let (root, rest) = match (path.strip_prefix("/sys/"), path.strip_prefix("/proc/")) {
-        (Some(rest), _) => ("/sys", rest),
-        (_, Some(rest)) => ("/proc", rest),
-        _ => return Err(FactFailure::Denied),
+    let below = |root: &'static str| Some((root, path.strip_prefix(root)?.strip_prefix('/')?));
+    let Some((root, rest)) = FACT_ROOTS.into_iter().find_map(below) else {
+        return Err(FactFailure::Denied);
     };
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     let root = rustix::fs::open(root, flags | OFlags::DIRECTORY, Mode::empty()).map_err(failure)?;
@@ -305,6 +308,21 @@ mod tests {
         ] {
             assert!(read_text(path).is_err(), "{path}");
         }
+    }
+
+    /// The cgroups are a file system of their own below `/sys`.
+    #[test]
+    fn what_the_cgroups_count_is_read() {
+        let path = "/sys/fs/cgroup/cgroup.controllers";
+        let Ok(text) = std::fs::read_to_string(path) else {
+            println!("skipped: no cgroup2 at /sys/fs/cgroup");
+            return;
+        };
+        assert_eq!(read_text(path), Ok(FactValue::Text(text)));
+        let missing = read_text("/sys/fs/cgroup/no-such-file");
+        assert_eq!(missing, Err(FactFailure::Absent));
+        read_text("/sys/fs/cgroup/../../class/net/lo/mtu").unwrap_err();
+        read_text("/sys/fs/cgroupx").unwrap_err();
     }
 
     #[test]
