@@ -38,6 +38,11 @@ pub(crate) struct Case {
     pub(crate) vcpus: Option<u32>,
     #[serde(default)]
     pub(crate) memory_mib: Option<u64>,
+    /// Instead of `memory-mib`, for sizes between two MiB.
+    #[serde(default)]
+    pub(crate) memory_bytes: Option<u64>,
+    #[serde(default)]
+    pub(crate) architecture: Option<String>,
     #[serde(default)]
     pub(crate) machine: Option<String>,
     #[serde(default)]
@@ -94,6 +99,16 @@ impl Case {
         )
     }
 
+    pub(crate) fn memory_bytes(&self) -> u64 {
+        let mib = self.memory_mib.unwrap_or(2048);
+        self.memory_bytes.unwrap_or(mib << 20)
+    }
+
+    pub(crate) fn architecture(&self) -> String {
+        let named = self.architecture.as_deref();
+        named.unwrap_or("x86_64").to_owned()
+    }
+
     pub(crate) fn machine(&self) -> Choice {
         named(self.machine.as_deref(), "q35")
     }
@@ -132,7 +147,8 @@ impl Case {
             device("share-9p", "env_share", Vec::new()),
             device("share-9p", "certs_share", Vec::new()),
         ];
-        if self.boot() == Boot::Disk {
+        let has_disk = self.files.get("disk").is_none_or(|name| !name.is_empty());
+        if self.boot() == Boot::Disk && has_disk {
             devices.push(device("disk", "disk0", Vec::new()));
         }
         devices

@@ -177,13 +177,13 @@ impl Site {
         });
         Ok(LaunchRequest {
             host: HostContext {
-                architecture: "x86_64".to_owned(),
+                architecture: case.architecture(),
                 accelerator: case.accelerator(),
                 settings: settings.collect(),
                 files: self.files(case),
             },
             vcpus: case.vcpus.unwrap_or(2),
-            memory_bytes: case.memory_mib.unwrap_or(2048) << 20,
+            memory_bytes: case.memory_bytes(),
             boot: case.boot(),
             machine: Some(case.machine()),
             cpu: Some(case.cpu()),
