@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, anyhow};
 use sha2::{Digest, Sha256};
 use wit_component::ComponentEncoder;
 
@@ -14,7 +14,7 @@ use crate::child;
 use crate::failure::InStep;
 use crate::report::Step;
 use crate::run::Run;
-use crate::wasm_toolchain::{self, TARGET, WasmToolchain};
+use crate::wasm_toolchain::{self, TARGET, Tree, WasmToolchain};
 
 /// A crate and the name of the component that is made of it.
 #[derive(Clone, Copy, Debug)]
@@ -77,23 +77,48 @@ pub struct Backend {
 
 /// Prepares a toolchain, builds every backend that is out of date and lists them all.
 pub fn build(run: &Run) -> Result<Vec<Backend>> {
-    let toolchain = wasm_toolchain::prepare(run).in_step(
-        "preparing the WebAssembly toolchain",
-        "set CASEMATE_WASM_TOOLCHAIN=rustup and install the target wasm32-unknown-unknown",
-    )?;
-    build_all(run, &toolchain).in_step(
+    build_with(run, &toolchain(run)?)
+}
+
+/// The same with a toolchain that is prepared.
+pub(crate) fn build_with(run: &Run, toolchain: &WasmToolchain) -> Result<Vec<Backend>> {
+    build_all(run, toolchain).in_step(
         "building the backends",
         "see the compiler's message above; the whole log is target/setup/backends.log",
     )
 }
 
+pub(crate) fn toolchain(run: &Run) -> Result<WasmToolchain> {
+    wasm_toolchain::prepare(run).in_step(
+        "preparing the WebAssembly toolchain",
+        "set CASEMATE_WASM_TOOLCHAIN=rustup and install the target wasm32-unknown-unknown",
+    )
+}
+
+/// The component of one backend, made of the sources of `tree` just as [`build`] makes it.
+pub(crate) fn component_of(
+    run: &Run,
+    step: &mut Step<'_>,
+    toolchain: &WasmToolchain,
+    tree: &Tree,
+    backend: &str,
+    log: &Path,
+) -> Result<Vec<u8>> {
+    let source = SOURCES.iter().find(|source| source.backend == backend);
+    let source = *source.ok_or_else(|| anyhow!("there is no backend {backend:?}"))?;
+    compile(run, step, toolchain, tree, &[source], log)?;
+    component(tree, source)
+}
+
 fn build_all(run: &Run, toolchain: &WasmToolchain) -> Result<Vec<Backend>> {
+    let tree = Tree::of_the_workspace(run);
     let mut step = run.report.step("backends");
-    compile(run, &mut step, toolchain)?;
+    let log = run.log("backends");
+    compile(run, &mut step, toolchain, &tree, &SOURCES, &log)?;
     step.progress("wrapping components");
     let backends = SOURCES
         .iter()
-        .map(|source| wrap(run, *source))
+        .map(|source| put(run, *source, &component(&tree, *source)?))
         .collect::<Result<Vec<_>>>()?;
     step.done(&format!(
         "{} components, {}",
@@ -111,21 +136,27 @@ fn build_all(run: &Run, toolchain: &WasmToolchain) -> Result<Vec<Backend>> {
     Ok(backends)
 }
 
-fn compile(run: &Run, step: &mut Step<'_>, toolchain: &WasmToolchain) -> Result<()> {
-    let mut command = toolchain.cargo_build(run)?;
+fn compile(
+    run: &Run,
+    step: &mut Step<'_>,
+    toolchain: &WasmToolchain,
+    tree: &Tree,
+    sources: &[Source],
+    log: &Path,
+) -> Result<()> {
+    let mut command = toolchain.cargo_build(run, tree)?;
     command.args(["--release", "--lib"]).envs(PROFILE);
-    for source in SOURCES {
+    for source in sources {
         command.args(["--package", source.package]);
     }
-    child::run(run, step, &mut command, &run.log("backends"))
+    child::run(run, step, &mut command, log)
 }
 
 /// Makes the component of the module that Cargo left. This takes milliseconds, so it is done each
 /// time, and no clock or stamp can make it miss a change.
-fn wrap(run: &Run, source: Source) -> Result<Backend> {
-    let module = run
-        .layout
-        .wasm_target()
+fn component(tree: &Tree, source: Source) -> Result<Vec<u8>> {
+    let module = tree
+        .target
         .join(TARGET)
         .join("release")
         .join(format!("{}.wasm", source.package.replace('-', "_")));
@@ -136,18 +167,21 @@ fn wrap(run: &Run, source: Source) -> Result<Backend> {
             module.display()
         )
     })?;
-    let component = ComponentEncoder::default()
+    ComponentEncoder::default()
         .validate(true)
         .module(&bytes)
         .and_then(ComponentEncoder::encode)
-        .with_context(|| format!("{} does not make a component", source.package))?;
+        .with_context(|| format!("{} does not make a component", source.package))
+}
+
+fn put(run: &Run, source: Source, component: &[u8]) -> Result<Backend> {
     let path = run.layout.backend(source.backend);
-    if std::fs::read(&path).ok().as_ref() != Some(&component) {
-        replace(run, &path, &component)?;
+    if std::fs::read(&path).ok().as_deref() != Some(component) {
+        replace(run, &path, component)?;
     }
     Ok(Backend {
         name: source.backend,
-        sha256: format!("{:x}", Sha256::digest(&component)),
+        sha256: format!("{:x}", Sha256::digest(component)),
         size: component.len() as u64,
         path,
     })

@@ -62,6 +62,11 @@ impl Layout {
         self.target().join("toolchain")
     }
 
+    /// Where mutants of the backends are built and tested.
+    pub fn mutants(&self) -> PathBuf {
+        self.target().join("mutants")
+    }
+
     pub fn guest(&self) -> PathBuf {
         self.target().join("guest")
     }
@@ -130,6 +135,11 @@ impl Layout {
     /// The configuration that packages ship and that the demo starts from.
     pub fn packaged_config(&self) -> PathBuf {
         self.workspace.join("packaging/casemate.toml")
+    }
+
+    /// The package of the tests with a real daemon and real components.
+    pub fn integration_tests(&self) -> PathBuf {
+        self.workspace.join("tests/integration")
     }
 
     /// Where it is written which test holds which promise.

@@ -111,7 +111,7 @@ impl Report {
     }
 }
 
-/// One running step. Dropped before [`Step::done`], it says that it was not finished.
+/// One running step. Dropped before [`Step::done`] or [`Step::failed`], it says that it was not finished.
 #[derive(Debug)]
 pub struct Step<'report> {
     report: &'report Report,
@@ -146,6 +146,12 @@ impl Step<'_> {
     pub fn done(mut self, summary: &str) {
         self.finished = true;
         self.end("32", "ok", summary);
+    }
+
+    /// Ends the step with a line that says what is wrong, where that is no error of the chore.
+    pub fn failed(mut self, summary: &str) {
+        self.finished = true;
+        self.end("31", "failed", summary);
     }
 
     fn end(&self, colour: &str, mark: &str, summary: &str) {

@@ -18,12 +18,12 @@ use crate::child::ProcessGroup;
 use crate::failure::InStep;
 use crate::run::Run;
 use crate::{backends, cargo, chaos, setup};
-use listing::Listing;
+use listing::{Listing, TestProgram};
 use outcomes::Outcomes;
 use promises::Promises;
 
 /// Where the tests find components, guest and QEMU.
-const ARTIFACTS_VARIABLE: &str = "CASEMATE_TEST_ARTIFACTS";
+pub(crate) const ARTIFACTS_VARIABLE: &str = "CASEMATE_TEST_ARTIFACTS";
 /// Tests that are interrupted get this long to end their processes themselves.
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
 /// How often a program that says nothing is looked after.
@@ -159,7 +159,7 @@ fn judge(
 }
 
 enum Built {
-    Programs(Vec<PathBuf>),
+    Programs(Vec<TestProgram>),
     /// Cargo's exit code, after it said why.
     Failed(u8),
 }
@@ -178,6 +178,20 @@ fn build(run: &Run) -> Result<Built> {
         0 => Built::Programs(programs),
         code => Built::Failed(code),
     })
+}
+
+/// The integration tests as a program, with all that they start built beside it.
+pub(crate) fn integration_tests(run: &Run) -> Result<PathBuf> {
+    let programs = match build(run)? {
+        Built::Programs(programs) => programs,
+        Built::Failed(code) => bail!("cargo test --no-run ended with exit code {code}"),
+    };
+    let manifest = run.layout.integration_tests().join("Cargo.toml");
+    programs
+        .into_iter()
+        .find(|program| program.manifest == manifest && program.target() == "it")
+        .map(|program| program.path)
+        .with_context(|| format!("cargo built no test program of {}", manifest.display()))
 }
 
 /// All tests: what becomes of each is read on its way to the terminal.

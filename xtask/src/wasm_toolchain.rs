@@ -24,6 +24,23 @@ const RECIPE: &str = "rustc-web 1";
 /// The workspace's `rust-version`; an older compiler refuses its crates.
 const OLDEST_MINOR: u32 = 95;
 
+/// Sources that are built, and Cargo's target folder for it.
+#[derive(Clone, Debug)]
+pub struct Tree {
+    pub workspace: PathBuf,
+    pub target: PathBuf,
+}
+
+impl Tree {
+    /// The workspace itself. The target folder is apart, since it is another toolchain's.
+    pub fn of_the_workspace(run: &Run) -> Self {
+        Self {
+            workspace: run.layout.workspace().to_owned(),
+            target: run.layout.wasm_target(),
+        }
+    }
+}
+
 /// A toolchain that is ready to build.
 #[derive(Debug)]
 pub struct WasmToolchain {
@@ -206,7 +223,7 @@ impl WasmToolchain {
 
     /// `cargo build` for the target, without packages and profile, with all that makes the result
     /// depend on the sources alone.
-    pub fn cargo_build(&self, run: &Run) -> Result<Command> {
+    pub fn cargo_build(&self, run: &Run, tree: &Tree) -> Result<Command> {
         let mut command = match &self.kind {
             Kind::Rustup => {
                 let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
@@ -228,9 +245,10 @@ impl WasmToolchain {
             command.arg("-Zbuild-std=std,panic_abort");
         }
         command
+            .current_dir(&tree.workspace)
             .arg("--target-dir")
-            .arg(run.layout.wasm_target())
-            .env("CARGO_ENCODED_RUSTFLAGS", self.compiler_flags(run)?);
+            .arg(&tree.target)
+            .env("CARGO_ENCODED_RUSTFLAGS", self.compiler_flags(tree)?);
         if let Some(linker) = &self.linker {
             command.env("CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER", linker);
         }
@@ -238,7 +256,7 @@ impl WasmToolchain {
     }
 
     /// Paths of this machine are replaced, so that two machines build the same bytes.
-    fn compiler_flags(&self, run: &Run) -> Result<OsString> {
+    fn compiler_flags(&self, tree: &Tree) -> Result<OsString> {
         let mut flags = OsString::new();
         let mut remap = |from: &Path, to: &str| {
             if !flags.is_empty() {
@@ -252,7 +270,7 @@ impl WasmToolchain {
         };
         // Of several prefixes that match, the compiler takes the last.
         remap(&cargo::home()?, "/cargo");
-        remap(run.layout.workspace(), "/casemate");
+        remap(&tree.workspace, "/casemate");
         if let Kind::Debian { root } = &self.kind {
             remap(root, "/toolchain");
         }

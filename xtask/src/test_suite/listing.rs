@@ -1,13 +1,30 @@
 //! Which tests there are, asked of the test programs themselves.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result};
 use serde_json::Value;
 
 use crate::child;
 use crate::run::Run;
+
+/// A test program that Cargo built.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct TestProgram {
+    pub(super) path: PathBuf,
+    /// The `Cargo.toml` of its package.
+    pub(super) manifest: PathBuf,
+}
+
+impl TestProgram {
+    /// Cargo appends a digest to the name.
+    pub(super) fn target(&self) -> String {
+        let stem = self.path.file_stem().unwrap_or_default().to_string_lossy();
+        let target = stem.rsplit_once('-').map_or(&*stem, |(target, _)| target);
+        target.to_owned()
+    }
+}
 
 /// Programs by the full names of their tests. A program is known by its target: `it`,
 /// `casemate_host`. Two packages can have one of the same name.
@@ -19,15 +36,15 @@ pub(super) struct Listing {
 
 impl Listing {
     /// Of built test programs.
-    pub(super) fn ask(run: &Run, programs: &[PathBuf]) -> Result<Self> {
+    pub(super) fn ask(run: &Run, programs: &[TestProgram]) -> Result<Self> {
         let mut listing = Self::default();
-        for path in programs {
+        for program in programs {
             let list = |more: &[&str]| {
-                let mut command = child::program(path);
+                let mut command = child::program(&program.path);
                 command.args(["--list", "--format", "terse"]).args(more);
                 child::capture(run, &mut command)
             };
-            listing.add(&target_of(path), &list(&[])?, &list(&["--ignored"])?);
+            listing.add(&program.target(), &list(&[])?, &list(&["--ignored"])?);
         }
         Ok(listing)
     }
@@ -58,21 +75,21 @@ fn names(listed: &str) -> impl Iterator<Item = &str> {
 }
 
 /// The test program in one line of what Cargo says of a build, where there is one.
-pub(super) fn program_in(message: &str) -> Result<Option<PathBuf>> {
+pub(super) fn program_in(message: &str) -> Result<Option<TestProgram>> {
     let message: Value =
         serde_json::from_str(message).context("cargo said something that is no JSON")?;
     let is_test = message["reason"] == "compiler-artifact" && message["profile"]["test"] == true;
-    Ok(message["executable"]
-        .as_str()
-        .filter(|_| is_test)
-        .map(PathBuf::from))
-}
-
-/// Cargo appends a digest to the name.
-fn target_of(path: &Path) -> String {
-    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
-    let target = stem.rsplit_once('-').map_or(&*stem, |(target, _)| target);
-    target.to_owned()
+    let (Some(path), Some(manifest), true) = (
+        message["executable"].as_str(),
+        message["manifest_path"].as_str(),
+        is_test,
+    ) else {
+        return Ok(None);
+    };
+    Ok(Some(TestProgram {
+        path: path.into(),
+        manifest: manifest.into(),
+    }))
 }
 
 #[cfg(test)]
@@ -100,12 +117,13 @@ mod tests {
     #[test]
     fn test_programs_are_told_from_what_else_is_built() {
         let said = |text: &str| program_in(text).unwrap();
-        let test = r#"{"reason":"compiler-artifact","profile":{"test":true},"executable":"/t/deps/casemate_host-0a1b"}"#;
+        let test = r#"{"reason":"compiler-artifact","manifest_path":"/w/host/Cargo.toml","profile":{"test":true},"executable":"/t/deps/casemate_host-0a1b"}"#;
         let program = said(test).unwrap();
-        assert_eq!(target_of(&program), "casemate_host");
+        assert_eq!(program.target(), "casemate_host");
+        assert_eq!(program.manifest, PathBuf::from("/w/host/Cargo.toml"));
         for other in [
-            r#"{"reason":"compiler-artifact","profile":{"test":false},"executable":"/t/casemated"}"#,
-            r#"{"reason":"compiler-artifact","profile":{"test":true},"executable":null}"#,
+            r#"{"reason":"compiler-artifact","manifest_path":"/w/host/Cargo.toml","profile":{"test":false},"executable":"/t/casemated"}"#,
+            r#"{"reason":"compiler-artifact","manifest_path":"/w/host/Cargo.toml","profile":{"test":true},"executable":null}"#,
             r#"{"reason":"build-finished","success":true}"#,
         ] {
             assert_eq!(said(other), None, "{other}");
