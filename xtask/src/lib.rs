@@ -4,7 +4,8 @@
 //! the machine lacks, building backends for WebAssembly with whichever toolchain can, preparing a
 //! guest that boots in seconds, running the daemon with it once, from start to clean end, measuring
 //! the release build, booting a systemd that may be played with, booting a whole host, killing the
-//! daemon under traffic, and VMs that come and go for long.
+//! daemon under traffic, VMs that come and go for long, and rules that are taken out of a backend to see
+//! that a test misses them.
 //!
 //! What is downloaded or built is kept under `target/`, each product made in a scratch folder and
 //! renamed into place, so that an interrupted run leaves nothing half made. Processes, listeners
@@ -43,6 +44,7 @@ pub mod bench;
 pub mod chaos;
 pub mod demo;
 pub mod endurance;
+pub mod mutants;
 pub mod system_vm;
 pub mod systemd;
 pub mod test_suite;

@@ -7,6 +7,7 @@ use clap::{Parser, Subcommand};
 use xtask::bench::{self, MissedBudget};
 use xtask::chaos::{self, Qemu};
 use xtask::demo::{self, Accelerator, Ending};
+use xtask::mutants::{self, Selection};
 use xtask::run::Run;
 use xtask::test_suite::{self, SkippedPromise};
 use xtask::{backends, endurance, failure, orphans, setup, system_vm, systemd};
@@ -66,6 +67,15 @@ enum Chore {
         #[arg(long)]
         strict: bool,
     },
+    /// Take the rules out of a backend, one at a time: for each a test has to fail
+    Mutants {
+        /// Only rules of this backend
+        #[arg(long, value_name = "NAME")]
+        backend: Option<String>,
+        /// Only this rule
+        #[arg(long, value_name = "NAME")]
+        rule: Option<String>,
+    },
     /// Run a command in a systemd of its own, in namespaces; takes root
     Systemd {
         #[arg(last = true, required = true)]
@@ -120,6 +130,7 @@ fn main() -> ExitCode {
                 };
                 bench::run(&run, filter.as_deref(), missed)
             }
+            Chore::Mutants { backend, rule } => mutants::run(&run, &Selection { backend, rule }),
             Chore::Systemd { command } => systemd::run(&run, &command),
             Chore::SystemVm { command } => system_vm::run(&run, &command),
             Chore::Test {
