@@ -108,13 +108,16 @@ fn device() -> impl Strategy<Value = HostDevice> {
     (
         "(net|disk|share-9p|vfio|x)",
         text(),
-        "(iommu_platform|disable-legacy|addr)",
-        value(),
+        proptest::option::of(("(iommu_platform|disable-legacy|addr|romfile)", value())),
     )
-        .prop_map(|(kind, id, path, value)| HostDevice {
+        .prop_map(|(kind, id, other)| HostDevice {
             kind,
             id,
-            properties: vec![property(&path, value)],
+            properties: other
+                .map(|(path, value)| property(&path, value))
+                .into_iter()
+                .chain([property("romfile", Value::Text(String::new()))])
+                .collect(),
         })
 }
 

@@ -4,13 +4,13 @@
 //! CPU and the module say explains an answer of KVM; it never replaces it, because only KVM's word
 //! is what QEMU goes by (kernel, Documentation/virt/kvm/api.rst section 8, KVM_CAP_VM_TYPES).
 
-use crate::answer::{invalid_request, note, pass, quoted, unavailable, unsupported_host, warn};
+use crate::answer::{invalid_request, pass, quoted, unavailable, unsupported_host, warn};
 use crate::bindings::casemate::tee::facts::{self, FactError};
 use crate::bindings::casemate::tee::types::{
     DeviceRules, Error, Finding, HostContext, LaunchRequest, Need, Property, Value,
 };
 use crate::facts::Answer;
-use crate::host::{Examined, kvm_device};
+use crate::host::{Examined, kvm_device, major_and_minor};
 use crate::memory::property;
 use crate::settings::text;
 
@@ -123,7 +123,16 @@ pub fn accelerator(host: &HostContext, facts: &GuardFacts, technology: &Technolo
             ),
         };
     }
-    kvm_device(host, &facts.kvm_device, technology.backend, "")
+    match kvm_device(host, &facts.kvm_device, technology.backend, "") {
+        Examined::Missing { id, mut error } => {
+            error.message = format!(
+                "{} guests cannot run here: {}",
+                technology.name, error.message
+            );
+            Examined::Missing { id, error }
+        }
+        usable => usable,
+    }
 }
 
 /// KVM's word on the type of VM, with what explains a no.
@@ -238,50 +247,15 @@ fn is_on(value: &str) -> bool {
 pub fn slots(facts: &GuardFacts, technology: &Technology) -> Examined {
     const ID: &str = "slots.free";
     let key = technology.slots;
-    let unknown = |detail: &str, remedy: &str| -> Finding {
-        note(
-            "slots.unknown",
-            key,
-            &format!(
-                "it is not known how many {} guests fit: {detail}",
-                technology.name
-            ),
-            remedy,
-        )
+    let count = |answer: &Answer<String>, file: &str| match answer {
+        Ok(text) => number_of(text, key).ok_or_else(|| Box::new(no_line(file, technology))),
+        Err(reason) => Err(Box::new(unread(reason, file, technology))),
     };
-    let capacity = match &facts.capacity {
-        Ok(text) => number_of(text, key),
-        Err(FactError::Denied) => {
-            return Examined::Usable(unknown(
-                &format!("the backend may not read {CAPACITY}"),
-                &format!(
-                    "add read-text {CAPACITY} to the grants of {}",
-                    technology.backend
-                ),
-            ));
-        }
-        Err(FactError::Absent) => {
-            return Examined::Usable(unknown(
-                "the kernel has no misc cgroup controller",
-                "mount cgroup2 with a kernel that has CONFIG_CGROUP_MISC",
-            ));
-        }
-        Err(FactError::Failed(reason)) => {
-            return Examined::Usable(unknown(reason, &format!("let the daemon read {CAPACITY}")));
-        }
+    let capacity = count(&facts.capacity, CAPACITY);
+    let (capacity, taken) = match (capacity, count(&facts.current, CURRENT)) {
+        (Ok(capacity), Ok(taken)) => (capacity, taken),
+        (Err(unknown), _) | (_, Err(unknown)) => return Examined::Usable(*unknown),
     };
-    let Some(capacity) = capacity else {
-        return Examined::Usable(unknown(
-            &format!("{CAPACITY} has no line for {key}"),
-            "see the kernel's log for why it registered none",
-        ));
-    };
-    let taken = facts
-        .current
-        .as_ref()
-        .ok()
-        .and_then(|text| number_of(text, key))
-        .unwrap_or(0);
     if taken >= capacity {
         return Examined::Missing {
             id: ID,
@@ -300,6 +274,56 @@ pub fn slots(facts: &GuardFacts, technology: &Technology) -> Examined {
         key,
         &format!("{} of {capacity} slots are free", capacity - taken),
     ))
+}
+
+fn no_line(file: &str, technology: &Technology) -> Finding {
+    let key = technology.slots;
+    unknown_slots(
+        technology,
+        &format!("{file} has no line for {key}"),
+        &format!(
+            "see the kernel's log for why it registered none, or set leases.{key} in the config"
+        ),
+    )
+}
+
+fn unread(reason: &FactError, file: &str, technology: &Technology) -> Finding {
+    let key = technology.slots;
+    match reason {
+        FactError::Denied => unknown_slots(
+            technology,
+            &format!("the backend may not read {file}"),
+            &format!(
+                "add read-text {file} to the grants of {}",
+                technology.backend
+            ),
+        ),
+        FactError::Absent => unknown_slots(
+            technology,
+            &format!("{file} is not there"),
+            &format!(
+                "run a kernel with CONFIG_CGROUP_MISC, or set leases.{key} in the config: a VM is \
+                 refused where neither says how many there are"
+            ),
+        ),
+        FactError::Failed(reason) => unknown_slots(
+            technology,
+            reason,
+            &format!("let the daemon read {file}, or set leases.{key} in the config"),
+        ),
+    }
+}
+
+fn unknown_slots(technology: &Technology, detail: &str, remedy: &str) -> Finding {
+    warn(
+        "slots.unknown",
+        technology.slots,
+        &format!(
+            "it is not known how many {} guests fit: {detail}",
+            technology.name
+        ),
+        remedy,
+    )
 }
 
 /// Whether QEMU has the object that protects the guest. Its version alone says nothing: some builds
@@ -323,11 +347,18 @@ pub fn object_type(
             id: ID,
             error: unsupported_host(
                 SUBJECT,
-                &format!(
-                    "{qemu} has no object type {kind}, which {} needs and QEMU {since} is the \
-                     first to have",
-                    technology.name
-                ),
+                &if is_new_enough(version, since) {
+                    format!(
+                        "{qemu} is built without the object type {kind}, which {} needs",
+                        technology.name
+                    )
+                } else {
+                    format!(
+                        "{qemu} has no object type {kind}, which {} needs and QEMU {since} is the \
+                         first to have",
+                        technology.name
+                    )
+                },
                 &format!(
                     "install QEMU {since} or newer, built with it, or set the path of such a QEMU"
                 ),
@@ -347,6 +378,16 @@ pub fn object_type(
                 "run the QEMU binary with --version to see why",
             ),
         },
+    }
+}
+
+fn is_new_enough(version: &Answer<String>, since: &str) -> bool {
+    match (
+        version.as_deref().ok().and_then(major_and_minor),
+        major_and_minor(since),
+    ) {
+        (Some(version), Some(since)) => version >= since,
+        _ => false,
     }
 }
 
@@ -379,13 +420,17 @@ pub fn device_rules() -> DeviceRules {
 pub fn check_devices(request: &LaunchRequest) -> Result<(), Error> {
     for device in &request.devices {
         for set in &device.properties {
-            let off = matches!(&set.value, Value::Boolean(false))
-                || matches!(&set.value, Value::Text(word) if word == "off");
-            if off && matches!(set.path.as_str(), "iommu_platform" | "disable-legacy") {
+            let is_on = match &set.value {
+                Value::Boolean(flag) => *flag,
+                // QEMU's words for it (util/qemu-option.c and visitors).
+                Value::Text(word) => matches!(word.as_str(), "on" | "yes" | "true" | "y"),
+                _ => false,
+            };
+            if !is_on && matches!(set.path.as_str(), "iommu_platform" | "disable-legacy") {
                 return Err(invalid_request(
                     &set.path,
                     &format!(
-                        "{} of device {} is off, and a protected guest shares no memory with a \
+                        "{} of device {} is not on, and a protected guest shares no memory with a \
                          device that way",
                         set.path,
                         quoted(&device.id)

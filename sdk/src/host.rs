@@ -174,7 +174,7 @@ pub fn qemu_version(version: &Answer<String>, oldest: (u32, u32), backend: &str)
     }
 }
 
-fn major_and_minor(version: &str) -> Option<(u32, u32)> {
+pub(crate) fn major_and_minor(version: &str) -> Option<(u32, u32)> {
     let mut numbers = version.split('.');
     let major = numbers.next()?.parse().ok()?;
     let minor = numbers.next()?.parse().ok()?;

@@ -164,6 +164,18 @@ pub fn identifier(host: &HostContext, key: &str, default: &str) -> Result<String
     Ok(id.to_owned())
 }
 
+/// Two objects of a plan cannot have one id.
+pub fn same_id(key: &str, other: &str, id: &str) -> Error {
+    invalid_request(
+        key,
+        &format!(
+            "{key} and {other} are both {}, and an id is given once",
+            quoted(id)
+        ),
+        &format!("set {key} to another id than {other}"),
+    )
+}
+
 /// Bytes that have exactly `length`, or nothing.
 pub fn bytes(host: &HostContext, key: &str, length: usize) -> Result<Option<Vec<u8>>, Error> {
     match find(host, key) {

@@ -33,7 +33,7 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 
 /// Most tests wait for a guest or a deadline most of the time.
 const THREADS_VARIABLE: &str = "RUST_TEST_THREADS";
-const THREADS_PER_CORE: usize = 2;
+const THREADS_PER_CORE: usize = 3;
 /// Each failpoint once, and as many deaths at random times.
 const SHORT_CHAOS: chaos::Options = chaos::Options {
     rounds: 16,

@@ -23,8 +23,8 @@ pub struct Facts {
 impl Facts {
     pub fn gather(machine: &str, cpu: &str) -> Self {
         Self {
-            kvm_device: facts::device("/dev/kvm"),
             qemu: QemuFacts::gather(machine, cpu),
+            kvm_device: facts::device("/dev/kvm"),
         }
     }
 

@@ -2,7 +2,7 @@
 //! missing: KVM and the device first, then QEMU, then firmware and settings.
 
 use casemate_backend::answer::{fail, note, pass, warn};
-use casemate_backend::bindings::casemate::tee::types::{Error, Finding, HostContext};
+use casemate_backend::bindings::casemate::tee::types::{Finding, HostContext};
 use casemate_backend::boot;
 use casemate_backend::files::Files;
 use casemate_backend::host::Examined;
@@ -10,7 +10,7 @@ use casemate_backend::machine::{self, Family};
 
 use crate::facts::{BACKEND, Facts};
 use crate::plan::{DEFAULT_MACHINE, cpu, firmware, guest, policy};
-use crate::settings::{CBITPOS, POLICY, Settings};
+use crate::settings::{CBITPOS, POLICY, REDUCED_PHYS_BITS, Settings};
 
 /// Findings in the order in which an operator would mend them.
 pub fn check(host: &HostContext, facts: &Facts, files: &impl Files) -> Vec<Finding> {
@@ -27,12 +27,8 @@ pub fn check(host: &HostContext, facts: &Facts, files: &impl Files) -> Vec<Findi
         Ok(settings) => {
             findings.extend(cbitpos(facts, &settings));
             findings.push(firmware_finding(host, facts, &settings, files));
-            findings.push(outcome(
-                "policy",
-                POLICY,
-                policy::check(settings.policy.value, facts)
-                    .map(|()| policy::in_words(settings.policy.value)),
-            ));
+            findings.push(reduced_phys_bits(&settings));
+            findings.push(policy_finding(settings.policy.value, facts));
         }
         Err(error) => findings.push(fail("settings.form", &error)),
     }
@@ -40,10 +36,24 @@ pub fn check(host: &HostContext, facts: &Facts, files: &impl Files) -> Vec<Findi
     findings
 }
 
-fn outcome(id: &str, subject: &str, result: Result<String, Error>) -> Finding {
-    match result {
-        Ok(detail) => pass(id, subject, &detail),
-        Err(error) => fail(id, &error),
+/// A request may have another.
+fn policy_finding(policy: u64, facts: &Facts) -> Finding {
+    const ID: &str = "policy";
+    match policy::check(policy, facts) {
+        Ok(()) => pass(ID, POLICY, &policy::in_words(policy)),
+        Err(error) => warn(ID, &error.subject, &error.message, &error.remedy),
+    }
+}
+
+fn reduced_phys_bits(settings: &Settings) -> Finding {
+    const ID: &str = "cpu.reduced-phys-bits";
+    let mut remarks = Vec::new();
+    match guest::reduced_phys_bits(settings, &mut remarks) {
+        Ok(bits) => remarks.pop().unwrap_or_else(|| {
+            let detail = format!("the guest loses {bits} address bit");
+            pass(ID, REDUCED_PHYS_BITS, &detail)
+        }),
+        Err(error) => fail(ID, &error),
     }
 }
 

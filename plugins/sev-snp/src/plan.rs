@@ -1,9 +1,11 @@
 //! A request and the facts become a launch plan.
 //!
 //! What the operator or the caller named is used, or the plan fails; a built-in default that does
-//! not fit is replaced, with a finding that says so. Nothing here makes a guest weaker than the
-//! request reads: a kernel that the firmware cannot measure, a policy that lets the host in, half of
-//! an ID block are refused.
+//! not fit is replaced, with a finding that says so. The one exception is the position of the
+//! encryption bit, which only CPUID knows: the predecessor gave a value to every host. Nothing here
+//! makes a guest weaker than the request reads: a kernel that OVMF cannot measure, a policy that lets
+//! the host in, half of an ID block are refused. A kernel beside an IGVM file is measured in the
+//! guest alone, and a warning says so.
 
 pub(crate) mod cpu;
 pub(crate) mod firmware;
@@ -58,6 +60,7 @@ pub fn plan(
     let chosen = firmware::choose(&request.host, &settings, facts, files)?;
     let kernel = chosen.for_boot(boot.contains(BootInputs::KERNEL), &mut findings)?;
     policy::check(settings.policy.value, facts)?;
+    findings.extend(policy::remark(settings.policy.value, facts));
     let guard = guest::object(request, facts, &settings, &chosen, kernel, &mut findings)?;
     if request.identity.is_none() {
         findings.push(identity::none(HOST_DATA));

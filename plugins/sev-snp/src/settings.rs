@@ -4,8 +4,8 @@
 use casemate_backend::bindings::casemate::tee::types::{Error, HostContext, SettingSpec, Value};
 use casemate_backend::memory::Backing;
 use casemate_backend::settings::{
-    SetBy, Sourced, Words, boolean, bytes, flags, identifier, one_of, optional_unsigned, spec,
-    spec_of_words, text, unsigned,
+    SetBy, Sourced, Words, boolean, bytes, flags, identifier, one_of, optional_unsigned, same_id,
+    spec, spec_of_words, text, unsigned,
 };
 
 pub(crate) const FIRMWARE: &str = "firmware";
@@ -73,7 +73,7 @@ impl Settings {
     /// Reads what the host passed. A key that is not there has its default; an unknown key is not
     /// ours to judge.
     pub fn read(host: &HostContext) -> Result<Self, Error> {
-        Ok(Self {
+        let settings = Self {
             firmware: one_of(host, FIRMWARE, FIRMWARE_CHOICES)?,
             memory_id: identifier(host, MEMORY_ID, DEFAULT_MEMORY_ID)?,
             memory_backend: one_of(host, MEMORY_BACKEND, MEMORY_BACKENDS)?.value,
@@ -86,7 +86,11 @@ impl Settings {
             author_key: one_of(host, AUTHOR_KEY, AUTHOR_KEYS)?,
             vcek_disabled: boolean(host, VCEK_DISABLED, false)?.value,
             workarounds: bytes(host, WORKAROUNDS, WORKAROUNDS_BYTES)?,
-        })
+        };
+        if settings.memory_id == settings.guard_id {
+            return Err(same_id(MEMORY_ID, GUARD_ID, &settings.guard_id));
+        }
+        Ok(settings)
     }
 }
 

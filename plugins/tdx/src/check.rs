@@ -1,7 +1,7 @@
 //! Whether TDX guests can be started on this host, for a person who wants to mend what is missing:
 //! KVM first, then QEMU, then quotes, firmware and settings.
 
-use casemate_backend::answer::{fail, pass};
+use casemate_backend::answer::{fail, note, pass, warn};
 use casemate_backend::bindings::casemate::tee::types::{Error, Finding, HostContext};
 use casemate_backend::boot;
 use casemate_backend::files::Files;
@@ -31,12 +31,18 @@ pub fn check(host: &HostContext, facts: &Facts, files: &impl Files) -> Vec<Findi
                 firmware::choose(host, files).map(|chosen| chosen.in_words()),
             ));
             let mut remarks = Vec::new();
-            findings.push(outcome(
-                "attributes",
-                ATTRIBUTES,
-                guest::attributes(&settings, &mut remarks)
-                    .map(|attributes| format!("attributes are {attributes:#x}, without DEBUG")),
-            ));
+            findings.push(match guest::attributes(&settings, &mut remarks) {
+                Ok(attributes) => pass(
+                    "attributes",
+                    ATTRIBUTES,
+                    &format!(
+                        "attributes are {attributes:#x}, without DEBUG; QEMU adds bit 30 where the \
+                         CPU has PKS"
+                    ),
+                ),
+                // A request may have others.
+                Err(error) => warn("attributes", &error.subject, &error.message, &error.remedy),
+            });
             findings.extend(remarks);
         }
         Err(error) => findings.push(fail("settings.form", &error)),
@@ -58,7 +64,15 @@ fn quote_service(facts: &Facts, settings: &Settings) -> Vec<Finding> {
     match quotes::service(facts, settings, &mut findings) {
         // What is said of it already is more than where it is.
         Ok(_) if !findings.is_empty() => {}
-        Ok(service) => findings.push(pass(ID, settings_key(&service), &service.in_words())),
+        Ok(service) if service.is_usual() => {
+            findings.push(pass(ID, settings_key(&service), &service.in_words()));
+        }
+        Ok(service) => findings.push(note(
+            ID,
+            settings_key(&service),
+            &format!("{}; whether it answers was not tried", service.in_words()),
+            "ask a guest for a quote",
+        )),
         Err(error) => findings.push(fail(ID, &error)),
     }
     findings

@@ -103,8 +103,7 @@ fn cpu(request: &LaunchRequest, findings: &mut Vec<Finding>) -> Result<Typed, Er
             return Err(invalid_request(
                 "cpu",
                 &format!(
-                    "TDX guests have the host's CPU: model {} is asked for, and QEMU refuses every \
-                     named model",
+                    "TDX guests have the host's CPU: model {} is asked for, and the only one is {CPU}",
                     quoted(&choice.value)
                 ),
                 "set the CPU model to host, or leave it out",

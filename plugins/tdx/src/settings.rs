@@ -5,7 +5,7 @@ use casemate_backend::bindings::casemate::tee::types::{Error, HostContext, Setti
 use casemate_backend::memory::Backing;
 use casemate_backend::settings::{
     SetBy, Sourced, Words, boolean, bytes, flags, host_path, identifier, one_of, optional_unsigned,
-    spec, spec_of_words, text,
+    same_id, spec, spec_of_words, text,
 };
 
 pub(crate) const MEMORY_ID: &str = "memory-id";
@@ -43,7 +43,7 @@ impl Settings {
     /// Reads what the host passed. A key that is not there has its default; an unknown key is not
     /// ours to judge.
     pub fn read(host: &HostContext) -> Result<Self, Error> {
-        Ok(Self {
+        let settings = Self {
             memory_id: identifier(host, MEMORY_ID, DEFAULT_MEMORY_ID)?,
             memory_backend: one_of(host, MEMORY_BACKEND, MEMORY_BACKENDS)?.value,
             guard_id: identifier(host, GUARD_ID, DEFAULT_GUARD_ID)?,
@@ -53,7 +53,11 @@ impl Settings {
             mr_owner_config: bytes(host, MR_OWNER_CONFIG, REGISTER_BYTES)?,
             quote_socket: host_path(host, QUOTE_SOCKET)?,
             quote_port: optional_unsigned(host, QUOTE_PORT)?,
-        })
+        };
+        if settings.memory_id == settings.guard_id {
+            return Err(same_id(MEMORY_ID, GUARD_ID, &settings.guard_id));
+        }
+        Ok(settings)
     }
 }
 
@@ -87,7 +91,7 @@ pub(crate) fn announced() -> Vec<SettingSpec> {
             "text",
             Some(text("0x10000000")),
             "TD attributes, in hexadecimal or decimal: bits 28 (SEPT_VE_DISABLE), 30 (PKS) and 63 \
-             (PERFMON). Bit 0 (DEBUG) is refused.",
+             (PERFMON). Bit 0 (DEBUG) is refused; QEMU adds bit 30 where the CPU has PKS.",
             SetBy::Request,
         ),
         spec(
@@ -115,8 +119,9 @@ pub(crate) fn announced() -> Vec<SettingSpec> {
             QUOTE_SOCKET,
             "host-path",
             None,
-            "UNIX socket of the quote generation service. Neither it nor quote-generation-port \
-             set: the usual socket where it answers, else port 4050.",
+            "UNIX socket of the quote generation service; another than the usual one needs a grant \
+             in host-paths. Neither it nor quote-generation-port set: the usual socket where it \
+             answers, else port 4050.",
             SetBy::Operator,
         ),
         spec(

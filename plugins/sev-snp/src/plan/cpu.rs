@@ -5,7 +5,7 @@
 //! complex cache indexing in leaf 0x8000001D, which no EPYC has. The model also gives each vCPU's
 //! initial RDX, which is measured, so a name without a version is no answer.
 
-use casemate_backend::answer::{fail, invalid_request, note, pass, quoted, unavailable, warn};
+use casemate_backend::answer::{invalid_request, note, pass, quoted, unavailable, warn};
 use casemate_backend::bindings::casemate::tee::facts::FactError;
 use casemate_backend::bindings::casemate::tee::types::{
     Error, Finding, LaunchRequest, Origin, Typed,
@@ -130,7 +130,11 @@ pub(crate) fn default_finding(facts: &QemuFacts) -> Finding {
     const ID: &str = "qemu.cpu";
     match &facts.cpu_model {
         Ok(()) => pass(ID, "cpu", &format!("QEMU has the CPU model {DEFAULT}")),
-        Err(FactError::Absent) => fail(ID, &absent(DEFAULT)),
+        // A request may name another.
+        Err(FactError::Absent) => {
+            let error = absent(DEFAULT);
+            warn(ID, &error.subject, &error.message, &error.remedy)
+        }
         Err(FactError::Denied) => warn(
             ID,
             "cpu",

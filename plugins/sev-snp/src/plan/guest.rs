@@ -111,7 +111,7 @@ pub(crate) fn cbitpos(
                     "{CBITPOS} is taken as it is, because CPUID {}",
                     why_not(reason)
                 ),
-                "add cpuid 0x8000001f to the grants of sev-snp",
+                cpuid_remedy(reason),
             ));
             Ok(set.value)
         }
@@ -126,8 +126,15 @@ pub(crate) fn cbitpos(
                 "the position of the encryption bit is not known, because CPUID {}",
                 why_not(reason)
             ),
-            "add cpuid 0x8000001f to the grants of sev-snp",
+            cpuid_remedy(reason),
         )),
+    }
+}
+
+fn cpuid_remedy(reason: &FactError) -> &'static str {
+    match reason {
+        FactError::Denied => "add cpuid 0x8000001f to the grants of sev-snp",
+        FactError::Absent | FactError::Failed(_) => "use a host with a CPU that has SEV-SNP",
     }
 }
 
@@ -139,7 +146,10 @@ fn why_not(reason: &FactError) -> String {
     }
 }
 
-fn reduced_phys_bits(settings: &Settings, findings: &mut Vec<Finding>) -> Result<u64, Error> {
+pub(crate) fn reduced_phys_bits(
+    settings: &Settings,
+    findings: &mut Vec<Finding>,
+) -> Result<u64, Error> {
     let bits = settings.reduced_phys_bits.value;
     if !REDUCED_PHYS_BITS_RANGE.contains(&bits) {
         return Err(invalid_request(

@@ -4,11 +4,11 @@
 //! the set. The firmware refuses the rest with "Policy is not allowed". Both would end a launch after
 //! QEMU has started, so every bit has its sentence here.
 
-use casemate_backend::answer::{invalid_request, unsupported_host};
+use casemate_backend::answer::{invalid_request, unsupported_host, warn};
 use casemate_backend::bindings::casemate::tee::facts::FactError;
-use casemate_backend::bindings::casemate::tee::types::Error;
+use casemate_backend::bindings::casemate::tee::types::{Error, Finding};
 
-use crate::facts::Facts;
+use crate::facts::{Facts, SMT_ACTIVE};
 use crate::settings::POLICY;
 
 /// Lowest versions of the firmware's ABI that the guest insists on.
@@ -20,9 +20,9 @@ const DEBUG: u32 = 19;
 const SINGLE_SOCKET: u32 = 20;
 const LAST_DEFINED: u32 = 25;
 
-/// Bits that every kernel with SEV-SNP takes (KVM, SNP_POLICY_MASK_VALID).
-const TAKEN_BY_EVERY_KERNEL: u64 =
-    ABI_BITS | 1 << SMT | 1 << MUST_BE_ONE | 1 << DEBUG | 1 << SINGLE_SOCKET;
+/// Bits that a kernel takes which does not tell: the first ones refused SINGLE_SOCKET (KVM,
+/// `snp_launch_start`).
+const TAKEN_BY_EVERY_KERNEL: u64 = ABI_BITS | 1 << SMT | 1 << MUST_BE_ONE;
 
 /// What a set bit says.
 const WORDS: [(u32, &str); 6] = [
@@ -94,7 +94,10 @@ pub(crate) fn check(policy: u64, facts: &Facts) -> Result<(), Error> {
 
 fn taken_by_kvm(policy: u64, bits: &Result<u64, FactError>) -> Result<(), Error> {
     let (taken, remedy) = match bits {
-        Ok(bits) => (*bits, "run a newer kernel, or clear these bits"),
+        Ok(bits) => (
+            *bits,
+            "run a newer kernel, or keep to the bits that it takes",
+        ),
         Err(FactError::Denied) => (
             TAKEN_BY_EVERY_KERNEL,
             "add kvm-device-attribute 1/1 to the grants of sev-snp, so that KVM can be asked",
@@ -102,24 +105,55 @@ fn taken_by_kvm(policy: u64, bits: &Result<u64, FactError>) -> Result<(), Error>
         // A kernel that does not know the question takes what the first one took.
         Err(FactError::Absent | FactError::Failed(_)) => (
             TAKEN_BY_EVERY_KERNEL,
-            "run a kernel that tells which bits it takes, or clear these bits",
+            "run a kernel that tells which bits it takes, or keep to 0x30000",
         ),
     };
     let refused = policy & !taken;
-    if refused == 0 {
-        return Ok(());
+    if refused != 0 {
+        let bits: Vec<String> = (0..u64::BITS)
+            .filter(|bit| has(refused, *bit))
+            .map(|bit| bit.to_string())
+            .collect();
+        return Err(unsupported_host(
+            POLICY,
+            &format!(
+                "policy {policy:#x} has bits set that this host's KVM is not known to take: {}",
+                bits.join(", ")
+            ),
+            remedy,
+        ));
     }
-    let bits: Vec<String> = (0..u64::BITS)
-        .filter(|bit| has(refused, *bit))
-        .map(|bit| bit.to_string())
-        .collect();
-    Err(unsupported_host(
+    // The kernels that do not tell refuse a guest without SMT, too.
+    if bits.is_err() && !has(policy, SMT) {
+        return Err(unsupported_host(
+            POLICY,
+            &format!(
+                "policy {policy:#x} has bit 16 clear, which forbids SMT, and this host's KVM is not \
+                 known to take that"
+            ),
+            remedy,
+        ));
+    }
+    Ok(())
+}
+
+/// Said where it is not known whether the host keeps what the policy asks.
+pub(crate) fn remark(policy: u64, facts: &Facts) -> Option<Finding> {
+    let reason = match &facts.smt_active {
+        _ if has(policy, SMT) => return None,
+        Ok(_) => return None,
+        Err(FactError::Absent) => return None,
+        Err(FactError::Denied) => "the backend may not look".to_owned(),
+        Err(FactError::Failed(reason)) => reason.clone(),
+    };
+    Some(warn(
+        "policy.smt-unknown",
         POLICY,
         &format!(
-            "policy {policy:#x} has bits set that this host's KVM is not known to take: {}",
-            bits.join(", ")
+            "policy {policy:#x} forbids SMT, and it is not known whether it is active on this host: \
+             {reason}"
         ),
-        remedy,
+        &format!("let sev-snp read {SMT_ACTIVE}, or switch SMT off on the host"),
     ))
 }
 

@@ -39,10 +39,11 @@ pub(crate) fn service(
             "leave one of them out",
         )),
         (Some(socket), None) => {
-            if socket.value == USUAL_SOCKET {
-                findings.extend(unreachable(facts));
+            let service = Service::Unix(socket.value.clone());
+            if service.is_usual() {
+                findings.extend(unreachable(facts, &service));
             }
-            Ok(Service::Unix(socket.value.clone()))
+            Ok(service)
         }
         (None, Some(port)) if (1..=u64::from(u32::MAX - 1)).contains(&port.value) => {
             Ok(Service::Vsock(port.value))
@@ -59,45 +60,59 @@ pub(crate) fn service(
         (None, None) => Ok(match facts.quote_socket {
             Ok(()) => Service::Unix(USUAL_SOCKET.to_owned()),
             Err(_) => {
-                findings.extend(unreachable(facts));
-                Service::Vsock(USUAL_PORT)
+                let service = Service::Vsock(USUAL_PORT);
+                findings.extend(unreachable(facts, &service));
+                service
             }
         }),
     }
 }
 
-fn unreachable(facts: &Facts) -> Option<Finding> {
+/// What is wrong at the usual socket, and where quotes are looked for all the same.
+fn unreachable(facts: &Facts, service: &Service) -> Option<Finding> {
     const ID: &str = "quotes.unreachable";
+    let then = match service {
+        Service::Unix(_) => "a guest starts, and gets no quotes".to_owned(),
+        Service::Vsock(port) => {
+            format!("a guest starts, and gets quotes only if one listens on vsock port {port}")
+        }
+    };
     match &facts.quote_socket {
         Ok(()) => None,
         Err(FactError::Denied) => Some(warn(
             "quotes.unknown",
             QUOTE_SOCKET,
             &format!(
-                "the backend may not try {USUAL_SOCKET}, so it is not known whether quotes can be had"
+                "the backend may not try {USUAL_SOCKET}, so it is not known whether quotes can be \
+                 had; {}",
+                service.in_words()
             ),
             &format!("add socket {USUAL_SOCKET} to the grants of tdx"),
         )),
         Err(FactError::Absent) => Some(warn(
             ID,
             QUOTE_SOCKET,
-            &format!(
-                "there is no quote generation service at {USUAL_SOCKET}: a guest starts, and gets \
-                 quotes only if one listens on vsock port {USUAL_PORT}"
-            ),
-            "install and start the quote generation service (qgsd of Intel's DCAP), or set \
-             quote-generation-port",
+            &format!("there is no quote generation service at {USUAL_SOCKET}: {then}"),
+            "install and start the quote generation service (qgsd of Intel's DCAP), or say where \
+             it is",
         )),
         Err(FactError::Failed(reason)) => Some(warn(
             ID,
             QUOTE_SOCKET,
-            &format!("the quote generation service at {USUAL_SOCKET} does not answer: {reason}"),
+            &format!(
+                "the quote generation service at {USUAL_SOCKET} does not answer ({reason}): {then}"
+            ),
             "start the service, and give its socket a group that QEMU's user is in",
         )),
     }
 }
 
 impl Service {
+    /// The one place that is tried before.
+    pub(crate) fn is_usual(&self) -> bool {
+        matches!(self, Self::Unix(path) if path == USUAL_SOCKET)
+    }
+
     pub(crate) fn in_words(&self) -> String {
         match self {
             Self::Unix(path) => format!("quotes are made at {}", quoted(path)),

@@ -1,6 +1,7 @@
 //! vCPUs and memory that a TDX guest starts with.
 
 use casemate_backend::answer::{invalid_request, unsupported_host, warn};
+use casemate_backend::bindings::casemate::tee::facts::FactError;
 use casemate_backend::bindings::casemate::tee::types::{Error, Finding, Property, Value};
 use casemate_backend::facts::{Answer, known};
 use casemate_backend::memory::{GIB, check_size, check_vcpus, property};
@@ -50,7 +51,12 @@ pub(super) fn topology(
             "vcpus.unknown",
             "vcpus",
             "it is not known how many CPUs the host has, and KVM gives a TDX guest no more",
-            "add read-text /sys/devices/system/cpu/present to the grants of tdx",
+            match present {
+                Err(FactError::Denied) => {
+                    "add read-text /sys/devices/system/cpu/present to the grants of tdx"
+                }
+                _ => "see that there is a vCPU for each CPU at most",
+            },
         )),
     }
     Ok(vec![

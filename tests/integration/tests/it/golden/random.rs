@@ -211,7 +211,7 @@ fn hold(backend: &'static str, choices: &'static Choices) {
     let Some(site) = Site::open(backend) else {
         return;
     };
-    let (planned, refused) = (Cell::new(0), Cell::new(0));
+    let (planned, refused) = (Cell::new(0_u32), Cell::new(0_u32));
     let config = Config {
         cases: RUNS,
         failure_persistence: None,
@@ -241,6 +241,7 @@ fn hold(backend: &'static str, choices: &'static Choices) {
         planned.get(),
         refused.get()
     );
+    assert!(planned.get() >= RUNS / 5, "too few requests are accepted");
     if let Err(error) = result {
         panic!("{error}");
     }
