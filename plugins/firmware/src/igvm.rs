@@ -2,7 +2,8 @@
 //!
 //! A fixed header, variable headers of type, length and content, then pages (crate `igvm_defs`,
 //! module documentation). The variable headers come in three parts: platforms, initialisation,
-//! directives. Only the platforms are read here; the rest is walked over by its lengths.
+//! directives. Only the platforms and their guest policies are read here; the rest is walked over by
+//! its lengths.
 
 use std::fmt;
 use std::ops::RangeInclusive;
@@ -32,6 +33,9 @@ pub const LONGEST_HEADERS: u32 = 4 << 20;
 /// Type of the header that names a platform.
 const SUPPORTED_PLATFORM: u32 = 0x1;
 
+/// Type of the header that sets the policy of a guest: policy, mask of platforms, padding.
+const GUEST_POLICY: u32 = 0x101;
+
 /// Types of the second part.
 const INITIALISATION: RangeInclusive<u32> = 0x101..=0x200;
 
@@ -44,6 +48,14 @@ const PLATFORM_SIZE: u32 = 16;
 /// Page size that version 1 implies, and the only one that loaders take.
 pub const PAGE_SIZE: u32 = 0x1000;
 
+/// The policy of a guest on some of the platforms.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GuestPolicy {
+    /// As the platform defines it.
+    pub policy: u64,
+    pub compatibility_mask: u32,
+}
+
 /// What the headers tell.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Igvm {
@@ -55,8 +67,20 @@ pub struct Igvm {
     /// Bytes.
     pub page_size: u32,
     pub platforms: Vec<Platform>,
+    pub policies: Vec<GuestPolicy>,
     /// Number of headers that put something into the guest, for any platform.
     pub directives: u32,
+}
+
+impl Igvm {
+    /// The policy that the file sets on a platform.
+    #[must_use]
+    pub fn policy(&self, platform: &Platform) -> Option<u64> {
+        let mut policies = self.policies.iter();
+        policies
+            .find(|policy| policy.compatibility_mask & platform.compatibility_mask != 0)
+            .map(|policy| policy.policy)
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -298,13 +322,18 @@ pub fn inspect<F: ReadAt + ?Sized>(file: &F) -> Result<Igvm, IgvmError> {
             computed,
         });
     }
-    let (platforms, directives) = walk(&headers, fixed.headers_offset)?;
+    let Walked {
+        platforms,
+        policies,
+        directives,
+    } = walk(&headers, fixed.headers_offset)?;
     Ok(Igvm {
         size,
         version: fixed.version,
         architecture: fixed.architecture,
         page_size: fixed.page_size,
         platforms,
+        policies,
         directives,
     })
 }
@@ -407,11 +436,17 @@ fn crc32_step(register: u32, byte: u8) -> u32 {
     })
 }
 
-/// Platforms, and the number of directives. `start` is where the headers are in the file.
-fn walk(headers: &[u8], start: u32) -> Result<(Vec<Platform>, u32), IgvmError> {
-    let mut platforms: Vec<Platform> = Vec::new();
+#[derive(Default)]
+struct Walked {
+    platforms: Vec<Platform>,
+    policies: Vec<GuestPolicy>,
+    directives: u32,
+}
+
+/// What the variable headers tell. `start` is where they are in the file.
+fn walk(headers: &[u8], start: u32) -> Result<Walked, IgvmError> {
+    let mut walked = Walked::default();
     let mut initialisation = 0;
-    let mut directives = 0;
     let mut rest = headers;
     while !rest.is_empty() {
         // The headers are shorter than 4 GiB, and so is what is left of them.
@@ -427,23 +462,26 @@ fn walk(headers: &[u8], start: u32) -> Result<(Vec<Platform>, u32), IgvmError> {
             return Err(IgvmError::HeaderCut { offset, length });
         };
         if kind == SUPPORTED_PLATFORM {
-            if initialisation + directives > 0 {
+            if initialisation + walked.directives > 0 {
                 return Err(IgvmError::PlatformLate { offset });
             }
             let platform = match (length, platform(content)) {
                 (PLATFORM_SIZE, Some(platform)) => platform,
                 _ => return Err(IgvmError::PlatformLength { offset, length }),
             };
-            check_platform(&platform, &platforms)?;
-            platforms.push(platform);
+            check_platform(&platform, &walked.platforms)?;
+            walked.platforms.push(platform);
         } else if INITIALISATION.contains(&kind) {
             initialisation += 1;
+            if kind == GUEST_POLICY {
+                walked.policies.extend(guest_policy(content));
+            }
         } else if DIRECTIVES.contains(&kind) {
-            directives += 1;
+            walked.directives += 1;
         }
         rest = after;
     }
-    Ok((platforms, directives))
+    Ok(walked)
 }
 
 /// The content of the header at the front, and what comes after its padding. `None`: it is not all
@@ -465,6 +503,14 @@ fn platform(content: &[u8]) -> Option<Platform> {
         compatibility_mask,
         highest_vtl,
         shared_gpa_boundary: fields.u64()?,
+    })
+}
+
+fn guest_policy(content: &[u8]) -> Option<GuestPolicy> {
+    let mut fields = Fields::of(content);
+    Some(GuestPolicy {
+        policy: fields.u64()?,
+        compatibility_mask: fields.u32()?,
     })
 }
 

@@ -160,7 +160,7 @@ pub const RULES: &[Rule] = &[
     rule("snp.policy-reserved", SNP, snp::policy_reserved, "bit 17 of the policy is 1", "firmware: fw_error=7 \"Policy is not allowed\"; kata#5795"),
     rule("snp.policy-migration", SNP, snp::policy_migration, "bit 18 of the policy (migration agent) is 0", "KVM: SNP_LAUNCH_START ret=-22; AMDSEV#240"),
     rule("snp.policy-debug", SNP, snp::policy_debug, "bit 19 of the policy (debugging) is 0 unless the request has it", "the host can read the memory of such a guest"),
-    rule("snp.policy-published", SNP, snp::policy_published, "bits 21 to 25 of the policy are those that KVM publishes", "KVM_X86_SNP_POLICY_BITS, kernel commit 7a61d613; without it bits to 20 are known, ce62118a"),
+    rule("snp.policy-published", SNP, snp::policy_published, "bits 21 to 25 of the policy are those that KVM publishes; where it publishes none, bit 20 is 0 and bit 16 is 1", "KVM_X86_SNP_POLICY_BITS, kernel commit 7a61d613; snp_launch_start of Linux 6.11"),
     rule("snp.policy-high", SNP, snp::policy_high, "bits above 25 of the policy are 0", "no kernel knows them"),
     rule("snp.policy-smt", SNP, snp::policy_smt, "bit 16 of the policy is 1 on a host with SMT", "firmware: fw_error=7 \"Policy is not allowed\"; kata#5795"),
     rule("snp.policy-abi", SNP, snp::policy_abi, "the policy asks for no newer ABI than the firmware has", "firmware: fw_error=7 \"Policy is not allowed\"; kata#5795"),

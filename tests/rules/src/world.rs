@@ -12,7 +12,8 @@ pub struct World {
     pub cpus: u32,
     pub smt: Smt,
     /// The guest policy bits that KVM publishes (`KVM_X86_SNP_POLICY_BITS`). `None` is a kernel that
-    /// publishes none: bits 0 to 20 but 18 are known then.
+    /// publishes none: it takes bits 0 to 17, and bit 16 has to be set (kernel, `snp_launch_start` as
+    /// of 6.11).
     pub snp_policy_bits: Option<u64>,
     /// Major and minor version of the SEV firmware's ABI. `None`: it was not read, and the rule about
     /// it is not judged.

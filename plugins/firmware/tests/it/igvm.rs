@@ -17,6 +17,9 @@ fn a_file_is_told_as_it_is_in_both_versions() {
         assert_eq!(found.architecture, Architecture::X64);
         assert_eq!(found.page_size, 0x1000);
         assert_eq!(found.directives, 2);
+        // The policy is for the second platform alone.
+        let policies: Vec<_> = found.platforms.iter().map(|p| found.policy(p)).collect();
+        assert_eq!(policies, [None, Some(0x3_0000)]);
         let kinds: Vec<PlatformKind> = found.platforms.iter().map(|p| p.kind).collect();
         assert_eq!(kinds, [PlatformKind::Native, PlatformKind::SevSnp]);
 

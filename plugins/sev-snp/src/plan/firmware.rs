@@ -18,7 +18,7 @@ use casemate_firmware::suitable::{self, SnpFirmware};
 use casemate_firmware::{Guest, igvm, ovmf, remedy};
 
 use crate::facts::{Facts, IGVM_OBJECT, IGVM_SINCE};
-use crate::settings::{FIRMWARE, FirmwareChoice, ID_BLOCK, Settings};
+use crate::settings::{FIRMWARE, FirmwareChoice, ID_BLOCK, POLICY, Settings};
 
 const COMBINED: &str = "firmware";
 const IGVM: &str = "igvm";
@@ -205,13 +205,27 @@ fn inspect_igvm<'a>(
             remedy::for_igvm_error(&error),
         )
     })?;
-    suitable::for_snp_igvm(&inspected).map_err(|reason| {
+    let platform = suitable::for_snp_igvm(&inspected).map_err(|reason| {
         unsuitable_file(
             IGVM,
             &format!("{}: {reason}", quoted(&file.label)),
             remedy::for_unsuitable(&reason),
         )
     })?;
+    // QEMU starts the launch with the setting, and takes the file's policy too late.
+    if let Some(policy) = inspected.policy(&platform)
+        && policy != settings.policy.value
+    {
+        return Err(invalid_request(
+            POLICY,
+            &format!(
+                "the guest's policy is {:#x}, and the IGVM file {} is made for {policy:#x}",
+                settings.policy.value,
+                quoted(&file.label)
+            ),
+            &format!("set {POLICY} to {policy:#x}"),
+        ));
+    }
     Ok(Chosen::Igvm(file))
 }
 

@@ -24,6 +24,7 @@ const POLICY_SMT: u64 = 1 << 16;
 const POLICY_RESERVED: u64 = 1 << 17;
 const POLICY_MIGRATION: u64 = 1 << 18;
 const POLICY_DEBUG: u64 = 1 << 19;
+const POLICY_SINGLE_SOCKET: u64 = 1 << 20;
 /// Bits that some kernels publish, 21 to 25.
 const POLICY_NEWER: u64 = 0x3e0_0000;
 /// Bits that no kernel knows, 26 to 63.
@@ -230,7 +231,12 @@ pub(super) fn policy_debug(case: &Case<'_>) -> Details {
 }
 
 pub(super) fn policy_published(case: &Case<'_>) -> Details {
-    let published = case.world.snp_policy_bits.unwrap_or_default();
+    let Some(published) = case.world.snp_policy_bits else {
+        // Kernels of before refuse one socket, and a guest without SMT.
+        return policy_unless(case, |policy| {
+            policy & (POLICY_NEWER | POLICY_SINGLE_SOCKET) == 0 && policy & POLICY_SMT != 0
+        });
+    };
     policy_unless(case, |policy| policy & POLICY_NEWER & !published == 0)
 }
 

@@ -30,9 +30,9 @@ const RIGHT: &[(Base, &[Edit])] = &[
     // Without an area for hashes there is nothing to turn on.
     (Base::Snp, &[NoGuard("kernel-hashes"), World(|world| world.firmware.kernel_hash_area = false)]),
     // The policy of QEMU's default, with one socket, on a host without SMT, of an older ABI.
-    (Base::Snp, &[Guard("policy", "1245184")]),
-    (Base::Snp, &[Guard("policy", "131072"), World(|world| world.smt = Smt::Off)]),
-    (Base::Snp, &[Guard("policy", "131072"), World(|world| world.smt = Smt::Unknown)]),
+    (Base::Snp, &[Guard("policy", "1245184"), World(|world| world.snp_policy_bits = Some(0x1b_ffff))]),
+    (Base::Snp, &[Guard("policy", "131072"), World(|world| { world.smt = Smt::Off; world.snp_policy_bits = Some(0x1b_ffff); })]),
+    (Base::Snp, &[Guard("policy", "131072"), World(|world| { world.smt = Smt::Unknown; world.snp_policy_bits = Some(0x1b_ffff); })]),
     (Base::Snp, &[Guard("policy", "196919")]),
     (Base::Snp, &[Guard("policy", "2293760"), World(|world| world.snp_policy_bits = Some(0x3fb_ffff))]),
     // Sizes of qapi/qom.json.

@@ -154,7 +154,7 @@ const OWN: &[(&str, Base, &[Edit])] = &[
     ("snp.policy-published", Base::Snp, &[Guard("policy", "33751040")]),
     ("snp.policy-high", Base::Snp, &[Guard("policy", "67305472")]),
     ("snp.policy-high", Base::Snp, &[Guard("policy", "9223372036854972416")]),
-    ("snp.policy-smt", Base::Snp, &[Guard("policy", "131072")]),
+    ("snp.policy-smt", Base::Snp, &[Guard("policy", "131072"), World(|world| world.snp_policy_bits = Some(0x1b_ffff))]),
     ("snp.policy-abi", Base::Snp, &[Guard("policy", "196920")]),
     ("snp.policy-abi", Base::Snp, &[Guard("policy", "197120")]),
     ("snp.host-data", Base::Snp, &[GuardBytes("host-data", 31)]),
