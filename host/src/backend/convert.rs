@@ -386,6 +386,15 @@ fn check_references(
                 "the request has an identity, and nothing of the plan carries it",
             ));
         }
+        (Some(identity), Some(carrier)) if !carries(&plan.objects, carrier, &identity.digest) => {
+            return Err(Violation::new(
+                "identity-carrier",
+                format!(
+                    "no object of the plan has the property {carrier:?} with the bytes of the \
+                     identity, and zeros after them"
+                ),
+            ));
+        }
         (Some(_), Some(_)) | (None, None) => {}
     }
     for (wanted, role, at) in [
@@ -416,6 +425,17 @@ fn check_references(
         ));
     }
     Ok(())
+}
+
+/// Whether a property of that name is the digest, whole and at the left, padded with zeros.
+fn carries(objects: &[Typed], carrier: &str, digest: &[u8]) -> bool {
+    let mut properties = objects.iter().flat_map(|object| &object.properties);
+    properties.any(|property| match &property.value {
+        Value::Bytes(bytes) if property.path == carrier => bytes
+            .strip_prefix(digest)
+            .is_some_and(|rest| rest.iter().all(|byte| *byte == 0)),
+        _ => false,
+    })
 }
 
 fn unique<'a>(ids: &mut BTreeSet<&'a str>, id: &'a str) -> Result<(), Violation> {

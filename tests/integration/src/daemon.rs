@@ -142,6 +142,7 @@ impl Setup {
 
                 [objects]
                 iothread = {}
+                secret = { properties = ["format", "data"] }
             },
         );
         let backends = self.config["backend"].as_array_mut().expect("an array");

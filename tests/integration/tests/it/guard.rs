@@ -236,10 +236,14 @@ fn named(algorithm: &str, digest: &[u8], spec: v1::VmSpec) -> v1::VmSpec {
     }
 }
 
-/// The id of the object by which the fixture's plans carry an identity.
+/// How the fixture's plans carry an identity: its bytes, and one zero.
 fn carrier(identity: &v1::VmIdentity) -> String {
-    let beginning: String = identity.digest.chars().take(32).collect();
-    format!("identity.{}.{beginning}", identity.algorithm)
+    let digits = identity.digest.as_bytes().chunks(2);
+    let bytes = digits.map(|pair| {
+        let pair = std::str::from_utf8(pair).expect("hexadecimal");
+        u8::from_str_radix(pair, 16).expect("hexadecimal")
+    });
+    base64(&bytes.chain([0]).collect::<Vec<u8>>())
 }
 
 /// The identity of a plan, which its command carries.
@@ -348,6 +352,23 @@ async fn an_identity_that_cannot_be_carried_is_refused() {
         assert_refused(&daemon, spec, Code::InvalidArgument, part).await;
     }
     assert_nothing_is_left(&daemon).await;
+}
+
+/// The word of a backend is not enough: the host looks for the bytes.
+#[tokio::test]
+async fn an_identity_that_is_not_carried_whole_is_a_fault() {
+    let daemon = daemon_that_plans(None);
+    for carry in ["cut", "other", "more", "nowhere"] {
+        let status = plan(&daemon, sealed_with("carry", carry))
+            .await
+            .expect_err(carry);
+        assert_eq!(status.code(), Code::Internal, "{status}");
+        let part = "identity-carrier: no object of the plan has the property";
+        assert!(status.message().contains(part), "{carry}: {status}");
+    }
+    plan(&daemon, sealed_with("carry", "whole"))
+        .await
+        .expect("it is carried whole");
 }
 
 /// By the second start its variables lie in its shares alone, and the config says something else.
