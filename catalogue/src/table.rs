@@ -268,7 +268,7 @@ table! {
             "load the kernel module and give the daemon access, or set `qemu.accelerator = \"tcg\"`";
         HostPath "host-path" Grpc(FailedPrecondition),
             "QEMU's user may not use a path of the host that the plan names.",
-            "make it readable and writable for others (a udev rule, a mode), or take it out of the backend's settings";
+            "give it a group of its own, not root's, and mode 0660 (a udev rule), or take it out of the backend's settings";
         DiskMissing "disk-missing" Grpc(FailedPrecondition),
             "The boot is from a disk, and there is no disk image.",
             "set `vm.disk` in the config file";

@@ -20,7 +20,7 @@ pub(crate) async fn run(
     mut client: Client,
     screen: &Screen,
 ) -> Result<(), CliError> {
-    let diagnosis = client.diagnose(arguments.backend).await?;
+    let diagnosis = client.diagnose(arguments.backend.clone()).await?;
     match screen.format {
         Format::Json => screen.write_json(&json::diagnosis(&diagnosis))?,
         Format::Table => screen.write_raw(tree(&diagnosis, screen).as_bytes())?,
@@ -29,6 +29,7 @@ pub(crate) async fn run(
         return Ok(());
     }
     Err(CliError::HostUnfit {
+        backend: arguments.backend,
         cause: first_cause(&diagnosis),
     })
 }

@@ -68,8 +68,12 @@ pub(crate) enum CliError {
         id: ErrorId,
     },
     /// Which and why was shown before.
-    #[error("no VM can be started on this host: {}", plain_text::escaped(.cause))]
-    HostUnfit { cause: String },
+    #[error("no VM{} can be started on this host: {}", of_backend(.backend.as_deref()), plain_text::escaped(.cause))]
+    HostUnfit {
+        /// The one that was asked about; none: all.
+        backend: Option<String>,
+        cause: String,
+    },
     #[error("cannot read {}: {source}", .path.display())]
     Input {
         path: PathBuf,
@@ -193,6 +197,12 @@ impl CliError {
     }
 }
 
+fn of_backend(name: Option<&str>) -> String {
+    name.map_or_else(String::new, |name| {
+        format!(" of backend {}", plain_text::escaped(name))
+    })
+}
+
 #[cfg(test)]
 mod tests {
     use tonic::Code;
@@ -255,6 +265,7 @@ mod tests {
             (CliError::Output(std::io::Error::other("x")), 1),
             (
                 CliError::HostUnfit {
+                    backend: None,
                     cause: String::new(),
                 },
                 6,

@@ -12,7 +12,7 @@
 //! | `backend show` | a backend |
 //! | `doctor` | `{usable, host_findings, backends}`; a backend is `{name, tee, protection, status, error, usable, findings}` |
 //! | `config explain` | an array of `{key, value, source, notes}`, all texts |
-//! | `plan` | `{backend, tee, confidential, command, standalone_script, findings, plan, identity}` |
+//! | `plan` | `{backend, tee, confidential, command, standalone_script, findings, plan, identity, dry_run}`; `dry_run` is `prelaunch` after `--dry-run` |
 //!
 //! An error goes to standard error as `{"error": {id, message, code, stage, subject, remedy}}`, with
 //! `qemu_stderr` where QEMU said anything; `docs/errors.md` has the ids. `error` in an array is
@@ -138,7 +138,7 @@ pub(crate) fn plan(plan: &v1::PlanVmResponse) -> Value {
         "findings": findings(&plan.findings),
         "plan": parsed,
         "identity": plan.identity.as_ref().map(identity),
-        "dry_run": (!plan.dry_run.is_empty()).then_some(&plan.dry_run),
+        "dry_run": plan.dry_run,
     })
 }
 

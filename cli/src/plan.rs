@@ -58,6 +58,9 @@ fn write_remarks(plan: &PlanVmResponse, screen: &Screen) {
         screen.write_remark(
             "dry run: QEMU took the command, and waited before the guest's first instruction\n",
         );
+        if plan.confidential {
+            screen.write_remark("dry run: its protection is finished after that, and not tried\n");
+        }
     }
     screen.write_remark(&findings::lines(&plan.findings, |text, tone| {
         screen.tint_remark(text, tone)

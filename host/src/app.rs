@@ -27,6 +27,7 @@ use crate::qemu::schema::Qemu;
 use crate::store::{Announcement, StateDir};
 use crate::vm::adopt;
 use crate::vm::config::Outbound;
+use crate::vm::doctor::LookTurn;
 use crate::vm::events::VmEvents;
 use crate::vm::manager::{Host, VmManager};
 
@@ -162,6 +163,7 @@ impl App {
             confinement,
             metrics,
             events,
+            look: LookTurn::default(),
         });
         let manager = VmManager::new(Arc::clone(&host));
         adopt::adopt(&manager, on_boot).await?;

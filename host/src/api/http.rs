@@ -95,6 +95,7 @@ async fn ready(State(site): State<Site>) -> Response {
 fn check(finding: &Finding) -> serde_json::Value {
     let mut check = json!({
         "id": finding.id,
+        "subject": finding.subject,
         "status": finding.severity.as_str(),
         "detail": finding.detail,
     });

@@ -291,6 +291,7 @@ impl VmService for Vms {
         &self,
         request: Request<v1::PlanVmRequest>,
     ) -> Result<Response<v1::PlanVmResponse>, Status> {
+        let caller = Caller::of(&request);
         let v1::PlanVmRequest { spec, dry_run } = request.into_inner();
         let spec = from_proto::vm_spec(spec.unwrap_or_default());
         let spec = spec.map_err(|error| status::of(&error))?;
@@ -309,7 +310,10 @@ impl VmService for Vms {
             plan_json,
             identity: planned.request.identity.as_ref().map(to_proto::identity),
             dry_run: if dry_run {
-                self.manager.rehearse(&spec).await.map_err(of_error)?;
+                let deed = caller.begins("dry-run", None);
+                let rehearsed = self.manager.rehearse(&spec).await;
+                deed.ended(&rehearsed);
+                rehearsed.map_err(of_error)?;
                 "prelaunch".to_owned()
             } else {
                 String::new()

@@ -9,6 +9,10 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Mutex;
+use tokio::task::JoinHandle;
 
 use super::catalogued::Catalogued as _;
 use super::config::{Outbound, VmDefaults};
@@ -101,10 +105,18 @@ pub async fn diagnose(manager: &VmManager, only: Option<&str>) -> Option<Diagnos
     if only.is_some() && wanted.is_empty() {
         return None;
     }
-    let host = host_findings(manager, &live).await;
+    let mut host = host_findings(manager, &live).await;
     let mut backends = Vec::new();
     for entry in wanted {
         backends.push(backend(&live, entry).await);
+    }
+    if only.is_none() {
+        // Requests that name a backend do without one that is chosen.
+        let mut choice = of_choice(live.choose(None).await);
+        if choice.severity == Severity::Fail {
+            choice.severity = Severity::Warn;
+        }
+        host.push(choice);
     }
     Some(Diagnosis { host, backends })
 }
@@ -115,18 +127,44 @@ pub async fn host_findings(manager: &VmManager, live: &Arc<Live>) -> Vec<Finding
     let mut findings = vec![of_qemu(
         qemu.map(|info| (info.path.clone(), info.version.clone())),
     )];
-    let (host, config) = (manager.shared_host(), Arc::clone(live));
-    // A file system of a server that is away keeps its caller waiting.
-    match tokio::task::spawn_blocking(move || look(&host, &config)).await {
-        Ok(seen) => findings.extend(seen),
-        Err(_) => findings.push(fail(
-            id::STATE_DIR,
-            "state_dir",
-            "the look at the host failed",
-            "see the daemon's log, and report it as a bug of Casemate",
-        )),
-    }
+    findings.extend(manager.host().look.take(manager.shared_host(), live).await);
     findings
+}
+
+/// How long a look at the host is waited for. A file system of a server that is away keeps it
+/// waiting for ever, and everything else takes some milliseconds.
+const LOOK_TIME: Duration = Duration::from_secs(5);
+
+/// One look at a time: anybody may ask `/ready`, as often as they like.
+#[derive(Debug, Default)]
+pub struct LookTurn(Mutex<Option<JoinHandle<Vec<Finding>>>>);
+
+impl LookTurn {
+    async fn take(&self, host: Arc<Host>, live: &Arc<Live>) -> Vec<Finding> {
+        let mut turn = self.0.lock().await;
+        let config = Arc::clone(live);
+        // One that did not come back is still under way, and waited for again.
+        let mut under_way = turn
+            .take()
+            .unwrap_or_else(|| tokio::task::spawn_blocking(move || look(&host, &config)));
+        let failed =
+            |detail: &str, remedy: &str| vec![fail(id::STATE_DIR, "state_dir", detail, remedy)];
+        match tokio::time::timeout(LOOK_TIME, &mut under_way).await {
+            Ok(Ok(seen)) => seen,
+            Ok(Err(_)) => failed(
+                "the look at the host failed",
+                "see the daemon's log, and report it as a bug of Casemate",
+            ),
+            Err(_) => {
+                *turn = Some(under_way);
+                failed(
+                    "a file system does not answer",
+                    "see that the state directory, the firmware and the folders of \
+                     `vm.firmware_descriptors` can be read",
+                )
+            }
+        }
+    }
 }
 
 /// All but QEMU.

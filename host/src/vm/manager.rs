@@ -8,6 +8,7 @@ use arc_swap::ArcSwap;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::console::{ConsoleRange, ConsoleReader, ConsoleSource};
+use super::doctor::LookTurn;
 use super::error::{ActError, CreateError};
 use super::events::{VmEvents, VmWatch};
 use super::live::Live;
@@ -40,6 +41,8 @@ pub struct Host {
     pub confinement: Confinement,
     pub metrics: Metrics,
     pub events: Arc<VmEvents>,
+    /// Held by the one who looks at the host.
+    pub look: LookTurn,
 }
 
 impl Host {

@@ -130,7 +130,8 @@ pub fn context(
 
 /// Firmware that has `features`, as the packages on this host describe theirs; best first.
 fn described_firmware(live: &Live, features: &[String]) -> Vec<PathBuf> {
-    if features.is_empty() {
+    // What somebody named is used, whatever a package describes.
+    if features.is_empty() || live.defaults.origin("vm.firmware") != Origin::BuiltIn {
         return Vec::new();
     }
     let descriptors = Descriptors::of(descriptors::read(live.defaults.firmware_descriptors()));

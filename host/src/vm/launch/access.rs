@@ -2,8 +2,9 @@
 //! group that lets it, or not at all.
 
 use std::collections::BTreeSet;
+use std::fs::FileType;
 use std::os::fd::OwnedFd;
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{FileTypeExt as _, MetadataExt as _};
 
 use crate::probe;
 use crate::qemu::process::Credentials;
@@ -52,8 +53,12 @@ pub(super) fn host_path_groups(
         return Ok(groups);
     }
     for path in planned.checked.plan().host_paths() {
-        let what = match std::fs::metadata(path) {
+        // Who may make a link there would choose what QEMU gets.
+        let what = match std::fs::symlink_metadata(path) {
             Err(error) => format!("cannot be used: {error}"),
+            Ok(metadata) if !is_node_or_socket(metadata.file_type()) => {
+                "is no device and no socket, or a link to one".to_owned()
+            }
             Ok(metadata) => match HostPathAccess::of(metadata.mode(), metadata.gid()) {
                 HostPathAccess::Anybody => continue,
                 HostPathAccess::Group(group) => {
@@ -69,6 +74,10 @@ pub(super) fn host_path_groups(
         });
     }
     Ok(groups)
+}
+
+fn is_node_or_socket(kind: FileType) -> bool {
+    kind.is_char_device() || kind.is_socket()
 }
 
 /// Who may read and write a node or socket of the host.
@@ -96,6 +105,25 @@ impl HostPathAccess {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_may_be_granted_is_a_device_or_a_socket_itself() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let _listener = std::os::unix::net::UnixListener::bind(at("socket")).unwrap();
+        std::fs::write(at("file"), "").unwrap();
+        std::os::unix::fs::symlink(at("socket"), at("link")).unwrap();
+        for (path, fits) in [
+            (at("socket"), true),
+            ("/dev/null".into(), true),
+            (at("file"), false),
+            (at("link"), false),
+            (folder.path().to_owned(), false),
+        ] {
+            let kind = std::fs::symlink_metadata(&path).unwrap().file_type();
+            assert_eq!(is_node_or_socket(kind), fits, "{}", path.display());
+        }
+    }
 
     #[test]
     fn qemu_gets_a_group_that_opens_the_path_and_never_roots() {

@@ -14,7 +14,7 @@ use crate::failpoint;
 use crate::lease::Demand;
 use crate::qemu::process::boot_id;
 use crate::spec::lifecycle::{Action, Desired, Phase, Verdict, decide};
-use crate::spec::request::VmSpec;
+use crate::spec::request::{Goal, VmSpec};
 use crate::store::{LaunchRecord, ProcessRecord, Progress, RECORD_FORMAT};
 use crate::vm::disk;
 use crate::vm::error::{ActError, CreateError};
@@ -53,7 +53,9 @@ impl VmTask {
         let outcome = launched
             .as_ref()
             .map_or_else(CreateError::outcome, |_| "running");
-        self.vm.host.metrics.created(outcome, started.elapsed());
+        if self.vm.spec.goal == Goal::Guest {
+            self.vm.host.metrics.created(outcome, started.elapsed());
+        }
         // From now on its secrets lie in its shares alone.
         self.vm.spec = VmSpec::from(&self.vm.record.spec);
         match launched {
@@ -68,7 +70,13 @@ impl VmTask {
                 up
             }
             Err(error) => {
-                tracing::warn!(error = %crate::backend::catalog::chain(&error), "not created");
+                match &error {
+                    CreateError::Rehearsed => tracing::debug!("it was a dry run"),
+                    error => {
+                        let error = crate::backend::catalog::chain(error);
+                        tracing::warn!(error, "not created");
+                    }
+                }
                 self.give_back().await;
                 let _ = reply.send(Err(error));
                 Next::End
