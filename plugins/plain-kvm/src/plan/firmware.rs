@@ -10,6 +10,7 @@ use casemate_backend::bindings::casemate::tee::types::{
 };
 use casemate_backend::boot::file_of_role;
 use casemate_backend::memory::property;
+use casemate_firmware::suitable::BIOS_GRANULE;
 
 use crate::settings::{CODE_UNIT, FIRMWARE, FirmwareChoice, Settings, VARS_UNIT};
 
@@ -165,6 +166,19 @@ impl Kind<'_> {
                     "name a firmware image, such as those of the distribution's ovmf package",
                 ));
             }
+        }
+        if let Kind::Bios(combined) = self
+            && !combined.size.is_multiple_of(BIOS_GRANULE)
+        {
+            return Err(unsuitable_file(
+                &combined.role,
+                &format!(
+                    "firmware {} has {} bytes, and QEMU takes a multiple of 64 KiB for -bios",
+                    quoted(&combined.label),
+                    combined.size
+                ),
+                "name a combined image such as OVMF.fd, or give code and variables for pflash",
+            ));
         }
         Ok(())
     }

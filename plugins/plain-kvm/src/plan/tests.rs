@@ -31,7 +31,7 @@ fn file(id: u32, role: &str, origin: Origin) -> HostFile {
         id,
         role: role.to_owned(),
         label: format!("{role}, with \"blanks\""),
-        size: 4096,
+        size: 1 << 16,
         origin,
     }
 }
@@ -399,6 +399,18 @@ fn firmware_follows_the_files_and_the_setting() {
 }
 
 #[test]
+fn a_bios_is_of_whole_pieces() {
+    for (size, fits) in [(1 << 16, true), (3_653_632, false), (1, false), (0, false)] {
+        let mut request = request();
+        request.host.files.push(HostFile {
+            size,
+            ..file(10, "firmware", Origin::Operator)
+        });
+        assert_eq!(plan(&request, &facts()).is_ok(), fits, "{size}");
+    }
+}
+
+#[test]
 fn flash_chips() {
     for (code, vars, with_vars, expected) in [
         (0, 1, true, None),
@@ -585,7 +597,7 @@ prop_compose! {
 proptest! {
     #[test]
     fn any_input_gets_an_answer_that_is_safe_to_show(
-        request in arbitrary::request(crate::settings::announced(), 4096),
+        request in arbitrary::request(crate::settings::announced(), 1 << 16),
         facts in any_facts(),
     ) {
         assert!(arbitrary::findings_are_harmless(&check(&request.host, &facts)));
