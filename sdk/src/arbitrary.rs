@@ -11,6 +11,7 @@ use crate::bindings::casemate::tee::types::{
     Origin, Setting, SettingSpec, Typed, Value,
 };
 use crate::facts::QemuFacts;
+use crate::files::Files;
 use crate::guard::GuardFacts;
 use crate::memory::property;
 
@@ -221,6 +222,21 @@ prop_compose! {
         current in answer(mostly("")),
     ) -> GuardFacts {
         GuardFacts { kvm_device, vm_types, vendor, parameter, capacity, current }
+    }
+}
+
+/// One content, whichever file is asked for.
+#[derive(Debug)]
+pub struct OneFile(pub Vec<u8>);
+
+impl Files for OneFile {
+    fn read(&self, _file: u32, offset: u64, length: u32) -> Result<Vec<u8>, String> {
+        let start = usize::try_from(offset).map_err(|error| error.to_string())?;
+        let end = start.saturating_add(length as usize).min(self.0.len());
+        let bytes = self.0.get(start..end);
+        bytes
+            .map(<[u8]>::to_vec)
+            .ok_or_else(|| "past the end".to_owned())
     }
 }
 

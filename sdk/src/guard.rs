@@ -4,6 +4,7 @@
 //! CPU and the module say explains an answer of KVM; it never replaces it, because only KVM's word
 //! is what QEMU goes by (kernel, Documentation/virt/kvm/api.rst section 8, KVM_CAP_VM_TYPES).
 
+use crate::announce::need;
 use crate::answer::{invalid_request, pass, quoted, unavailable, unsupported_host, warn};
 use crate::bindings::casemate::tee::facts::{self, FactError};
 use crate::bindings::casemate::tee::types::{
@@ -66,11 +67,6 @@ impl GuardFacts {
 
 /// What has to be announced for [`GuardFacts::gather`].
 pub fn needs(technology: &Technology) -> Vec<Need> {
-    let need = |fact: &str, pattern: &str, reason: &str| Need {
-        fact: fact.to_owned(),
-        pattern: pattern.to_owned(),
-        reason: reason.to_owned(),
-    };
     vec![
         need("device", "/dev/kvm", "whether KVM can be used"),
         need(

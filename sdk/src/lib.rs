@@ -7,6 +7,7 @@
 //! ```text
 //! bindings   generated from wit/: records, the host's functions, the export macro
 //! arbitrary  requests and facts of any kind, for property tests
+//! announce   facts, settings and types that backends announce alike
 //! answer     errors and findings, safe to show
 //! settings   one key each: announcement, reading, form
 //! host       what is looked at on every host: architecture, accelerator, QEMU's version
@@ -23,6 +24,7 @@
 
 #![deny(unsafe_code)]
 
+pub mod announce;
 pub mod answer;
 #[cfg(feature = "arbitrary")]
 pub mod arbitrary;

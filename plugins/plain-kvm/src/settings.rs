@@ -1,17 +1,17 @@
 //! The settings of this backend: their announcement and their reading, side by side so that key,
 //! form and default stay one thing.
 
+use casemate_backend::announce::{memory_id, memory_id_setting};
 use casemate_backend::bindings::casemate::tee::types::{Error, HostContext, SettingSpec, Value};
 use casemate_backend::memory::Backing;
 use casemate_backend::settings::{
-    SetBy, Sourced, Words, boolean, identifier, one_of, spec, spec_of_words, text, unsigned,
+    SetBy, Sourced, Words, boolean, one_of, spec, spec_of_words, unsigned,
 };
 
 pub(crate) const FIRMWARE: &str = "firmware";
 pub(crate) const MEMORY_SLOTS: &str = "memory-slots";
 pub(crate) const MAX_MEMORY: &str = "max-memory";
 pub(crate) const MAX_CPUS: &str = "maxcpus";
-pub(crate) const MEMORY_ID: &str = "memory-id";
 pub(crate) const MEMORY_BACKEND: &str = "memory-backend";
 pub(crate) const CODE_UNIT: &str = "pflash-code-unit";
 pub(crate) const CODE_FORMAT: &str = "pflash-code-format";
@@ -24,7 +24,6 @@ pub(crate) const VARS_FORMAT: &str = "pflash-vars-format";
 const DEFAULT_MEMORY_SLOTS: u64 = 5;
 const DEFAULT_MAX_MEMORY: u64 = 30 << 30;
 const DEFAULT_MAX_CPUS: u64 = 64;
-const DEFAULT_MEMORY_ID: &str = "ram1";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FirmwareChoice {
@@ -76,7 +75,7 @@ impl Settings {
             memory_slots: unsigned(host, MEMORY_SLOTS, DEFAULT_MEMORY_SLOTS)?,
             max_memory: unsigned(host, MAX_MEMORY, DEFAULT_MAX_MEMORY)?,
             max_cpus: unsigned(host, MAX_CPUS, DEFAULT_MAX_CPUS)?,
-            memory_id: identifier(host, MEMORY_ID, DEFAULT_MEMORY_ID)?,
+            memory_id: memory_id(host)?,
             memory_backend: one_of(host, MEMORY_BACKEND, MEMORY_BACKENDS)?.value,
             code_unit: unsigned(host, CODE_UNIT, 0)?.value,
             code_format: one_of(host, CODE_FORMAT, IMAGE_FORMATS)?.value,
@@ -133,13 +132,7 @@ pub(crate) fn announced() -> Vec<SettingSpec> {
             "Most vCPUs that the guest can grow to.",
             SetBy::Request,
         ),
-        spec(
-            MEMORY_ID,
-            "text",
-            Some(text(DEFAULT_MEMORY_ID)),
-            "Id of the object that backs guest memory.",
-            SetBy::Operator,
-        ),
+        memory_id_setting(),
         spec_of_words(
             MEMORY_BACKEND,
             MEMORY_BACKENDS,

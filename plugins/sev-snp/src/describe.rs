@@ -1,8 +1,7 @@
 //! What this backend is, and the most that it may have.
 
-use casemate_backend::bindings::casemate::tee::types::{
-    BackendInfo, Extra, Need, Protection, TypeUse,
-};
+use casemate_backend::announce::{need, qemu_needs, since};
+use casemate_backend::bindings::casemate::tee::types::{BackendInfo, Protection, TypeUse};
 use casemate_backend::guard;
 use casemate_backend::memory::Backing;
 
@@ -51,19 +50,8 @@ pub fn describe() -> BackendInfo {
             SMT_ACTIVE,
             "whether a policy without SMT can be kept",
         ),
-        need("qemu-version", "", "for messages"),
-        need(
-            "qemu-machine",
-            "*",
-            "the versioned name of the machine, so that a plan means the same after an upgrade of \
-             QEMU",
-        ),
-        need(
-            "qemu-type",
-            "*",
-            "whether QEMU has the machine, the CPU model and the objects",
-        ),
     ]);
+    needs.extend(qemu_needs());
     let mut objects = Backing::types().to_vec();
     objects.push(TypeUse {
         kind: OBJECT.to_owned(),
@@ -84,21 +72,5 @@ pub fn describe() -> BackendInfo {
         settings: settings::announced(),
         firmware_features: vec!["amd-sev-snp".to_owned()],
         extras: vec![since(OBJECT, OBJECT_SINCE), since(IGVM_OBJECT, IGVM_SINCE)],
-    }
-}
-
-fn need(fact: &str, pattern: &str, reason: &str) -> Need {
-    Need {
-        fact: fact.to_owned(),
-        pattern: pattern.to_owned(),
-        reason: reason.to_owned(),
-    }
-}
-
-/// For the host's message about a QEMU without the type.
-fn since(kind: &str, version: &str) -> Extra {
-    Extra {
-        key: format!("qemu-since:{kind}"),
-        value: version.to_owned(),
     }
 }

@@ -1,6 +1,7 @@
 //! The settings of this backend: their announcement and their reading, side by side so that key,
 //! form and default stay one thing.
 
+use casemate_backend::announce::{MEMORY_ID, memory_id, memory_id_setting};
 use casemate_backend::bindings::casemate::tee::types::{Error, HostContext, SettingSpec, Value};
 use casemate_backend::memory::Backing;
 use casemate_backend::settings::{
@@ -9,7 +10,6 @@ use casemate_backend::settings::{
 };
 
 pub(crate) const FIRMWARE: &str = "firmware";
-pub(crate) const MEMORY_ID: &str = "memory-id";
 pub(crate) const MEMORY_BACKEND: &str = "memory-backend";
 pub(crate) const GUARD_ID: &str = "sev-snp-id";
 pub(crate) const CBITPOS: &str = "sev-snp-cbitpos";
@@ -21,7 +21,6 @@ pub(crate) const AUTHOR_KEY: &str = "sev-snp-author-key";
 pub(crate) const VCEK_DISABLED: &str = "sev-snp-vcek-disabled";
 pub(crate) const WORKAROUNDS: &str = "sev-snp-guest-visible-workarounds";
 
-const DEFAULT_MEMORY_ID: &str = "ram1";
 const DEFAULT_GUARD_ID: &str = "sev0";
 /// What the encryption takes of the guest's address bits. CPUID reports more on newer CPUs, which
 /// is what the host loses; a guest loses the encryption bit alone.
@@ -75,7 +74,7 @@ impl Settings {
     pub fn read(host: &HostContext) -> Result<Self, Error> {
         let settings = Self {
             firmware: one_of(host, FIRMWARE, FIRMWARE_CHOICES)?,
-            memory_id: identifier(host, MEMORY_ID, DEFAULT_MEMORY_ID)?,
+            memory_id: memory_id(host)?,
             memory_backend: one_of(host, MEMORY_BACKEND, MEMORY_BACKENDS)?.value,
             guard_id: identifier(host, GUARD_ID, DEFAULT_GUARD_ID)?,
             cbitpos: optional_unsigned(host, CBITPOS)?,
@@ -117,13 +116,7 @@ pub(crate) fn announced() -> Vec<SettingSpec> {
              COCONUT-SVSM's; `auto` takes the one that was named, and of two named ones `bios`.",
             SetBy::Request,
         ),
-        spec(
-            MEMORY_ID,
-            "text",
-            Some(text(DEFAULT_MEMORY_ID)),
-            "Id of the object that backs guest memory.",
-            SetBy::Operator,
-        ),
+        memory_id_setting(),
         spec_of_words(
             MEMORY_BACKEND,
             MEMORY_BACKENDS,

@@ -1,8 +1,7 @@
 //! What this backend is, and the most that it may have.
 
-use casemate_backend::bindings::casemate::tee::types::{
-    BackendInfo, Extra, Need, Protection, TypeUse,
-};
+use casemate_backend::announce::{need, qemu_needs, since};
+use casemate_backend::bindings::casemate::tee::types::{BackendInfo, Protection, TypeUse};
 use casemate_backend::guard;
 use casemate_backend::memory::Backing;
 
@@ -35,18 +34,8 @@ pub fn describe() -> BackendInfo {
             CPUS_PRESENT,
             "how many vCPUs a guest can have: KVM takes no more than there are CPUs",
         ),
-        need("qemu-version", "", "for messages"),
-        need(
-            "qemu-machine",
-            "*",
-            "the versioned name of the machine, which is part of what is measured",
-        ),
-        need(
-            "qemu-type",
-            "*",
-            "whether QEMU has the machine and the object",
-        ),
     ]);
+    needs.extend(qemu_needs());
     let mut objects = Backing::types().to_vec();
     objects.push(TypeUse {
         kind: OBJECT.to_owned(),
@@ -66,18 +55,6 @@ pub fn describe() -> BackendInfo {
         machine_texts: Vec::new(),
         settings: settings::announced(),
         firmware_features: vec!["intel-tdx".to_owned()],
-        // For the host's message about a QEMU without the type.
-        extras: vec![Extra {
-            key: format!("qemu-since:{OBJECT}"),
-            value: OBJECT_SINCE.to_owned(),
-        }],
-    }
-}
-
-fn need(fact: &str, pattern: &str, reason: &str) -> Need {
-    Need {
-        fact: fact.to_owned(),
-        pattern: pattern.to_owned(),
-        reason: reason.to_owned(),
+        extras: vec![since(OBJECT, OBJECT_SINCE)],
     }
 }

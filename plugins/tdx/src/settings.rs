@@ -1,6 +1,7 @@
 //! The settings of this backend: their announcement and their reading, side by side so that key,
 //! form and default stay one thing.
 
+use casemate_backend::announce::{MEMORY_ID, memory_id, memory_id_setting};
 use casemate_backend::bindings::casemate::tee::types::{Error, HostContext, SettingSpec, Value};
 use casemate_backend::memory::Backing;
 use casemate_backend::settings::{
@@ -8,7 +9,6 @@ use casemate_backend::settings::{
     same_id, spec, spec_of_words, text,
 };
 
-pub(crate) const MEMORY_ID: &str = "memory-id";
 pub(crate) const MEMORY_BACKEND: &str = "memory-backend";
 pub(crate) const GUARD_ID: &str = "tdx-id";
 pub(crate) const ATTRIBUTES: &str = "tdx-attributes";
@@ -18,7 +18,6 @@ pub(crate) const MR_OWNER_CONFIG: &str = "tdx-mrownerconfig";
 pub(crate) const QUOTE_SOCKET: &str = "quote-generation-socket";
 pub(crate) const QUOTE_PORT: &str = "quote-generation-port";
 
-const DEFAULT_MEMORY_ID: &str = "ram1";
 const DEFAULT_GUARD_ID: &str = "tdx0";
 /// SEPT_VE_DISABLE alone: QEMU's own default.
 pub(crate) const DEFAULT_ATTRIBUTES: u64 = 1 << 28;
@@ -44,7 +43,7 @@ impl Settings {
     /// ours to judge.
     pub fn read(host: &HostContext) -> Result<Self, Error> {
         let settings = Self {
-            memory_id: identifier(host, MEMORY_ID, DEFAULT_MEMORY_ID)?,
+            memory_id: memory_id(host)?,
             memory_backend: one_of(host, MEMORY_BACKEND, MEMORY_BACKENDS)?.value,
             guard_id: identifier(host, GUARD_ID, DEFAULT_GUARD_ID)?,
             attributes: flags(host, ATTRIBUTES, DEFAULT_ATTRIBUTES)?,
@@ -65,13 +64,7 @@ const MEMORY_BACKENDS: Words<Backing> = &[("memfd", Backing::Memfd), ("ram", Bac
 
 pub(crate) fn announced() -> Vec<SettingSpec> {
     vec![
-        spec(
-            MEMORY_ID,
-            "text",
-            Some(text(DEFAULT_MEMORY_ID)),
-            "Id of the object that backs guest memory.",
-            SetBy::Operator,
-        ),
+        memory_id_setting(),
         spec_of_words(
             MEMORY_BACKEND,
             MEMORY_BACKENDS,

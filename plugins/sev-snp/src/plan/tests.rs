@@ -3,9 +3,8 @@
 
 use std::sync::LazyLock;
 
-use casemate_backend::arbitrary;
+use casemate_backend::arbitrary::{self, OneFile};
 use casemate_backend::bindings::casemate::tee::types::{Severity, Value};
-use casemate_backend::files::Files;
 use casemate_firmware_images::Image;
 use proptest::prelude::*;
 
@@ -13,23 +12,9 @@ use super::*;
 use crate::check::check;
 use crate::facts::OBJECT;
 
-/// One firmware, whichever file is asked for.
-struct OneFirmware(Vec<u8>);
-
-impl Files for OneFirmware {
-    fn read(&self, _file: u32, offset: u64, length: u32) -> Result<Vec<u8>, String> {
-        let start = usize::try_from(offset).map_err(|error| error.to_string())?;
-        let end = start.saturating_add(length as usize).min(self.0.len());
-        let bytes = self.0.get(start..end);
-        bytes
-            .map(<[u8]>::to_vec)
-            .ok_or_else(|| "past the end".to_owned())
-    }
-}
-
 const FIRMWARE_SIZE: u64 = 0x40_0000;
 
-static FIRMWARE: LazyLock<OneFirmware> = LazyLock::new(|| OneFirmware(Image::good().bytes()));
+static FIRMWARE: LazyLock<OneFile> = LazyLock::new(|| OneFile(Image::good().bytes()));
 
 prop_compose! {
     fn any_facts()(
