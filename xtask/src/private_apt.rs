@@ -105,7 +105,8 @@ impl<'run> PrivateApt<'run> {
             return Ok(Ok(apt));
         }
         let mirror = apt.sources(&os)?.mirror;
-        apt.write("sources.list", &os.source_line(&mirror, suite, "main"))?;
+        let source = os.source_line_of_any_age(&mirror, suite, "main");
+        apt.write("sources.list", &source)?;
         if apt.update(step).is_err() {
             // A mirror may leave it out, and a keyring may be too old for its signature.
             run.interrupt.check()?;
@@ -405,14 +406,31 @@ impl OsRelease {
     }
 
     fn source_line(&self, site: &str, suite: &str, component: &str) -> String {
+        self.line(None, site, suite, component)
+    }
+
+    /// A suite that changes every day says for how long its lists are good, and many mirrors are
+    /// behind. Whoever plays old lists to a test run gains an old QEMU in it; the signature counts.
+    fn source_line_of_any_age(&self, site: &str, suite: &str, component: &str) -> String {
+        self.line(Some("check-valid-until=no"), site, suite, component)
+    }
+
+    fn line(&self, option: Option<&str>, site: &str, suite: &str, component: &str) -> String {
         let keyring = format!("/usr/share/keyrings/{}-archive-keyring.gpg", self.id);
         // Without the keyring file, apt uses the keys that the system trusts for everything.
-        let signed_by = if Path::new(&keyring).exists() {
-            format!("[signed-by={keyring}] ")
-        } else {
+        let signed_by = Path::new(&keyring)
+            .exists()
+            .then(|| format!("signed-by={keyring}"));
+        let options: Vec<String> = signed_by
+            .into_iter()
+            .chain(option.map(str::to_owned))
+            .collect();
+        let options = if options.is_empty() {
             String::new()
+        } else {
+            format!("[{}] ", options.join(" "))
         };
-        format!("deb {signed_by}{site} {suite} {component}\n")
+        format!("deb {options}{site} {suite} {component}\n")
     }
 }
 

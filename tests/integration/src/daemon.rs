@@ -61,6 +61,8 @@ impl Setup {
         };
         setup.set("default_backend", "plain-kvm");
         setup.set("state_dir", setup.state_dir().display().to_string());
+        // On no tmpfs, whatever `/run` and `/tmp` are: what a VM has lies in one place then.
+        setup.set("secrets_dir", env!("CARGO_MANIFEST_DIR"));
         setup.set("grpc.port", 0);
         setup.set("http.port", 0);
         setup.set("qemu.accelerator", "tcg");
