@@ -12,8 +12,9 @@ const MOST_MEMORY_KIB: u64 = 12 << 10;
 
 #[test]
 fn a_flood_stays_within_the_caps_and_in_constant_memory() {
-    let script =
-        format!("echo first; yes 'a line of the guest' | head -c {FLOOD}; echo last; exec sleep 1000");
+    let script = format!(
+        "echo first; yes 'a line of the guest' | head -c {FLOOD}; echo last; exec sleep 1000"
+    );
     // The console is a pipe, so that the shell can give it to all of them.
     let mut running = Launch::shell(&format!("exec >&9; {script}")).run();
     let launcher = &mut running.launcher;
