@@ -17,3 +17,43 @@ wit_bindgen::generate!({
     export_macro_name: "export_backend",
     default_bindings_module: "casemate_backend::bindings",
 });
+
+/// The optional export `measurement`, beside `backend`: its trait, and the macro that exports it.
+pub mod measurement {
+    wit_bindgen::generate!({
+        path: "../wit",
+        inline: "
+            package casemate:tee-parts;
+            world measurement-part {
+                export casemate:tee/measurement@0.1.0;
+            }
+        ",
+        world: "casemate:tee-parts/measurement-part",
+        with: {
+            "casemate:tee/types@0.1.0": crate::bindings::casemate::tee::types,
+        },
+        pub_export_macro: true,
+        export_macro_name: "export_measurement",
+        default_bindings_module: "casemate_backend::bindings::measurement",
+    });
+}
+
+/// The optional export `measurement-tool`.
+pub mod tool {
+    wit_bindgen::generate!({
+        path: "../wit",
+        inline: "
+            package casemate:tee-parts;
+            world measurement-tool-part {
+                export casemate:tee/measurement-tool@0.1.0;
+            }
+        ",
+        world: "casemate:tee-parts/measurement-tool-part",
+        with: {
+            "casemate:tee/types@0.1.0": crate::bindings::casemate::tee::types,
+        },
+        pub_export_macro: true,
+        export_macro_name: "export_measurement_tool",
+        default_bindings_module: "casemate_backend::bindings::tool",
+    });
+}

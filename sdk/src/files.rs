@@ -11,6 +11,21 @@ pub trait Files {
     fn read(&self, file: u32, offset: u64, length: u32) -> Result<Vec<u8>, String>;
 }
 
+/// Digests that the host computes over a file, so that no file is read whole by a backend.
+pub trait Digests: Files {
+    /// `sha-256`, `sha-384` or `sha-512` over the ranges (offset and length) in their order, or
+    /// over the whole file where there are none.
+    fn digest(
+        &self,
+        file: u32,
+        algorithm: &str,
+        ranges: &[(u64, u64)],
+    ) -> Result<Vec<u8>, String>;
+
+    /// One digest for each page, concatenated; the last page is padded with zeros.
+    fn digest_pages(&self, file: u32, algorithm: &str, page_size: u32) -> Result<Vec<u8>, String>;
+}
+
 /// The host's, through the contract.
 #[derive(Debug, Clone, Copy)]
 pub struct HostFiles;
@@ -18,6 +33,23 @@ pub struct HostFiles;
 impl Files for HostFiles {
     fn read(&self, file: u32, offset: u64, length: u32) -> Result<Vec<u8>, String> {
         files::read(file, offset, length)
+    }
+}
+
+impl Digests for HostFiles {
+    fn digest(
+        &self,
+        file: u32,
+        algorithm: &str,
+        ranges: &[(u64, u64)],
+    ) -> Result<Vec<u8>, String> {
+        let ranges = ranges.iter();
+        let ranges = ranges.map(|&(offset, length)| files::Range { offset, length });
+        files::digest(file, algorithm, &ranges.collect::<Vec<_>>())
+    }
+
+    fn digest_pages(&self, file: u32, algorithm: &str, page_size: u32) -> Result<Vec<u8>, String> {
+        files::digest_pages(file, algorithm, page_size)
     }
 }
 

@@ -19,6 +19,7 @@
 //! facts      answers of the host, asked once
 //! files      bytes of the request's files
 //! names      what QEMU takes as a name and as an id
+//! register   registers that a verifier will see
 //! panics     the message of a panic reaches the daemon's log
 //! ```
 
@@ -39,4 +40,5 @@ pub mod machine;
 pub mod memory;
 pub mod names;
 pub mod panics;
+pub mod register;
 pub mod settings;
