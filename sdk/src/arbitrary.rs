@@ -11,7 +11,7 @@ use crate::bindings::casemate::tee::types::{
     Origin, Setting, SettingSpec, Typed, Value,
 };
 use crate::facts::QemuFacts;
-use crate::files::Files;
+use crate::files::{Digests, Files};
 use crate::guard::GuardFacts;
 use crate::memory::property;
 
@@ -238,6 +238,66 @@ impl Files for OneFile {
             .map(<[u8]>::to_vec)
             .ok_or_else(|| "past the end".to_owned())
     }
+}
+
+/// Contents by the id of the file, hashed here and not by a host.
+#[derive(Debug, Default)]
+pub struct MemoryFiles(pub std::collections::BTreeMap<u32, Vec<u8>>);
+
+impl MemoryFiles {
+    fn content(&self, file: u32) -> Result<&Vec<u8>, String> {
+        let content = self.0.get(&file);
+        content.ok_or_else(|| format!("file {file} is not of this request"))
+    }
+}
+
+impl Files for MemoryFiles {
+    fn read(&self, file: u32, offset: u64, length: u32) -> Result<Vec<u8>, String> {
+        let content = self.content(file)?;
+        let start = usize::try_from(offset).map_err(|error| error.to_string())?;
+        let end = start.saturating_add(length as usize).min(content.len());
+        let bytes = content.get(start..end).map(<[u8]>::to_vec);
+        bytes.ok_or_else(|| "past the end".to_owned())
+    }
+}
+
+impl Digests for MemoryFiles {
+    fn digest(
+        &self,
+        file: u32,
+        algorithm: &str,
+        ranges: &[(u64, u64)],
+    ) -> Result<Vec<u8>, String> {
+        let content = self.content(file)?;
+        let mut bytes = Vec::new();
+        for (offset, length) in ranges {
+            let span = usize::try_from(*offset)
+                .ok()
+                .zip(usize::try_from(*length).ok())
+                .and_then(|(start, length)| content.get(start..start.checked_add(length)?));
+            bytes.extend_from_slice(span.ok_or("past the end")?);
+        }
+        hash(algorithm, if ranges.is_empty() { content } else { &bytes })
+    }
+
+    fn digest_pages(&self, file: u32, algorithm: &str, page_size: u32) -> Result<Vec<u8>, String> {
+        let mut digests = Vec::new();
+        for page in self.content(file)?.chunks(page_size as usize) {
+            let mut page = page.to_vec();
+            page.resize(page_size as usize, 0);
+            digests.extend(hash(algorithm, &page)?);
+        }
+        Ok(digests)
+    }
+}
+
+fn hash(algorithm: &str, bytes: &[u8]) -> Result<Vec<u8>, String> {
+    use sha2::Digest as _;
+    Ok(match algorithm {
+        "sha-256" => sha2::Sha256::digest(bytes).to_vec(),
+        "sha-384" => sha2::Sha384::digest(bytes).to_vec(),
+        _ => return Err(format!("{algorithm} is not known")),
+    })
 }
 
 fn is_harmless(text: &str) -> bool {

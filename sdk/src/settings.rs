@@ -241,6 +241,18 @@ pub fn flags(host: &HostContext, key: &str, default: u64) -> Result<Sourced<u64>
     }
 }
 
+/// As [`flags`], where leaving it out means something of its own. `example` is for messages.
+pub fn optional_flags(
+    host: &HostContext,
+    key: &str,
+    example: u64,
+) -> Result<Option<Sourced<u64>>, Error> {
+    match find(host, key) {
+        None => Ok(None),
+        Some(_) => flags(host, key, example).map(Some),
+    }
+}
+
 fn wrong_form(key: &str, wanted: &str) -> Error {
     invalid_request(
         key,

@@ -3,13 +3,17 @@
 //! A fixed header, variable headers of type, length and content, then pages (crate `igvm_defs`,
 //! module documentation). The variable headers come in three parts: platforms, initialisation,
 //! directives. Only the platforms and their guest policies are read here; the rest is walked over by
-//! its lengths.
+//! its lengths. `directives` reads the third part, for one platform.
 
 use std::fmt;
 use std::ops::RangeInclusive;
 
 use crate::bytes::Fields;
 use crate::{ReadAt, ReadError, read};
+
+mod directives;
+
+pub use directives::{Directive, IdBlock, PageContent, directives};
 
 /// Bytes of the fixed header in version 1.
 const FIXED_SIZE: u32 = 24;
@@ -211,6 +215,59 @@ pub enum IgvmError {
     PlatformRepeated {
         kind: PlatformKind,
     },
+    /// Nobody can say what it puts into the guest.
+    DirectiveUnknown {
+        offset: u32,
+        kind: u32,
+    },
+    DirectiveLength {
+        offset: u32,
+        kind: u32,
+        length: u32,
+        wanted: u32,
+    },
+    /// A page of 2 MiB, of a type that does not exist, or with an unknown flag.
+    PageUnsupported {
+        offset: u32,
+        gpa: u64,
+        what: PageFault,
+    },
+    /// Parameters are to be put where no area of this index came before.
+    ParameterAreaMissing {
+        offset: u32,
+        index: u32,
+    },
+    ParameterAreaRepeated {
+        offset: u32,
+        index: u32,
+    },
+    /// The content that a directive names is not all in the file.
+    ContentOutsideFile {
+        offset: u32,
+        at: u32,
+    },
+}
+
+/// What is wrong with a page of an IGVM file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PageFault {
+    /// It is one of 2 MiB.
+    Large,
+    /// Its address is not that of a page.
+    Unaligned,
+    Flags(u32),
+    Type(u16),
+}
+
+impl fmt::Display for PageFault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Large => f.write_str("is one of 2 MiB, and only pages of 4 KiB are known"),
+            Self::Unaligned => f.write_str("does not start at a page"),
+            Self::Flags(flags) => write!(f, "has the unknown flags {flags:#x}"),
+            Self::Type(kind) => write!(f, "is of the unknown type {kind:#x}"),
+        }
+    }
 }
 
 impl fmt::Display for IgvmError {
@@ -270,6 +327,37 @@ impl fmt::Display for IgvmError {
             Self::PlatformRepeated { kind } => {
                 write!(f, "the file has the {kind} platform twice")
             }
+            Self::DirectiveUnknown { offset, kind } => write!(
+                f,
+                "the header at {offset:#x} is of the unknown type {kind:#x}, so it is not known \
+                 what it puts into the guest"
+            ),
+            Self::DirectiveLength {
+                offset,
+                kind,
+                length,
+                wanted,
+            } => write!(
+                f,
+                "the header at {offset:#x} of type {kind:#x} has {length} bytes, wanted are {wanted}"
+            ),
+            Self::PageUnsupported { offset, gpa, what } => write!(
+                f,
+                "the page at {gpa:#x}, of the header at {offset:#x}, {what}"
+            ),
+            Self::ParameterAreaMissing { offset, index } => write!(
+                f,
+                "the header at {offset:#x} names the parameter area {index}, which is not declared \
+                 before it"
+            ),
+            Self::ParameterAreaRepeated { offset, index } => write!(
+                f,
+                "the header at {offset:#x} declares the parameter area {index} a second time"
+            ),
+            Self::ContentOutsideFile { offset, at } => write!(
+                f,
+                "the header at {offset:#x} names content at {at:#x}, which is not all in the file"
+            ),
         }
     }
 }
@@ -295,6 +383,25 @@ impl From<ReadError> for IgvmError {
 ///
 /// The file cannot be read, or its headers are not what a loader takes.
 pub fn inspect<F: ReadAt + ?Sized>(file: &F) -> Result<Igvm, IgvmError> {
+    let (fixed, headers) = load(file)?;
+    let Walked {
+        platforms,
+        policies,
+        directives,
+    } = walk(&headers, fixed.headers_offset)?;
+    Ok(Igvm {
+        size: file.size(),
+        version: fixed.version,
+        architecture: fixed.architecture,
+        page_size: fixed.page_size,
+        platforms,
+        policies,
+        directives,
+    })
+}
+
+/// The fixed header and the variable ones, whose checksum is right.
+fn load<F: ReadAt + ?Sized>(file: &F) -> Result<(Fixed, Vec<u8>), IgvmError> {
     let size = file.size();
     let too_small = IgvmError::TooSmall { size };
     if size < u64::from(FIXED_SIZE) {
@@ -322,20 +429,7 @@ pub fn inspect<F: ReadAt + ?Sized>(file: &F) -> Result<Igvm, IgvmError> {
             computed,
         });
     }
-    let Walked {
-        platforms,
-        policies,
-        directives,
-    } = walk(&headers, fixed.headers_offset)?;
-    Ok(Igvm {
-        size,
-        version: fixed.version,
-        architecture: fixed.architecture,
-        page_size: fixed.page_size,
-        platforms,
-        policies,
-        directives,
-    })
+    Ok((fixed, headers))
 }
 
 /// Bytes of the fixed header, which depend on the version.

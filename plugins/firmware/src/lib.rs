@@ -17,7 +17,7 @@
 //!
 //! The crate has no dependency and does no I/O, so that a component uses it over `files.read` and
 //! the host over a descriptor. Only headers and tables are read, never the firmware's code: some
-//! KiB of an image of several MiB.
+//! KiB of an image of several MiB. What is measured of the rest is the backends' to read.
 
 #![forbid(unsafe_code)]
 

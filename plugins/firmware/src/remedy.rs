@@ -54,7 +54,13 @@ pub fn for_igvm_error(error: &IgvmError) -> &'static str {
         | IgvmError::PlatformLate { .. }
         | IgvmError::PlatformLength { .. }
         | IgvmError::PlatformMask { .. }
-        | IgvmError::PlatformRepeated { .. } => IGVM,
+        | IgvmError::PlatformRepeated { .. }
+        | IgvmError::DirectiveUnknown { .. }
+        | IgvmError::DirectiveLength { .. }
+        | IgvmError::PageUnsupported { .. }
+        | IgvmError::ParameterAreaMissing { .. }
+        | IgvmError::ParameterAreaRepeated { .. } => IGVM,
+        IgvmError::ContentOutsideFile { .. } => IGVM_AGAIN,
     }
 }
 

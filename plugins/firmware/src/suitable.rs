@@ -323,6 +323,26 @@ impl std::error::Error for Unsuitable {}
 /// The first reason why not, in the order in which QEMU would meet them.
 pub fn for_snp(ovmf: &Ovmf) -> Result<SnpFirmware, Unsuitable> {
     check_bios_size(Guest::Snp, ovmf.size)?;
+    snp_firmware(ovmf, EmptySections::Refused)
+}
+
+/// What an image tells of an SEV-SNP guest's first memory, whether or not QEMU would start with it:
+/// a launch measurement has a value for an image of any size, and an empty section adds nothing.
+///
+/// # Errors
+///
+/// The measurement would be a guess.
+pub fn snp_layout(ovmf: &Ovmf) -> Result<SnpFirmware, Unsuitable> {
+    snp_firmware(ovmf, EmptySections::Allowed)
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum EmptySections {
+    Refused,
+    Allowed,
+}
+
+fn snp_firmware(ovmf: &Ovmf, empty: EmptySections) -> Result<SnpFirmware, Unsuitable> {
     let sev = ovmf.sev.as_ref().ok_or(Unsuitable::NoResetBlock)?;
     let reset_address = match sev.reset_address {
         None => return Err(Unsuitable::NoResetBlock),
@@ -334,7 +354,7 @@ pub fn for_snp(ovmf: &Ovmf) -> Result<SnpFirmware, Unsuitable> {
         Some(Err(error)) => return Err(Unsuitable::SevMetadata(error.clone())),
         Some(Ok(sections)) => sections,
     };
-    check_sev_sections(sections)?;
+    check_sev_sections(sections, empty)?;
     Ok(SnpFirmware {
         reset_address,
         sections: sections.clone(),
@@ -350,6 +370,16 @@ pub fn for_snp(ovmf: &Ovmf) -> Result<SnpFirmware, Unsuitable> {
 /// The first reason why not, in the order in which QEMU would meet them.
 pub fn for_tdx(ovmf: &Ovmf) -> Result<TdxFirmware, Unsuitable> {
     check_bios_size(Guest::Tdx, ovmf.size)?;
+    tdx_layout(ovmf)
+}
+
+/// What an image tells of a TDX guest's first memory, whatever the size of the image: that is
+/// QEMU's rule, and a launch measurement has a value without it.
+///
+/// # Errors
+///
+/// The first reason why no guest starts with it.
+pub fn tdx_layout(ovmf: &Ovmf) -> Result<TdxFirmware, Unsuitable> {
     let sections = match &ovmf.tdx {
         None => return Err(Unsuitable::NoTdxMetadata),
         Some(Err(error)) => return Err(Unsuitable::TdxMetadata(error.clone())),
@@ -429,7 +459,7 @@ fn check_bios_size(guest: Guest, size: u64) -> Result<(), Unsuitable> {
     Ok(())
 }
 
-fn check_sev_sections(sections: &[SevSection]) -> Result<(), Unsuitable> {
+fn check_sev_sections(sections: &[SevSection], empty: EmptySections) -> Result<(), Unsuitable> {
     if sections.is_empty() {
         return Err(Unsuitable::NoSevSections);
     }
@@ -438,7 +468,7 @@ fn check_sev_sections(sections: &[SevSection]) -> Result<(), Unsuitable> {
         if let SevSectionKind::Unknown(number) = kind {
             return Err(Unsuitable::UnknownSevSection { position, number });
         }
-        if area.size == 0 {
+        if area.size == 0 && empty == EmptySections::Refused {
             return Err(Unsuitable::EmptySevSection { position, kind });
         }
         if !area.base.is_multiple_of(SNP_PAGE_SIZE) || !area.size.is_multiple_of(SNP_PAGE_SIZE) {

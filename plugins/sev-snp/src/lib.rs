@@ -13,6 +13,15 @@
 //!             plan/firmware.rs        OVMF or IGVM, and whether it measures a kernel
 //!             plan/guest.rs           the object that protects the guest
 //!             plan/policy.rs          the guest policy, bit by bit
+//! measure  -> measure.rs              what a verifier will see
+//!             measure/profile.rs      what of the host is part of it
+//!             measure/ovmf.rs         the launch digest with OVMF
+//!             measure/igvm.rs         the launch digest from an IGVM file
+//!             measure/chain.rs        the chain that both are
+//!             measure/vmsa.rs         registers of a vCPU, by QEMU and KVM
+//!             measure/hashes.rs       hashes of kernel, initrd and command line
+//!             measure/signature.rs    CPU models' signatures
+//! command  -> tool.rs                 a tool that measures IGVM files, and its answer
 //! ```
 //!
 //! Rules are those of QEMU's `sev-snp-guest`, of KVM and of the SEV-SNP firmware (AMD 56860, "SEV
@@ -23,8 +32,10 @@
 pub mod check;
 pub mod describe;
 pub mod facts;
+pub mod measure;
 pub mod plan;
 pub mod settings;
+pub mod tool;
 
 #[cfg(target_arch = "wasm32")]
 mod export {
@@ -35,14 +46,18 @@ mod export {
     use super::SevSnp;
 
     casemate_backend::bindings::export_backend!(SevSnp);
+    casemate_backend::bindings::export_measurement!(SevSnp);
+    casemate_backend::bindings::export_measurement_tool!(SevSnp);
 }
 
 use casemate_backend::bindings::casemate::tee::types::{
-    BackendInfo, Error, Finding, HostContext, LaunchPlan, LaunchRequest,
+    BackendInfo, Error, Finding, HostContext, Launch, LaunchPlan, LaunchRequest, Register,
+    ToolCommand,
 };
 use casemate_backend::files::HostFiles;
 use casemate_backend::{bindings, panics};
 use facts::Facts;
+use measure::MeasureFacts;
 
 /// What the component exports.
 #[derive(Debug)]
@@ -67,5 +82,28 @@ impl bindings::exports::casemate::tee::backend::Guest for SevSnp {
             &plan::cpu::to_ask_about(&request),
         );
         plan::plan(&request, &facts, &HostFiles)
+    }
+}
+
+impl bindings::measurement::exports::casemate::tee::measurement::Guest for SevSnp {
+    fn measure(request: LaunchRequest, launch: Launch) -> Result<Vec<Register>, Error> {
+        panics::report_to_log();
+        measure::measure(&request, &launch, &MeasureFacts::gather(), &HostFiles)
+    }
+}
+
+impl bindings::tool::exports::casemate::tee::measurement_tool::Guest for SevSnp {
+    fn command(request: LaunchRequest, launch: Launch) -> Result<Option<ToolCommand>, Error> {
+        panics::report_to_log();
+        Ok(tool::command(&request, &launch))
+    }
+
+    fn parse(
+        request: LaunchRequest,
+        launch: Launch,
+        output: Vec<u8>,
+    ) -> Result<Vec<Register>, Error> {
+        panics::report_to_log();
+        tool::parse(&request, &launch, &output)
     }
 }

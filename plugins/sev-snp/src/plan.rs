@@ -27,7 +27,7 @@ use crate::settings::Settings;
 pub const DEFAULT_MACHINE: &str = "q35";
 
 /// The property that carries the identity.
-const HOST_DATA: &str = "host-data";
+pub(crate) const HOST_DATA: &str = "host-data";
 
 /// The machine to ask the host about: the request's, else the default.
 pub fn wanted_machine(request: &LaunchRequest) -> &str {

@@ -5,7 +5,7 @@ use casemate_backend::announce::{MEMORY_ID, memory_id, memory_id_setting};
 use casemate_backend::bindings::casemate::tee::types::{Error, HostContext, SettingSpec, Value};
 use casemate_backend::memory::Backing;
 use casemate_backend::settings::{
-    SetBy, Sourced, Words, boolean, bytes, flags, identifier, one_of, optional_unsigned, same_id,
+    SetBy, Sourced, Words, boolean, bytes, flags, identifier, one_of, optional_flags, optional_unsigned, same_id,
     spec, spec_of_words, text, unsigned,
 };
 
@@ -20,6 +20,8 @@ pub(crate) const ID_AUTH: &str = "sev-snp-id-auth";
 pub(crate) const AUTHOR_KEY: &str = "sev-snp-author-key";
 pub(crate) const VCEK_DISABLED: &str = "sev-snp-vcek-disabled";
 pub(crate) const WORKAROUNDS: &str = "sev-snp-guest-visible-workarounds";
+pub(crate) const GUEST_FEATURES: &str = "guest-features";
+pub(crate) const MEASURED_VMSAS: &str = "measured-vmsas";
 
 const DEFAULT_GUARD_ID: &str = "sev0";
 /// What the encryption takes of the guest's address bits. CPUID reports more on newer CPUs, which
@@ -27,6 +29,9 @@ const DEFAULT_GUARD_ID: &str = "sev0";
 const DEFAULT_REDUCED_PHYS_BITS: u64 = 1;
 /// SMT allowed, and the reserved bit that must be one: QEMU's own default.
 pub(crate) const DEFAULT_POLICY: u64 = 0x3_0000;
+
+/// SEV_FEATURES bit 0: SNP is active (AMD APM volume 2, table B-4).
+pub(crate) const SNP_ACTIVE: u64 = 1;
 
 /// Sizes of AMD 56860, tables "Structure of the ID Block" and "ID Authentication Information
 /// Structure", and of GOSVW in SNP_LAUNCH_START.
@@ -51,6 +56,24 @@ pub enum AuthorKey {
     Off,
 }
 
+/// Of how many vCPUs the host measures the registers (VMSA).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MeasuredVmsas {
+    /// Of each, as Linux does.
+    All,
+    /// Of the first alone, as hosts for an SVSM do.
+    Boot,
+}
+
+impl MeasuredVmsas {
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::All => "all",
+            Self::Boot => "boot",
+        }
+    }
+}
+
 /// Every setting, read and typed.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Settings {
@@ -66,6 +89,9 @@ pub struct Settings {
     pub author_key: Sourced<AuthorKey>,
     pub vcek_disabled: bool,
     pub workarounds: Option<Vec<u8>>,
+    /// SEV_FEATURES of every vCPU, where somebody said it.
+    pub guest_features: Option<u64>,
+    pub measured_vmsas: Option<MeasuredVmsas>,
 }
 
 impl Settings {
@@ -85,6 +111,8 @@ impl Settings {
             author_key: one_of(host, AUTHOR_KEY, AUTHOR_KEYS)?,
             vcek_disabled: boolean(host, VCEK_DISABLED, false)?.value,
             workarounds: bytes(host, WORKAROUNDS, WORKAROUNDS_BYTES)?,
+            guest_features: optional_flags(host, GUEST_FEATURES, SNP_ACTIVE)?.map(|set| set.value),
+            measured_vmsas: one_of(host, MEASURED_VMSAS, MEASURED_CHOICES)?.value,
         };
         if settings.memory_id == settings.guard_id {
             return Err(same_id(MEMORY_ID, GUARD_ID, &settings.guard_id));
@@ -105,6 +133,12 @@ const AUTHOR_KEYS: Words<AuthorKey> = &[
     ("auto", AuthorKey::Auto),
     ("on", AuthorKey::On),
     ("off", AuthorKey::Off),
+];
+
+const MEASURED_CHOICES: Words<Option<MeasuredVmsas>> = &[
+    ("auto", None),
+    ("all", Some(MeasuredVmsas::All)),
+    ("boot", Some(MeasuredVmsas::Boot)),
 ];
 
 pub(crate) fn announced() -> Vec<SettingSpec> {
@@ -188,6 +222,21 @@ pub(crate) fn announced() -> Vec<SettingSpec> {
             "bytes:16",
             None,
             "What the guest is told of the hypervisor's workarounds (GOSVW).",
+            SetBy::Operator,
+        ),
+        spec(
+            GUEST_FEATURES,
+            "text",
+            None,
+            "SEV_FEATURES of the guest's vCPUs for the launch measurement, in hexadecimal or decimal: \
+             0x1 is SNP, 0x21 SNP with DebugSwap. Left out: what QEMU asks KVM for, 0x1.",
+            SetBy::Operator,
+        ),
+        spec_of_words(
+            MEASURED_VMSAS,
+            MEASURED_CHOICES,
+            "Of how many vCPUs the host measures the registers (VMSA): `all`, as Linux does, or \
+             `boot`, the first alone, as hosts for an SVSM do. `auto` takes `all`.",
             SetBy::Operator,
         ),
     ]

@@ -16,7 +16,7 @@ use crate::settings::{
 };
 
 /// HOST_DATA of SNP_LAUNCH_FINISH.
-const HOST_DATA_BYTES: usize = 32;
+pub(crate) const HOST_DATA_BYTES: usize = 32;
 /// QEMU's range.
 const REDUCED_PHYS_BITS_RANGE: std::ops::RangeInclusive<u64> = 1..=63;
 /// Version of the ID block that there is, and where it and the policy stand in it (AMD 56860,
