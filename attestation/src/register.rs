@@ -122,8 +122,11 @@ impl RegisterValue {
             Self::OneOf(alternatives) => (None, alternatives.as_slice()),
             Self::Unknown(_) => (None, [].as_slice()),
         };
-        one.into_iter()
-            .chain(several.iter().map(|alternative| alternative.value.as_slice()))
+        one.into_iter().chain(
+            several
+                .iter()
+                .map(|alternative| alternative.value.as_slice()),
+        )
     }
 }
 

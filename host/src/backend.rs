@@ -26,10 +26,14 @@ mod call;
 mod convert;
 mod describe;
 mod imports;
+mod registers;
 
-pub use call::{BackendError, BackendErrorKind, CallError, Fault, PlanOutcome};
+pub use call::{
+    BackendError, BackendErrorKind, CallError, Fault, Launched, MeasureOutcome, PlanOutcome,
+    ToolArgument, ToolWish,
+};
 pub use catalog::{BackendConfig, Catalog, CatalogEntry};
-pub use component::{LoadError, LoadedBackend};
+pub use component::{LoadError, LoadedBackend, Optional};
 pub use convert::Violation;
 pub use describe::{BackendInfo, Need, Protection, SettingKind, SettingSpec};
 pub use engine::{BackendEngine, Limits};

@@ -262,12 +262,7 @@ impl Files for MemoryFiles {
 }
 
 impl Digests for MemoryFiles {
-    fn digest(
-        &self,
-        file: u32,
-        algorithm: &str,
-        ranges: &[(u64, u64)],
-    ) -> Result<Vec<u8>, String> {
+    fn digest(&self, file: u32, algorithm: &str, ranges: &[(u64, u64)]) -> Result<Vec<u8>, String> {
         let content = self.content(file)?;
         let mut bytes = Vec::new();
         for (offset, length) in ranges {

@@ -15,12 +15,7 @@ pub trait Files {
 pub trait Digests: Files {
     /// `sha-256`, `sha-384` or `sha-512` over the ranges (offset and length) in their order, or
     /// over the whole file where there are none.
-    fn digest(
-        &self,
-        file: u32,
-        algorithm: &str,
-        ranges: &[(u64, u64)],
-    ) -> Result<Vec<u8>, String>;
+    fn digest(&self, file: u32, algorithm: &str, ranges: &[(u64, u64)]) -> Result<Vec<u8>, String>;
 
     /// One digest for each page, concatenated; the last page is padded with zeros.
     fn digest_pages(&self, file: u32, algorithm: &str, page_size: u32) -> Result<Vec<u8>, String>;
@@ -37,12 +32,7 @@ impl Files for HostFiles {
 }
 
 impl Digests for HostFiles {
-    fn digest(
-        &self,
-        file: u32,
-        algorithm: &str,
-        ranges: &[(u64, u64)],
-    ) -> Result<Vec<u8>, String> {
+    fn digest(&self, file: u32, algorithm: &str, ranges: &[(u64, u64)]) -> Result<Vec<u8>, String> {
         let ranges = ranges.iter();
         let ranges = ranges.map(|&(offset, length)| files::Range { offset, length });
         files::digest(file, algorithm, &ranges.collect::<Vec<_>>())

@@ -174,7 +174,8 @@ pub fn qemu_version(version: &Answer<String>, oldest: (u32, u32), backend: &str)
     }
 }
 
-pub(crate) fn major_and_minor(version: &str) -> Option<(u32, u32)> {
+/// Major and minor number of a version, where it has both.
+pub fn major_and_minor(version: &str) -> Option<(u32, u32)> {
     let mut numbers = version.split('.');
     let major = numbers.next()?.parse().ok()?;
     let minor = numbers.next()?.parse().ok()?;

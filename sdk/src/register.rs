@@ -50,7 +50,12 @@ pub fn hex(bytes: &[u8]) -> String {
 }
 
 pub fn computed(name: &str, algorithm: &str, value: &[u8], inputs: Vec<Input>) -> Register {
-    register(name, algorithm, RegisterValue::Computed(value.to_vec()), inputs)
+    register(
+        name,
+        algorithm,
+        RegisterValue::Computed(value.to_vec()),
+        inputs,
+    )
 }
 
 pub fn one_of(
@@ -63,7 +68,12 @@ pub fn one_of(
 }
 
 pub fn unknown(name: &str, algorithm: &str, reason: &str, inputs: Vec<Input>) -> Register {
-    register(name, algorithm, RegisterValue::Unknown(shown(reason)), inputs)
+    register(
+        name,
+        algorithm,
+        RegisterValue::Unknown(shown(reason)),
+        inputs,
+    )
 }
 
 fn register(name: &str, algorithm: &str, value: RegisterValue, inputs: Vec<Input>) -> Register {
@@ -97,5 +107,8 @@ pub fn bytes_of<'a>(object: &'a Typed, path: &str) -> Option<&'a [u8]> {
 }
 
 pub fn property_of<'a>(object: &'a Typed, path: &str) -> Option<&'a Property> {
-    object.properties.iter().find(|property| property.path == path)
+    object
+        .properties
+        .iter()
+        .find(|property| property.path == path)
 }

@@ -16,3 +16,35 @@ wasmtime::component::bindgen!({
     },
     exports: { default: async },
 });
+
+/// The optional export `measurement`.
+pub(super) mod measurement {
+    wasmtime::component::bindgen!({
+        path: "../wit",
+        inline: "
+            package casemate:tee-parts;
+            world measurement-part {
+                export casemate:tee/measurement@0.1.0;
+            }
+        ",
+        world: "casemate:tee-parts/measurement-part",
+        with: { "casemate:tee/types": super::casemate::tee::types },
+        exports: { default: async },
+    });
+}
+
+/// The optional export `measurement-tool`.
+pub(super) mod tool {
+    wasmtime::component::bindgen!({
+        path: "../wit",
+        inline: "
+            package casemate:tee-parts;
+            world measurement-tool-part {
+                export casemate:tee/measurement-tool@0.1.0;
+            }
+        ",
+        world: "casemate:tee-parts/measurement-tool-part",
+        with: { "casemate:tee/types": super::casemate::tee::types },
+        exports: { default: async },
+    });
+}

@@ -5,13 +5,19 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use casemate_attestation::Register;
 use wasmtime::Store;
+use wasmtime::component::Instance;
 
+use super::bindings::casemate::tee::types as wit;
+use super::bindings::measurement::MeasurementPart;
+use super::bindings::tool::MeasurementToolPart;
 use super::bindings::{TeeBackend, TeeBackendPre};
 use super::component::LoadedBackend;
 use super::convert::{self, Violation};
 use super::engine::Limits;
 use super::imports::{Access, CallLog, CallState, MemoryLimiter};
+use super::registers;
 use crate::spec::facts::{FactRecord, FactSource};
 use crate::spec::permissions::Permissions;
 use crate::spec::plan::{Finding, LaunchPlan};
@@ -95,6 +101,30 @@ pub struct PlanOutcome {
     pub elapsed: Duration,
 }
 
+/// The registers of a launch, with all facts of its plan and of its measurement.
+#[derive(Clone, Debug)]
+pub struct MeasureOutcome {
+    pub registers: Vec<Register>,
+    pub facts: FactRecord,
+    pub elapsed: Duration,
+}
+
+/// A tool that the backend wants to be asked, if config allows it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ToolWish {
+    pub program: String,
+    pub arguments: Vec<ToolArgument>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ToolArgument {
+    Text(String),
+    /// A path under which the tool reads the file.
+    File(u32),
+    /// The whole launch command, spliced in.
+    LaunchCommand,
+}
+
 type CallFuture<'a, R> = Pin<Box<dyn Future<Output = wasmtime::Result<R>> + Send + 'a>>;
 
 /// Runs `call` in a store of its own and returns its answer with the facts it asked for.
@@ -107,12 +137,12 @@ pub(super) async fn run<R, F>(
 ) -> Result<(R, FactRecord), Fault>
 where
     R: Send,
-    F: for<'a> FnOnce(&'a TeeBackend, &'a mut Store<CallState>) -> CallFuture<'a, R> + Send,
+    F: for<'a> FnOnce(&'a Instance, &'a mut Store<CallState>) -> CallFuture<'a, R> + Send,
 {
     let state = CallState {
         backend: Arc::clone(backend),
+        record: access.earlier_facts(),
         access,
-        record: FactRecord::default(),
         memory: MemoryLimiter::new(limits),
         log: CallLog::new(limits),
         deadline: Instant::now() + limits.call_time,
@@ -126,9 +156,6 @@ where
     // A store is never used again after a fault, a deadline or an answer.
     let result = tokio::time::timeout(limits.call_time, async {
         let instance = pre.instance_pre().instantiate_async(&mut store).await?;
-        // Types of exported functions are compared here and at no earlier step.
-        let instance = TeeBackend::new(&mut store, &instance)
-            .map_err(|error| wasmtime::Error::from(Misfit(format!("{error:#}"))))?;
         call(&instance, &mut store).await
     })
     .await;
@@ -147,6 +174,11 @@ where
         Ok(Ok(answer)) => Ok((answer, state.record)),
         Ok(Err(error)) => Err(fault_of(&error, &state, limits)),
     }
+}
+
+/// Types of exported functions are compared when they are looked up, and at no earlier step.
+pub(super) fn fitting<T>(found: wasmtime::Result<T>) -> wasmtime::Result<T> {
+    found.map_err(|error| wasmtime::Error::from(Misfit(format!("{error:#}"))))
 }
 
 /// Exports of other types, told apart from what a call itself may end with.
@@ -190,6 +222,24 @@ fn fault_of(error: &wasmtime::Error, state: &CallState, limits: Limits) -> Fault
     }
 }
 
+/// What is measured: a checked plan, and every argument with files as `@file:ID@`.
+#[derive(Clone, Copy, Debug)]
+pub struct Launched<'a> {
+    pub plan: &'a LaunchPlan,
+    pub arguments: &'a [String],
+    /// What the plan was made from.
+    pub facts: &'a FactRecord,
+}
+
+impl Launched<'_> {
+    fn to_wit(self) -> wit::Launch {
+        wit::Launch {
+            plan: convert::plan_to_wit(self.plan),
+            arguments: self.arguments.to_vec(),
+        }
+    }
+}
+
 impl LoadedBackend {
     /// The plan for `request`, with the facts that `source` answered.
     pub async fn plan(
@@ -202,9 +252,10 @@ impl LoadedBackend {
         let access = self.access(&request.host, source);
         let (answer, facts) = self
             .call(access, |instance, store| {
-                Box::pin(
-                    async move { instance.casemate_tee_backend().call_plan(store, &wit).await },
-                )
+                Box::pin(async move {
+                    let backend = fitting(TeeBackend::new(&mut *store, instance))?;
+                    backend.casemate_tee_backend().call_plan(store, &wit).await
+                })
             })
             .await?;
         let plan = answer.map_err(|error| CallError::Backend(convert::error_from_wit(error)))?;
@@ -228,20 +279,112 @@ impl LoadedBackend {
         let (findings, _) = self
             .call(access, |instance, store| {
                 Box::pin(async move {
-                    instance
-                        .casemate_tee_backend()
-                        .call_check(store, &wit)
-                        .await
+                    let backend = fitting(TeeBackend::new(&mut *store, instance))?;
+                    backend.casemate_tee_backend().call_check(store, &wit).await
                 })
             })
             .await?;
         convert::findings_from_wit(findings).map_err(|violation| self.fault(violation.into()))
     }
 
+    /// The registers that a verifier will see of `launch`, or none where the backend measures
+    /// nothing. Facts that the plan was made from are not asked for again.
+    pub async fn measure(
+        &self,
+        request: &LaunchRequest,
+        launch: &Launched<'_>,
+        source: Arc<dyn FactSource>,
+    ) -> Result<Option<MeasureOutcome>, CallError> {
+        if !self.optional().measurement {
+            return Ok(None);
+        }
+        let started = Instant::now();
+        let (request_wit, launch_wit) = (convert::request_to_wit(request), launch.to_wit());
+        let access = self
+            .access(&request.host, source)
+            .after(launch.facts.clone());
+        let (answer, facts) = self
+            .call(access, |instance, store| {
+                Box::pin(async move {
+                    let part = fitting(MeasurementPart::new(&mut *store, instance))?;
+                    let measurement = part.casemate_tee_measurement();
+                    measurement
+                        .call_measure(store, &request_wit, &launch_wit)
+                        .await
+                })
+            })
+            .await?;
+        let registers = self.registers(answer)?;
+        Ok(Some(MeasureOutcome {
+            registers,
+            facts,
+            elapsed: started.elapsed(),
+        }))
+    }
+
+    /// The tool that is to be asked about `launch`, where the backend knows one.
+    pub async fn tool(
+        &self,
+        request: &LaunchRequest,
+        launch: &Launched<'_>,
+    ) -> Result<Option<ToolWish>, CallError> {
+        if !self.optional().tool {
+            return Ok(None);
+        }
+        let (request_wit, launch_wit) = (convert::request_to_wit(request), launch.to_wit());
+        let access = self.access(&request.host, Arc::new(launch.facts.clone()));
+        let (answer, _) = self
+            .call(access, |instance, store| {
+                Box::pin(async move {
+                    let part = fitting(MeasurementToolPart::new(&mut *store, instance))?;
+                    let tool = part.casemate_tee_measurement_tool();
+                    tool.call_command(store, &request_wit, &launch_wit).await
+                })
+            })
+            .await?;
+        let wish = answer.map_err(|error| CallError::Backend(convert::error_from_wit(error)))?;
+        wish.map(|wish| convert::tool_from_wit(wish, request))
+            .transpose()
+            .map_err(|violation| self.fault(violation.into()))
+    }
+
+    /// What the tool's output says.
+    pub async fn tool_registers(
+        &self,
+        request: &LaunchRequest,
+        launch: &Launched<'_>,
+        output: &[u8],
+    ) -> Result<Vec<Register>, CallError> {
+        let (request_wit, launch_wit) = (convert::request_to_wit(request), launch.to_wit());
+        let access = self.access(&request.host, Arc::new(launch.facts.clone()));
+        let output = output.to_vec();
+        let (answer, _) = self
+            .call(access, |instance, store| {
+                Box::pin(async move {
+                    let part = fitting(MeasurementToolPart::new(&mut *store, instance))?;
+                    let tool = part.casemate_tee_measurement_tool();
+                    tool.call_parse(store, &request_wit, &launch_wit, &output)
+                        .await
+                })
+            })
+            .await?;
+        self.registers(answer)
+    }
+
+    fn registers(
+        &self,
+        answer: Result<Vec<wit::Register>, wit::Error>,
+    ) -> Result<Vec<Register>, CallError> {
+        let registers =
+            answer.map_err(|error| CallError::Backend(convert::error_from_wit(error)))?;
+        registers::from_wit(registers).map_err(|violation| self.fault(violation.into()))
+    }
+
     fn access(&self, host: &HostContext, source: Arc<dyn FactSource>) -> Access {
         Access::Host {
             files: host.files.clone().into(),
             facts: source,
+            earlier: FactRecord::default(),
             permissions: Arc::<Permissions>::clone(self.permissions()),
         }
     }
@@ -249,7 +392,7 @@ impl LoadedBackend {
     async fn call<R, F>(&self, access: Access, call: F) -> Result<(R, FactRecord), CallError>
     where
         R: Send,
-        F: for<'a> FnOnce(&'a TeeBackend, &'a mut Store<CallState>) -> CallFuture<'a, R> + Send,
+        F: for<'a> FnOnce(&'a Instance, &'a mut Store<CallState>) -> CallFuture<'a, R> + Send,
     {
         run(self.pre(), self.name_handle(), self.limits(), access, call)
             .await

@@ -10,6 +10,8 @@ use std::sync::Arc;
 use sha2::{Digest as _, Sha256};
 use wasmtime::component::{Component, HasSelf, Linker};
 
+use super::bindings::measurement::MeasurementPart;
+use super::bindings::tool::MeasurementToolPart;
 use super::bindings::{TeeBackend, TeeBackendPre};
 use super::call::{self, Fault};
 use super::catalog::BackendConfig;
@@ -108,7 +110,15 @@ pub struct LoadedBackend {
     permissions: Arc<Permissions>,
     operator_settings: Vec<SettingInput>,
     limits: Limits,
+    optional: Optional,
     pre: TeeBackendPre<CallState>,
+}
+
+/// Interfaces that a backend may export, found by their names.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Optional {
+    pub measurement: bool,
+    pub tool: bool,
 }
 
 impl std::fmt::Debug for LoadedBackend {
@@ -148,11 +158,22 @@ impl LoadedBackend {
                 });
             }
         };
-        let api_version = check_interfaces(engine, &component)?;
+        let (api_version, optional) = check_interfaces(engine, &component)?;
         let pre = link(engine, &component)?;
         let name: Arc<str> = config.name.as_str().into();
         let (wit, _) = call::run(&pre, &name, limits, Access::None, |instance, store| {
-            Box::pin(async move { instance.casemate_tee_backend().call_describe(store).await })
+            Box::pin(async move {
+                // A component whose optional functions do not fit is found out now, and not at the
+                // first VM.
+                if optional.measurement {
+                    call::fitting(MeasurementPart::new(&mut *store, instance))?;
+                }
+                if optional.tool {
+                    call::fitting(MeasurementToolPart::new(&mut *store, instance))?;
+                }
+                let backend = call::fitting(TeeBackend::new(&mut *store, instance))?;
+                backend.casemate_tee_backend().call_describe(store).await
+            })
         })
         .await
         .map_err(|fault| match fault {
@@ -172,6 +193,7 @@ impl LoadedBackend {
             permissions,
             operator_settings,
             limits,
+            optional,
             pre,
         })
     }
@@ -211,6 +233,11 @@ impl LoadedBackend {
 
     pub(super) fn name_handle(&self) -> &Arc<str> {
         &self.name
+    }
+
+    /// What it exports beside `backend`.
+    pub fn optional(&self) -> Optional {
+        self.optional
     }
 
     pub(super) fn limits(&self) -> Limits {
@@ -298,7 +325,10 @@ fn compile(engine: &BackendEngine, path: &Path, bytes: &[u8]) -> Result<Componen
 
 /// Tier and contract version, before anything of the component runs or is linked: the linker's own
 /// messages name neither.
-fn check_interfaces(engine: &BackendEngine, component: &Component) -> Result<String, LoadError> {
+fn check_interfaces(
+    engine: &BackendEngine,
+    component: &Component,
+) -> Result<(String, Optional), LoadError> {
     let ty = component.component_type();
     let version_of = |name: &str| {
         let (_, version) = name.strip_prefix(PACKAGE)?.split_once('@')?;
@@ -316,11 +346,19 @@ fn check_interfaces(engine: &BackendEngine, component: &Component) -> Result<Str
             strange.push(printable(name));
         }
     }
-    let backend = ty.exports(engine.wasmtime()).find_map(|(name, _)| {
-        name.strip_prefix("casemate:tee/backend@")
-            .map(str::to_owned)
-    });
-    versions.extend(backend.clone());
+    let exported = |interface: &str| {
+        ty.exports(engine.wasmtime()).find_map(|(name, _)| {
+            let (found, version) = name.strip_prefix(PACKAGE)?.split_once('@')?;
+            (found == interface).then(|| version.to_owned())
+        })
+    };
+    let backend = exported("backend");
+    let (measurement, tool) = (exported("measurement"), exported("measurement-tool"));
+    let optional = Optional {
+        measurement: measurement.is_some(),
+        tool: tool.is_some(),
+    };
+    versions.extend([backend.clone(), measurement, tool].into_iter().flatten());
     if let Some(found) = versions.into_iter().find(|version| !is_served(version)) {
         let who = if is_newer(&found) {
             "the host"
@@ -335,7 +373,10 @@ fn check_interfaces(engine: &BackendEngine, component: &Component) -> Result<Str
     if !strange.is_empty() {
         return Err(LoadError::UndeclaredImports { imports: strange });
     }
-    backend.ok_or(LoadError::NoBackendExport)
+    match backend {
+        Some(backend) => Ok((backend, optional)),
+        None => Err(LoadError::NoBackendExport),
+    }
 }
 
 fn is_served(version: &str) -> bool {

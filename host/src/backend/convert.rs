@@ -4,7 +4,7 @@
 use std::collections::BTreeSet;
 
 use super::bindings::casemate::tee::types as wit;
-use super::call::{BackendError, BackendErrorKind};
+use super::call::{BackendError, BackendErrorKind, ToolArgument, ToolWish};
 use super::describe::{BackendInfo, Protection};
 use crate::spec::plan::{
     Ability, BootInputs, DeviceRules, Finding, Firmware, GeneratedFile, LaunchPlan, Lease,
@@ -93,14 +93,7 @@ pub(super) fn request_to_wit(request: &LaunchRequest) -> wit::LaunchRequest {
             .map(|device| wit::HostDevice {
                 kind: device.kind.clone(),
                 id: device.id.clone(),
-                properties: device
-                    .properties
-                    .iter()
-                    .map(|property| wit::Property {
-                        path: property.path.clone(),
-                        value: value_to_wit(&property.value),
-                    })
-                    .collect(),
+                properties: properties_to_wit(&device.properties),
             })
             .collect(),
         identity: request.identity.as_ref().map(|identity| wit::Identity {
@@ -131,7 +124,123 @@ fn value_to_wit(value: &Value) -> wit::Value {
     }
 }
 
+pub(super) fn plan_to_wit(plan: &LaunchPlan) -> wit::LaunchPlan {
+    wit::LaunchPlan {
+        machine: typed_to_wit(&plan.machine),
+        cpu: typed_to_wit(&plan.cpu),
+        smp: properties_to_wit(&plan.smp),
+        memory: properties_to_wit(&plan.memory),
+        memory_backend: plan.memory_backend.as_ref().map(typed_to_wit),
+        objects: plan.objects.iter().map(typed_to_wit).collect(),
+        extra_devices: plan.extra_devices.iter().map(typed_to_wit).collect(),
+        guard: plan.guard.clone(),
+        firmware: match &plan.firmware {
+            Firmware::None => wit::Firmware::None,
+            Firmware::Bios(id) => wit::Firmware::Bios(*id),
+            Firmware::Igvm(id) => wit::Firmware::Igvm(*id),
+            Firmware::Pflash(pflash) => wit::Firmware::Pflash(wit::PflashFirmware {
+                code: pflash.code,
+                vars_template: pflash.vars_template,
+                options: properties_to_wit(&pflash.options),
+            }),
+        },
+        boot: [
+            (plan.boot.kernel, wit::BootInputs::KERNEL),
+            (plan.boot.initrd, wit::BootInputs::INITRD),
+            (plan.boot.cmdline, wit::BootInputs::CMDLINE),
+        ]
+        .into_iter()
+        .filter(|(is_set, _)| *is_set)
+        .fold(wit::BootInputs::empty(), |all, (_, one)| all | one),
+        devices: wit::DeviceRules {
+            transport: plan.devices.transport.device_suffix().to_owned(),
+            virtio_properties: properties_to_wit(&plan.devices.virtio_properties),
+            refused: plan.devices.refused.clone(),
+        },
+        generated: plan
+            .generated
+            .iter()
+            .map(|file| wit::GeneratedFile {
+                id: file.id,
+                label: file.label.clone(),
+                content: file.content.clone(),
+            })
+            .collect(),
+        leases: plan
+            .leases
+            .iter()
+            .map(|lease| wit::Lease {
+                name: lease.name.clone(),
+                amount: lease.amount,
+            })
+            .collect(),
+        abilities: plan
+            .abilities
+            .iter()
+            .map(|ability| ability.name().to_owned())
+            .collect(),
+        memory_overhead_bytes: plan.memory_overhead_bytes,
+        identity_carrier: plan.identity_carrier.clone(),
+        findings: plan.findings.iter().map(finding_to_wit).collect(),
+        extras: Vec::new(),
+    }
+}
+
+fn typed_to_wit(typed: &Typed) -> wit::Typed {
+    wit::Typed {
+        kind: typed.kind.clone(),
+        id: typed.id.clone(),
+        properties: properties_to_wit(&typed.properties),
+    }
+}
+
+fn properties_to_wit(properties: &[Property]) -> Vec<wit::Property> {
+    let properties = properties.iter().map(|property| wit::Property {
+        path: property.path.clone(),
+        value: value_to_wit(&property.value),
+    });
+    properties.collect()
+}
+
+fn finding_to_wit(finding: &Finding) -> wit::Finding {
+    wit::Finding {
+        id: finding.id.clone(),
+        severity: match finding.severity {
+            Severity::Pass => wit::Severity::Pass,
+            Severity::Note => wit::Severity::Note,
+            Severity::Warn => wit::Severity::Warn,
+            Severity::Fail => wit::Severity::Fail,
+        },
+        subject: finding.subject.clone(),
+        detail: finding.detail.clone(),
+        remedy: finding.remedy.clone(),
+    }
+}
+
 // === from the backend ===
+
+/// A program's name and not a path: which file it is, config says.
+pub(super) fn tool_from_wit(
+    wish: wit::ToolCommand,
+    request: &LaunchRequest,
+) -> Result<ToolWish, Violation> {
+    bounded("command.arguments", wish.arguments.len())?;
+    let files = request.host.files.iter().map(|file| file.id).collect();
+    let reader = Reader { files };
+    let arguments = wish.arguments.into_iter().map(|argument| {
+        Ok(match argument {
+            wit::ToolArgument::Text(text) => ToolArgument::Text(plain("command.arguments", text)?),
+            wit::ToolArgument::File(id) => {
+                ToolArgument::File(reader.file("command.arguments", id)?)
+            }
+            wit::ToolArgument::LaunchCommand => ToolArgument::LaunchCommand,
+        })
+    });
+    Ok(ToolWish {
+        program: name("command.program", wish.program)?,
+        arguments: arguments.collect::<Result<_, Violation>>()?,
+    })
+}
 
 pub(super) fn error_from_wit(error: wit::Error) -> BackendError {
     BackendError {
@@ -532,7 +641,7 @@ impl Reader {
     }
 }
 
-fn bounded(at: &str, count: usize) -> Result<(), Violation> {
+pub(super) fn bounded(at: &str, count: usize) -> Result<(), Violation> {
     if count > MAX_ENTRIES {
         return Err(Violation::new(
             at,
@@ -542,7 +651,7 @@ fn bounded(at: &str, count: usize) -> Result<(), Violation> {
     Ok(())
 }
 
-fn plain(at: &str, text: String) -> Result<String, Violation> {
+pub(super) fn plain(at: &str, text: String) -> Result<String, Violation> {
     if let Some(control) = text.chars().find(|c| c.is_control()) {
         return Err(Violation::new(
             at,
@@ -559,7 +668,7 @@ fn plain(at: &str, text: String) -> Result<String, Violation> {
 }
 
 /// Names of types, roles and findings: nothing that QEMU's option syntax gives a meaning to.
-fn name(at: &str, text: String) -> Result<String, Violation> {
+pub(super) fn name(at: &str, text: String) -> Result<String, Violation> {
     let fits = !text.is_empty()
         && text.len() <= 128
         && text

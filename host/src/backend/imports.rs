@@ -36,8 +36,26 @@ pub(super) enum Access {
     Host {
         files: Arc<[RequestFile]>,
         facts: Arc<dyn FactSource>,
+        /// What an earlier call of the same request was answered: it is answered the same again.
+        earlier: FactRecord,
         permissions: Arc<Permissions>,
     },
+}
+
+impl Access {
+    pub(super) fn after(mut self, record: FactRecord) -> Self {
+        if let Self::Host { earlier, .. } = &mut self {
+            *earlier = record;
+        }
+        self
+    }
+
+    pub(super) fn earlier_facts(&self) -> FactRecord {
+        match self {
+            Self::None => FactRecord::default(),
+            Self::Host { earlier, .. } => earlier.clone(),
+        }
+    }
 }
 
 /// Data of one store.

@@ -46,8 +46,8 @@ mod export {
     use super::SevSnp;
 
     casemate_backend::bindings::export_backend!(SevSnp);
-    casemate_backend::bindings::export_measurement!(SevSnp);
-    casemate_backend::bindings::export_measurement_tool!(SevSnp);
+    casemate_backend::bindings::measurement::export_measurement!(SevSnp);
+    casemate_backend::bindings::tool::export_measurement_tool!(SevSnp);
 }
 
 use casemate_backend::bindings::casemate::tee::types::{

@@ -14,8 +14,8 @@ mod vmsa;
 
 use casemate_backend::answer::{invalid_request, quoted, unsuitable_file};
 use casemate_backend::bindings::casemate::tee::types::{
-    BootInputs, Error, Firmware, HostFile, Input, Launch, LaunchRequest, Register,
-    RegisterValue, Typed, Value,
+    BootInputs, Error, Firmware, HostFile, Input, Launch, LaunchRequest, Register, RegisterValue,
+    Typed, Value,
 };
 use casemate_backend::boot::file_of_role;
 use casemate_backend::files::Digests;
@@ -198,7 +198,9 @@ fn signature(cpu: &Typed) -> Result<u32, Error> {
     {
         return Err(invalid_request(
             "cpu",
-            &format!("the plan sets {set} of the CPU model, which a measurement takes from its name"),
+            &format!(
+                "the plan sets {set} of the CPU model, which a measurement takes from its name"
+            ),
             "name a CPU model without it",
         ));
     }
@@ -308,14 +310,13 @@ fn claims(
         .unwrap_or(settings.policy.value);
     let host_data = match (guard, &request.identity) {
         (Some(guard), _) => bytes_of(guard, HOST_DATA).map(<[u8]>::to_vec),
-        (None, Some(identity)) => {
-            Some(identity::carried(identity, HOST_DATA_BYTES, HOST_DATA)?)
-        }
+        (None, Some(identity)) => Some(identity::carried(identity, HOST_DATA_BYTES, HOST_DATA)?),
         (None, None) => None,
     };
     // The firmware has zeros where nobody gives it any.
     let host_data = host_data.unwrap_or_else(|| vec![0; HOST_DATA_BYTES]);
-    let claim = |name: &str, value: &[u8]| named(computed(name, RAW, value, Vec::new()), &[(CORIM, name)]);
+    let claim =
+        |name: &str, value: &[u8]| named(computed(name, RAW, value, Vec::new()), &[(CORIM, name)]);
     Ok(vec![
         claim("guest-policy", &policy.to_le_bytes()),
         claim(HOST_DATA, &host_data),

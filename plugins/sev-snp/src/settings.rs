@@ -5,8 +5,8 @@ use casemate_backend::announce::{MEMORY_ID, memory_id, memory_id_setting};
 use casemate_backend::bindings::casemate::tee::types::{Error, HostContext, SettingSpec, Value};
 use casemate_backend::memory::Backing;
 use casemate_backend::settings::{
-    SetBy, Sourced, Words, boolean, bytes, flags, identifier, one_of, optional_flags, optional_unsigned, same_id,
-    spec, spec_of_words, text, unsigned,
+    SetBy, Sourced, Words, boolean, bytes, flags, identifier, one_of, optional_flags,
+    optional_unsigned, same_id, spec, spec_of_words, text, unsigned,
 };
 
 pub(crate) const FIRMWARE: &str = "firmware";

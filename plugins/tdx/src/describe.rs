@@ -1,7 +1,7 @@
 //! What this backend is, and the most that it may have.
 
 use casemate_backend::announce::{need, qemu_needs, since};
-use casemate_backend::bindings::casemate::tee::types::{BackendInfo, Protection, TypeUse};
+use casemate_backend::bindings::casemate::tee::types::{BackendInfo, Extra, Protection, TypeUse};
 use casemate_backend::guard;
 use casemate_backend::memory::Backing;
 
@@ -55,6 +55,17 @@ pub fn describe() -> BackendInfo {
         machine_texts: Vec::new(),
         settings: settings::announced(),
         firmware_features: vec!["intel-tdx".to_owned()],
-        extras: vec![since(OBJECT, OBJECT_SINCE)],
+        extras: vec![
+            since(OBJECT, OBJECT_SINCE),
+            extra("corim.vendor", "Intel"),
+            extra("corim.model", "TDX"),
+        ],
+    }
+}
+
+fn extra(key: &str, value: &str) -> Extra {
+    Extra {
+        key: key.to_owned(),
+        value: value.to_owned(),
     }
 }

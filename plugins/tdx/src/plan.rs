@@ -29,7 +29,7 @@ pub const DEFAULT_MACHINE: &str = "q35";
 pub const CPU: &str = "host";
 
 /// The property that carries the identity.
-const MR_CONFIG_ID: &str = "mrconfigid";
+pub(crate) const MR_CONFIG_ID: &str = "mrconfigid";
 
 /// The machine to ask the host about: the request's, else the default.
 pub fn wanted_machine(request: &LaunchRequest) -> &str {

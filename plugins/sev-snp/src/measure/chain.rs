@@ -98,11 +98,7 @@ impl LaunchDigest {
     pub(crate) fn normal_pages(&mut self, gpa: u64, contents: &[u8]) -> Result<(), TooManyPages> {
         let (digests, _) = contents.as_chunks::<DIGEST_SIZE>();
         for (page, digest) in (0..).zip(digests) {
-            self.page(
-                PageType::Normal,
-                gpa.wrapping_add(page * PAGE_SIZE),
-                digest,
-            )?;
+            self.page(PageType::Normal, gpa.wrapping_add(page * PAGE_SIZE), digest)?;
         }
         Ok(())
     }

@@ -84,10 +84,13 @@ fn check_registers(
             "build the file for KVM: registers of one vCPU, after all pages, at 0xfffffffff000",
         )
     };
-    let contexts = directives.iter().enumerate().filter_map(|(index, one)| match one {
-        Directive::VpContext { gpa, offset, .. } => Some((index, *gpa, *offset)),
-        _ => None,
-    });
+    let contexts = directives
+        .iter()
+        .enumerate()
+        .filter_map(|(index, one)| match one {
+            Directive::VpContext { gpa, offset, .. } => Some((index, *gpa, *offset)),
+            _ => None,
+        });
     let contexts: Vec<_> = contexts.collect();
     let &[(position, gpa, offset)] = contexts.as_slice() else {
         return Err(refused(&format!(
@@ -124,11 +127,7 @@ fn check_registers(
     Ok(stated)
 }
 
-fn chain(
-    directives: &[Directive],
-    file: &HostFile,
-    files: &impl Digests,
-) -> Result<Digest, Error> {
+fn chain(directives: &[Directive], file: &HostFile, files: &impl Digests) -> Result<Digest, Error> {
     let full = |TooManyPages| too_many_pages(IGVM_ROLE, file);
     let zeros = chain::contents(&[0; PAGE_SIZE as usize]);
     let mut digest = LaunchDigest::new();
@@ -152,9 +151,7 @@ fn chain(
                 .map_err(full)?,
             Directive::VpContext { gpa, offset, .. } => {
                 let contents = page_digest(file, files, *offset)?;
-                digest
-                    .page(PageType::Vmsa, *gpa, &contents)
-                    .map_err(full)?;
+                digest.page(PageType::Vmsa, *gpa, &contents).map_err(full)?;
             }
             Directive::IdBlock(_) => {}
         }

@@ -2,9 +2,9 @@
 //! the guest: the image below 4 GiB, the sections of its SEV metadata as they stand there, then the
 //! registers of the vCPUs, which KVM adds at the end of the launch.
 
-use casemate_backend::files::{Bytes, Digests};
-use casemate_backend::bindings::casemate::tee::types::{Error, HostFile};
 use casemate_backend::answer::{quoted, unsuitable_file};
+use casemate_backend::bindings::casemate::tee::types::{Error, HostFile};
+use casemate_backend::files::{Bytes, Digests};
 use casemate_firmware::ovmf::{self, SevSectionKind};
 use casemate_firmware::suitable::{self, SnpFirmware};
 use casemate_firmware::{Guest, remedy};
@@ -137,7 +137,11 @@ fn hashes_section(
     let cleared = super::chain::contents(&[0; PAGE_SIZE as usize]);
     for page in 0..size.div_ceil(PAGE_SIZE) {
         let contents = if page == 0 { table } else { &cleared };
-        digest.page(PageType::Normal, gpa.wrapping_add(page * PAGE_SIZE), contents)?;
+        digest.page(
+            PageType::Normal,
+            gpa.wrapping_add(page * PAGE_SIZE),
+            contents,
+        )?;
     }
     Ok(())
 }

@@ -47,15 +47,15 @@ fn page(start: Start, address: u32) -> Digest {
     page.segment(0x80, 0, 0, 0); // IDTR
     page.segment(0x90, 0, 0x8b, 0); // TR
     for (offset, value) in [
-        (0xd0, 0x1000),                // EFER
-        (0x148, 0x40),                 // CR4
-        (CR0, 0x10),                   // CR0
-        (0x160, 0x400),                // DR7
-        (0x168, 0xffff_0ff0),          // DR6
-        (0x170, 0x2),                  // RFLAGS
+        (0xd0, 0x1000),                       // EFER
+        (0x148, 0x40),                        // CR4
+        (CR0, 0x10),                          // CR0
+        (0x160, 0x400),                       // DR7
+        (0x168, 0xffff_0ff0),                 // DR6
+        (0x170, 0x2),                         // RFLAGS
         (0x178, u64::from(address & 0xffff)), // RIP
-        (0x268, 0x0007_0406_0007_0406), // G_PAT
-        (0x310, u64::from(start.signature)), // RDX
+        (0x268, 0x0007_0406_0007_0406),       // G_PAT
+        (0x310, u64::from(start.signature)),  // RDX
         (SEV_FEATURES, start.features),
         (0x3e8, 0x1), // XCR0
     ] {

@@ -9,9 +9,12 @@ use casemate_backend::bindings::casemate::tee::types::{
 };
 use casemate_backend::boot::file_of_role;
 use casemate_backend::files::{Bytes, Files};
-use casemate_firmware::{Guest, ovmf, remedy, suitable};
+use casemate_firmware::ovmf::{self, Ovmf};
+use casemate_firmware::suitable::{self, TdxFirmware};
+use casemate_firmware::tdvf::TdvfSection;
+use casemate_firmware::{Guest, Unsuitable, remedy};
 
-const COMBINED: &str = "firmware";
+pub(crate) const COMBINED: &str = "firmware";
 const OTHERS: [&str; 3] = ["firmware-code", "firmware-vars", "igvm"];
 
 /// A firmware that a TDX guest starts with.
@@ -41,6 +44,12 @@ pub(crate) fn choose<'a>(host: &'a HostContext, files: &impl Files) -> Result<Ch
             remedy::image_for(Guest::Tdx),
         ));
     };
+    judged(file, suitable::for_tdx(&image(file, files)?))?;
+    Ok(Chosen(file))
+}
+
+/// What an image says of itself.
+pub(crate) fn image(file: &HostFile, files: &impl Files) -> Result<Ovmf, Error> {
     if file.size == 0 {
         return Err(unsuitable_file(
             COMBINED,
@@ -48,21 +57,31 @@ pub(crate) fn choose<'a>(host: &'a HostContext, files: &impl Files) -> Result<Ch
             remedy::image_for(Guest::Tdx),
         ));
     }
-    let image = ovmf::inspect(&Bytes::of(file, files)).map_err(|error| {
+    ovmf::inspect(&Bytes::of(file, files)).map_err(|error| {
         unsuitable_file(
             COMBINED,
             &format!("{}: {error}", quoted(&file.label)),
             remedy::for_ovmf_error(&error, Guest::Tdx),
         )
-    })?;
-    suitable::for_tdx(&image).map_err(|reason| {
+    })
+}
+
+/// Sections of an image that QEMU may find too small: it has a measurement all the same.
+pub(crate) fn layout(file: &HostFile, image: &Ovmf) -> Result<Vec<TdvfSection>, Error> {
+    Ok(judged(file, suitable::tdx_layout(image))?.sections)
+}
+
+fn judged(
+    file: &HostFile,
+    judgement: Result<TdxFirmware, Unsuitable>,
+) -> Result<TdxFirmware, Error> {
+    judgement.map_err(|reason| {
         unsuitable_file(
             COMBINED,
             &format!("{}: {reason}", quoted(&file.label)),
             remedy::for_unsuitable(&reason),
         )
-    })?;
-    Ok(Chosen(file))
+    })
 }
 
 impl Chosen<'_> {

@@ -13,8 +13,8 @@ use crate::settings::{ATTRIBUTES, REGISTER_BYTES, SEPT_VE_DISABLE, Settings};
 
 /// Bits of TD attributes ("TDX Module ABI Reference", ATTRIBUTES).
 const DEBUG: u64 = 1;
-const SEPT_VE_DISABLE_BIT: u64 = 1 << 28;
-const PKS: u64 = 1 << 30;
+pub(crate) const SEPT_VE_DISABLE_BIT: u64 = 1 << 28;
+pub(crate) const PKS: u64 = 1 << 30;
 const PERFMON: u64 = 1 << 63;
 /// What QEMU takes; it refuses the others when the first vCPU is made.
 const TAKEN: u64 = SEPT_VE_DISABLE_BIT | PKS | PERFMON;

@@ -1,0 +1,209 @@
+//! Keys that `openssl` made for these tests, and that nothing else has.
+
+/// ES256.
+pub(crate) const P256_PKCS8: &str = "\
+-----BEGIN PRIVATE KEY-----
+MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgQ+SMIlrfBvhkLm5h
+iy58KgRMk3ihgek03e6VIIht+dehRANCAASWBiKyVgNq7mJfHxVvUwhypN3ptElD
+OD9mVsyNdP/bqraixma4+7au5SZK0xXFqkQWpCq4D/aj67FfKPMYUIIo
+-----END PRIVATE KEY-----
+";
+
+/// ES256, with the block that `openssl ecparam` puts before it.
+pub(crate) const P256_SEC1: &str = "\
+-----BEGIN EC PARAMETERS-----
+BggqhkjOPQMBBw==
+-----END EC PARAMETERS-----
+-----BEGIN EC PRIVATE KEY-----
+MHcCAQEEIKayWJfsGbdh7F9jOCUjWIOxRASh9uCuQoEDeenoLTGyoAoGCCqGSM49
+AwEHoUQDQgAEsGfmmmuy4eMbsL5pYvNDLywIDE9KgksF5JlZK0h7O++KaygrGpI7
+QksEU7AQa31xmC1jmxKQWZzgqx+ZghdFLw==
+-----END EC PRIVATE KEY-----
+";
+
+/// ES384.
+pub(crate) const P384_PKCS8: &str = "\
+-----BEGIN PRIVATE KEY-----
+MIG2AgEAMBAGByqGSM49AgEGBSuBBAAiBIGeMIGbAgEBBDDfGgvSDAVJ0e7fQr5y
+fX/VOflLXEPWfmT95B/yy81hMLbq4zHEX5sKvUJ/gXSeIzahZANiAASEE0vvWRi/
+BuEccQ8b2cB946M1/vF9mHtWKaTQg22upsFHRpwo1VfYenDktI5XhqveF3tF0Rtd
+P65Ik9SG4kEp3NsW/taFxE6+tMyWQjJjCOAd7b33DZdIrDFnDoaEIYc=
+-----END PRIVATE KEY-----
+";
+
+/// ES384.
+pub(crate) const P384_SEC1: &str = "\
+-----BEGIN EC PRIVATE KEY-----
+MIGkAgEBBDBZ0MWX48ZLi1cYIVZLIE8mb3np4uNtu9Ccuzc0PJ5kdUJm27l5bsXH
+GtzsSzFaQZGgBwYFK4EEACKhZANiAATRwrDLuNrCPMtBEJPxpdhwXNDHRn3wuk53
+jlnR3mq9AcfhFYPsVJ4iOQgT29P5mGWYORoU44/b9NQPyQ8yiDw831YwdQzwgKl2
+vLtPFSgn5HAvEX0Vx8gxO5D2H+fB4lE=
+-----END EC PRIVATE KEY-----
+";
+
+/// EdDSA.
+pub(crate) const ED25519: &str = "\
+-----BEGIN PRIVATE KEY-----
+MC4CAQAwBQYDK2VwBCIEIJEO8khq6Tz0Sxm7/AGz+7QVMwbu3zMKEnrgK3leGV5B
+-----END PRIVATE KEY-----
+";
+
+/// On secp256k1, whose numbers are as long as those of P-256.
+pub(crate) const K1_PKCS8: &str = "\
+-----BEGIN PRIVATE KEY-----
+MIGEAgEAMBAGByqGSM49AgEGBSuBBAAKBG0wawIBAQQgctRmxCabCOUOYNkJLfhu
+UMlaUj1l+qIrMrCuE2+sAXShRANCAATLDCy3iiZnRfm40q5ZZ/Id9Jq5rHWs50b+
+RmFzF/6mEBLzWkM7RvU6zcaEAkr8ayc5P61FYQL+N1A1D3U+y9OJ
+-----END PRIVATE KEY-----
+";
+
+/// The same in SEC1.
+pub(crate) const K1_SEC1: &str = "\
+-----BEGIN EC PRIVATE KEY-----
+MHQCAQEEIOIbqM4fc3qRm2mbwDRqYLpvu6r9wTzYfY9en/neuz13oAcGBSuBBAAK
+oUQDQgAEDMW/AnBtirdncXIpRqz8WzAuJqvg8RzSkj3J64gbA/1Qlk8FCMlO0/NL
+O3dV6H7ILUmFc2fIixRb5VUNcM5MYg==
+-----END EC PRIVATE KEY-----
+";
+
+/// On P-521.
+pub(crate) const P521: &str = "\
+-----BEGIN PRIVATE KEY-----
+MIHuAgEAMBAGByqGSM49AgEGBSuBBAAjBIHWMIHTAgEBBEIArw9FmdkAosege9a0
+/zeUlrHoUp0vQoGttQDFv6WaCA4EShnRZFbiRs1Vzqc9BswLUfNwKvKW9NfD+IJs
+y9Kqz5ChgYkDgYYABADCrP4c7RN0lluq16xgjLmotVlq/1BHxjOSsvKODq/W6yeA
+/OZxcjZu9nk002LnwZjf1citOxw/MN0BxegMvuQ/4ACHa2NKhtPpEuhyn43FGBdc
+ilXXn/Fq7Z4cRa327A4iKkTmI7cQ+PGVQt9yrqOpK0AHcy6XzswodjWD2MuzI+yM
+Lg==
+-----END PRIVATE KEY-----
+";
+
+/// RSA in PKCS#8.
+pub(crate) const RSA: &str = "\
+-----BEGIN PRIVATE KEY-----
+MIICdQIBADANBgkqhkiG9w0BAQEFAASCAl8wggJbAgEAAoGBAK8gCyIs2PsS50Co
+Cg/FfeIEZRN1rqmsQD6hlGU9qCCPqssPfPRdyDGEAYpywuqxMtU7WhXfCloXMDlX
+n4qaltmCHi3kzHjYgAtdj3CaC+C0CUxal1+nEyZw1FIafT12tNCmtgLN65N8PE+e
+IKVPJViYFanWlXWKQj9BwoKIzh5VAgMBAAECgYAdFBMFL7Evr2naoIxbJg3K87Pc
+0VOZNNLOE4JSdTRvg6t2YDH9WX0eS6790CRxV876/QnuS8SqRONrAhOprhWR7dw1
+zaYhMBlkaITtPl/U8oFWzHGK7krAPwrxASfjVpyr8Gh7F2kVtA6HOOFLfY75QG32
+VyyVZm0A8uvOTbPlAQJBANxDrzmdvJjcPGgOLfzqOWysgYnBqbh3H4CuZzNW/+fA
+m5NJj+g20JGWWyvQAYLyf9seaPydykY1MBCcG0zr4LUCQQDLiZOP8SyNTlp3AK17
+Ltfrs7XWJLj+hRnbawh+xWZKxyrXMITHZtHyH7DNZFhbLFWrn3CImJEtIMm/aXfO
+oOshAkBou55D7SbSIFZwu91OFyk67UOi9vz2g13tWAAmP0XrMoBHJoFQz0+ZCj9L
+s9okI5572Bfflj+p5nx2SWQJzVbJAkAsDEcCBLiWkBll3aCtovKZkNfOUz4x3s48
+vQomnUPI9RdhYJ+ro6XV12Pk30171bloneW1ugbZFFp08Tc7YXnhAkBJqbb4n4Oh
+D1gCfTS66HxokLC2ad0ntmRuZQoqj5eCaH7YqYmkz97gy6qqfRoDcvGgRreC3j7K
+08rXAfKzsy4W
+-----END PRIVATE KEY-----
+";
+
+/// RSA in PKCS#1.
+pub(crate) const RSA_TRAD: &str = "\
+-----BEGIN RSA PRIVATE KEY-----
+MIICWwIBAAKBgQCvIAsiLNj7EudAqAoPxX3iBGUTda6prEA+oZRlPaggj6rLD3z0
+XcgxhAGKcsLqsTLVO1oV3wpaFzA5V5+KmpbZgh4t5Mx42IALXY9wmgvgtAlMWpdf
+pxMmcNRSGn09drTQprYCzeuTfDxPniClTyVYmBWp1pV1ikI/QcKCiM4eVQIDAQAB
+AoGAHRQTBS+xL69p2qCMWyYNyvOz3NFTmTTSzhOCUnU0b4OrdmAx/Vl9Hkuu/dAk
+cVfO+v0J7kvEqkTjawITqa4Vke3cNc2mITAZZGiE7T5f1PKBVsxxiu5KwD8K8QEn
+41acq/BoexdpFbQOhzjhS32O+UBt9lcslWZtAPLrzk2z5QECQQDcQ685nbyY3Dxo
+Di386jlsrIGJwam4dx+ArmczVv/nwJuTSY/oNtCRllsr0AGC8n/bHmj8ncpGNTAQ
+nBtM6+C1AkEAy4mTj/EsjU5adwCtey7X67O11iS4/oUZ22sIfsVmSscq1zCEx2bR
+8h+wzWRYWyxVq59wiJiRLSDJv2l3zqDrIQJAaLueQ+0m0iBWcLvdThcpOu1Dovb8
+9oNd7VgAJj9F6zKARyaBUM9PmQo/S7PaJCOee9gX35Y/qeZ8dklkCc1WyQJALAxH
+AgS4lpAZZd2graLymZDXzlM+Md7OPL0KJp1DyPUXYWCfq6Ol1ddj5N9Ne9W5aJ3l
+tboG2RRadPE3O2F54QJASam2+J+DoQ9YAn00uuh8aJCwtmndJ7ZkbmUKKo+Xgmh+
+2KmJpM/e4Muqqn0aA3LxoEa3gt4+ytPK1wHys7MuFg==
+-----END RSA PRIVATE KEY-----
+";
+
+/// With a password.
+pub(crate) const ENC_PKCS8: &str = "\
+-----BEGIN ENCRYPTED PRIVATE KEY-----
+MIHsMFcGCSqGSIb3DQEFDTBKMCkGCSqGSIb3DQEFDDAcBAiYHdYumSbVLAICCAAw
+DAYIKoZIhvcNAgkFADAdBglghkgBZQMEASoEEBVINmFAuaIjQi4VvF2Ty0IEgZCp
+khnbNmXYC8QPEARk1mkSSRFI6192OUtWQN4ITa1/wvhj/p7Cm3RxqJPoCqDIUoUA
+h3rVMHzpQ8eMdPdzaxHdfy6s29aWQ8t56WkMUBD4NLKrI5bG/fDyIOQ6m64jf+qH
+kypEV6LdBVA/MijBBhz1IZtOn+cOrd+S8jeq1HGJ9vXpMcVdE5vb5iTfirKRz3o=
+-----END ENCRYPTED PRIVATE KEY-----
+";
+
+/// With a password, as OpenSSL wrote it of old.
+pub(crate) const ENC_SEC1: &str = "\
+-----BEGIN EC PRIVATE KEY-----
+Proc-Type: 4,ENCRYPTED
+DEK-Info: AES-128-CBC,45229D2B4C09BE42B4B5AD0420D21688
+
+J1bvztbzlPKTQGmpB+2yS5ZRfcY7pr2G8gVNinJXO+0eSjwiff1Q3NqoLaQW2JO1
+WebEaEjVf93cllisMkJp9Sma6HoWE35skiyr4icaZBGFP4b/w38zRaIiTFIMfIGh
+EcMnq1n7cdBJelF3u/HIUn6rTckBnTOBfukv4YEAr78=
+-----END EC PRIVATE KEY-----
+";
+
+/// Of [`P256_PKCS8`].
+pub(crate) const PUBLIC_KEY: &str = "\
+-----BEGIN PUBLIC KEY-----
+MFkwEwYHKoZIzj0CAQYIKoZIzj0DAQcDQgAElgYislYDau5iXx8Vb1MIcqTd6bRJ
+Qzg/ZlbMjXT/26q2osZmuPu2ruUmStMVxapEFqQquA/2o+uxXyjzGFCCKA==
+-----END PUBLIC KEY-----
+";
+
+/// Of [`P256_PKCS8`].
+pub(crate) const CERTIFICATE: &str = "\
+-----BEGIN CERTIFICATE-----
+MIIBcjCCARmgAwIBAgIUFaB9wxnNZoigHj+6krJ46lEzmLgwCgYIKoZIzj0EAwIw
+DzENMAsGA1UEAwwEdGVzdDAeFw0yNjExMjgxNjM2MjZaFw0zNjExMjUxNjM2MjZa
+MA8xDTALBgNVBAMMBHRlc3QwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNCAASWBiKy
+VgNq7mJfHxVvUwhypN3ptElDOD9mVsyNdP/bqraixma4+7au5SZK0xXFqkQWpCq4
+D/aj67FfKPMYUIIoo1MwUTAdBgNVHQ4EFgQUxtdbkYp9ToMQ1SM1C/4avUWTWZcw
+HwYDVR0jBBgwFoAUxtdbkYp9ToMQ1SM1C/4avUWTWZcwDwYDVR0TAQH/BAUwAwEB
+/zAKBggqhkjOPQQDAgNHADBEAiBYMbp+809567DRoo9yjKQ6MRjHg9j+oCv17FKA
+dU7B9gIgb11y4QpPfB/WQGQu/cY1y+JBFet/8FPEASk9W0ZZ0Rc=
+-----END CERTIFICATE-----
+";
+
+/// P-256 by its numbers instead of its name.
+pub(crate) const EXPLICIT: &str = "\
+-----BEGIN EC PRIVATE KEY-----
+MIIBaAIBAQQgKWGNoPATaDH1vE1dYHfuhrIyH3XOhfvFhxtuUBOhOZeggfowgfcC
+AQEwLAYHKoZIzj0BAQIhAP////8AAAABAAAAAAAAAAAAAAAA////////////////
+MFsEIP////8AAAABAAAAAAAAAAAAAAAA///////////////8BCBaxjXYqjqT57Pr
+vVV2mIa8ZR0GsMxTsPY7zjw+J9JgSwMVAMSdNgiG5wSTamZ44ROdJreBn36QBEEE
+axfR8uEsQkf4vOblY6RA8ncDfYEt6zOg9KE5RdiYwpZP40Li/hp/m47n60p8D54W
+K84zV2sxXs7LtkBoN79R9QIhAP////8AAAAA//////////+85vqtpxeehPO5ysL8
+YyVRAgEBoUQDQgAE4do7zixnvWEznEg75RhXlLTmGUG59oBSoWi2x5NI9iA6PEju
+62q2feaXkcTE5PkJcqScFfhVlcjXc6u5fEGC0A==
+-----END EC PRIVATE KEY-----
+";
+
+/// For key agreement.
+pub(crate) const X25519: &str = "\
+-----BEGIN PRIVATE KEY-----
+MC4CAQAwBQYDK2VuBCIEIHAO7hZVNXnLKEUTpSOf/j9M09jnv7axNr5qg2KbUz1y
+-----END PRIVATE KEY-----
+";
+
+/// [`P256_SEC1`] with the public half of [`P256_PKCS8`].
+pub(crate) const MIXED: &str = "\
+-----BEGIN EC PRIVATE KEY-----
+MHcCAQEEIKayWJfsGbdh7F9jOCUjWIOxRASh9uCuQoEDeenoLTGyoAoGCCqGSM49
+AwEHoUQDQgAElgYislYDau5iXx8Vb1MIcqTd6bRJQzg/ZlbMjXT/26q2osZmuPu2
+ruUmStMVxapEFqQquA/2o+uxXyjzGFCCKA==
+-----END EC PRIVATE KEY-----
+";
+
+/// What `openssl pkey -pubout -outform DER` says of it.
+pub(crate) const P256_PKCS8_PUBLIC: &str = "3059301306072a8648ce3d020106082a8648ce3d03010703420004960622b256036aee625f1f156f530872a4dde9b44943383f6656cc8d74ffdbaab6a2c666b8fbb6aee5264ad315c5aa4416a42ab80ff6a3ebb15f28f318508228";
+
+/// What `openssl pkey -pubout -outform DER` says of it.
+pub(crate) const P256_SEC1_PUBLIC: &str = "3059301306072a8648ce3d020106082a8648ce3d03010703420004b067e69a6bb2e1e31bb0be6962f3432f2c080c4f4a824b05e499592b487b3bef8a6b282b1a923b424b0453b0106b7d71982d639b1290599ce0ab1f998217452f";
+
+/// What `openssl pkey -pubout -outform DER` says of it.
+pub(crate) const P384_PKCS8_PUBLIC: &str = "3076301006072a8648ce3d020106052b810400220362000484134bef5918bf06e11c710f1bd9c07de3a335fef17d987b5629a4d0836daea6c147469c28d557d87a70e4b48e5786abde177b45d11b5d3fae4893d486e24129dcdb16fed685c44ebeb4cc9642326308e01dedbdf70d9748ac31670e86842187";
+
+/// What `openssl pkey -pubout -outform DER` says of it.
+pub(crate) const P384_SEC1_PUBLIC: &str = "3076301006072a8648ce3d020106052b8104002203620004d1c2b0cbb8dac23ccb411093f1a5d8705cd0c7467df0ba4e778e59d1de6abd01c7e11583ec549e22390813dbd3f9986598391a14e38fdbf4d40fc90f32883c3cdf5630750cf080a976bcbb4f152827e4702f117d15c7c8313b90f61fe7c1e251";
+
+/// What `openssl pkey -pubout -outform DER` says of it.
+pub(crate) const ED25519_PUBLIC: &str =
+    "302a300506032b65700321001551b74295c99f9e81123f4cc0da16f68a8dc669d8a98e1fd5c5f483bc3533f3";
