@@ -162,8 +162,11 @@ table! {
             "No backend with this name can be shown.",
             "`casemate backend list` shows what there is";
         NoMeasurement "no-measurement" Grpc(FailedPrecondition),
-            "An attestation policy is asked for, and the VM's backend measures nothing.",
-            "start the VM with a backend that measures";
+            "An attestation policy is asked for, and there is no measurement that a verifier could hold a VM against.",
+            "start the VM with a backend that measures, and see with `casemate vm measurement` what is not known and why";
+        PolicyFiles "policy-files" Grpc(FailedPrecondition),
+            "A file that the config names for attestation policies cannot be used.",
+            "mend the file that is named, or unset the key in the config file";
     }
 
     Admission {
@@ -296,6 +299,15 @@ table! {
         GuestNotConfined "guest-not-confined" Grpc(FailedPrecondition),
             "The guest's network cannot be kept from this host.",
             "run casemated as root on a host with cgroup v2, or set `network.outbound` to `none` or, if the guest may reach this host, to `unfiltered`";
+        MeasuringTool "measuring-tool" Grpc(FailedPrecondition),
+            "The program that config allows to measure what VMs start from gave no measurement.",
+            "see that `attestation.tool` names the program and `attestation.tool_sha256` is its digest, or unset both";
+        MeasurementsDiffer "measurements-differ" Grpc(FailedPrecondition),
+            "The backend and the program that config allows measured the same VM differently, so one of them is wrong.",
+            "do not trust either before you know which; unset `attestation.tool` to start the VM with the backend's value";
+        MeasurementChanged "measurement-changed" Grpc(FailedPrecondition),
+            "A VM that starts again would be measured otherwise than before: its firmware, kernel or settings changed.",
+            "put back what was changed, or start it with `casemate vm start --accept-measurement`, and give verifiers its new policy";
         SecretsGone "secrets-gone" Grpc(FailedPrecondition),
             "The VM's environment and certificates were in memory only and went with the host's boot.",
             "create the VM anew; with a `secrets_dir` on disk they outlive a boot";
@@ -395,6 +407,18 @@ table! {
         HostUnfit "host-unfit" Exit(6),
             "`casemate doctor` found that no VM can be started on the daemon's host.",
             "mend what fails, the host's first; each finding has its remedy";
+        MeasureBackend "measure-backend" Exit(1),
+            "The component that `casemate measure` names cannot be loaded.",
+            "name a backend of this host, or a `.wasm` file of its vendor";
+        FormatOfPolicies "format-of-policies" Exit(2),
+            "`--format corim` or `--format trustee` is given to a verb whose answer is no policy.",
+            "use `--format table` or `--format json`";
+        BinaryToTerminal "binary-to-terminal" Exit(2),
+            "A CoRIM would be written to a terminal.",
+            "send it to a file: `casemate … --format corim > policy.corim`";
+        FactsForm "facts-form" Exit(1),
+            "A file of `--facts` holds no record of facts.",
+            "give the JSON that `casemate plan --format json` printed on the host, or leave it out";
         InputUnreadable "input-unreadable" Exit(1),
             "A file that the command line names cannot be read.",
             "name a file that you may read";

@@ -7,7 +7,7 @@ use clap_complete::Shell;
 
 use crate::error::CliError;
 use crate::screen::Screen;
-use crate::{backend, config, doctor, plan, vm};
+use crate::{backend, config, doctor, measure, plan, vm};
 
 const GLOBAL_OPTIONS: &str = "Global options";
 
@@ -47,8 +47,8 @@ pub(crate) struct Arguments {
     pub(crate) endpoint: String,
 
     /// How to show the answer.
-    #[arg(long, global = true, help_heading = GLOBAL_OPTIONS, value_enum, default_value_t = Format::Table)]
-    pub(crate) format: Format,
+    #[arg(long, global = true, help_heading = GLOBAL_OPTIONS, value_enum, default_value_t = Output::Table)]
+    pub(crate) format: Output,
 
     /// How long to wait for an answer, or for the beginning of one that has no end.
     #[arg(long, global = true, help_heading = GLOBAL_OPTIONS, value_name = "TIME", default_value = "120s", value_parser = timeout)]
@@ -58,12 +58,45 @@ pub(crate) struct Arguments {
     pub(crate) verb: Verb,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+/// How an answer is shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Format {
+    Table,
+    Json,
+}
+
+/// What `--format` takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Output {
     /// For people.
+    #[value(alias = "text")]
     Table,
     /// For programs: one JSON value, or one on each line from `vm watch`.
     Json,
+    /// Of `measure` and `vm measurement`: CoRIM (CBOR), signed where a key is configured.
+    Corim,
+    /// Of `measure` and `vm measurement`: reference values for Trustee's RVPS (JSON).
+    Trustee,
+}
+
+impl Output {
+    /// How everything but a policy is shown.
+    pub(crate) fn format(self) -> Format {
+        match self {
+            Self::Json => Format::Json,
+            Self::Table | Self::Corim | Self::Trustee => Format::Table,
+        }
+    }
+}
+
+impl Verb {
+    /// Whether its answer can be a policy.
+    pub(crate) fn renders_policies(&self) -> bool {
+        matches!(
+            self,
+            Self::Measure(_) | Self::Vm(vm::VmVerb::Measurement(_))
+        )
+    }
 }
 
 #[derive(Debug, Subcommand)]
@@ -76,6 +109,12 @@ pub(crate) enum Verb {
     Backend(backend::BackendVerb),
     /// Show the QEMU command that `vm create` would run, without running it.
     Plan(Box<plan::PlanArguments>),
+    /// Compute what a verifier would see of a guest, without a daemon.
+    ///
+    /// Prints the launch measurement of firmware, kernel, vCPUs and settings, or the policy that a
+    /// verifier reads (`--format corim`, `--format trustee`). Neither QEMU nor a host of the
+    /// technology is needed; what depends on the host is assumed and said, or taken from --facts.
+    Measure(Box<measure::MeasureArguments>),
     /// Show the daemon's config, or print one to start from.
     #[command(subcommand)]
     Config(config::ConfigVerb),

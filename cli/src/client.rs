@@ -13,7 +13,7 @@ use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Response, Status, TimeoutExpired};
 
 use crate::error::CliError;
-use crate::vm::{Change, Manner};
+use crate::vm::{Acceptance, Change, Manner};
 use crate::waiting;
 
 pub(crate) use messages::Messages;
@@ -95,6 +95,16 @@ impl Client {
         Ok(answer.vms)
     }
 
+    pub(crate) async fn measurement(
+        &mut self,
+        request: v1::GetMeasurementRequest,
+    ) -> Result<v1::GetMeasurementResponse, CliError> {
+        let mut service = self.vms().await?;
+        let request = self.request(request);
+        self.call("measure the VM", service.get_measurement(request))
+            .await
+    }
+
     /// The VM as it is then; none after a removal. Does not show that it waits, because several
     /// changes run at once.
     pub(crate) async fn change_vm(
@@ -122,8 +132,12 @@ impl Client {
         service: &mut VmServiceClient<Channel>,
     ) -> Result<Option<v1::Vm>, Status> {
         match change {
-            Change::Start => {
-                let request = self.request(v1::StartVmRequest { id });
+            Change::Start(acceptance) => {
+                let accept_measurement = acceptance == Acceptance::Any;
+                let request = self.request(v1::StartVmRequest {
+                    id,
+                    accept_measurement,
+                });
                 Ok(service.start_vm(request).await?.into_inner().vm)
             }
             Change::Stop(manner) => {

@@ -4,6 +4,8 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use casemate_catalogue::ErrorId;
+use casemate_host::backend::catalog::chain;
+use casemate_host::vm::catalogued::Catalogued;
 use serde_json::{Value, json};
 use tonic::Status;
 
@@ -85,6 +87,20 @@ pub(crate) enum CliError {
         line: usize,
         reason: String,
     },
+    /// What is wrong, in the host's own words.
+    #[error("{message}")]
+    Measure {
+        message: String,
+        remedy: String,
+        subject: Option<String>,
+        id: ErrorId,
+    },
+    #[error("there is no backend {backend:?}: looked for {looked}")]
+    NoBackendFile { backend: String, looked: String },
+    #[error("--format corim and --format trustee are for `measure` and `vm measurement`")]
+    NoPolicy,
+    #[error("a CoRIM is binary, and would garble a terminal")]
+    BinaryToTerminal,
     #[error("cannot start: {0}")]
     Runtime(std::io::Error),
     #[error("cannot write the answer: {0}")]
@@ -92,6 +108,16 @@ pub(crate) enum CliError {
 }
 
 impl CliError {
+    /// What the host's own code says, which this program ran itself.
+    pub(crate) fn measure(error: &dyn Catalogued) -> Self {
+        Self::Measure {
+            message: plain_text::escaped(&chain(error)),
+            remedy: plain_text::escaped(&error.remedy()),
+            subject: error.subject(),
+            id: error.id(),
+        }
+    }
+
     /// Its entry in the catalogue, which has the exit code and the remedy.
     pub(crate) fn id(&self) -> ErrorId {
         match self {
@@ -107,6 +133,10 @@ impl CliError {
             Self::HostUnfit { .. } => ErrorId::HostUnfit,
             Self::Input { .. } => ErrorId::InputUnreadable,
             Self::EnvironmentFile { .. } => ErrorId::EnvironmentFile,
+            Self::Measure { id, .. } => *id,
+            Self::NoBackendFile { .. } => ErrorId::MeasureBackend,
+            Self::NoPolicy => ErrorId::FormatOfPolicies,
+            Self::BinaryToTerminal => ErrorId::BinaryToTerminal,
             Self::Runtime(_) => ErrorId::ClientStart,
             Self::Output(_) => ErrorId::OutputUnwritable,
         }
@@ -131,6 +161,8 @@ impl CliError {
             Self::Refused { status, .. } | Self::CutOff { status, .. } => {
                 return Refusal::of(status).subject;
             }
+            Self::Measure { subject, .. } => subject.clone()?,
+            Self::NoBackendFile { backend, .. } => backend.clone(),
             Self::NoSuchVm { wanted } | Self::AmbiguousVm { wanted, .. } => wanted.clone(),
             Self::Input { path, .. } | Self::EnvironmentFile { path, .. } => {
                 path.display().to_string()
@@ -141,6 +173,8 @@ impl CliError {
             | Self::Incomplete { .. }
             | Self::NotAllDone { .. }
             | Self::HostUnfit { .. }
+            | Self::NoPolicy
+            | Self::BinaryToTerminal
             | Self::Runtime(_)
             | Self::Output(_) => return None,
         };
@@ -169,8 +203,9 @@ impl CliError {
         }
     }
 
-    fn remedy(&self) -> &'static str {
+    fn remedy(&self) -> &str {
         match self {
+            Self::Measure { remedy, .. } => remedy,
             // Of the id of its worst cause, which was told with that cause.
             Self::NotAllDone { .. } => ErrorId::VmsNotRemoved.entry().remedy,
             _ => self.id().entry().remedy,

@@ -139,7 +139,14 @@ pub(crate) fn plan(plan: &v1::PlanVmResponse) -> Value {
         "plan": parsed,
         "identity": plan.identity.as_ref().map(identity),
         "dry_run": plan.dry_run,
+        "measurement": parsed_or_null(&plan.measurement_json),
+        "facts": parsed_or_null(&plan.facts_json),
     })
+}
+
+/// JSON that the daemon made; null from one that does not know the field.
+fn parsed_or_null(text: &str) -> Value {
+    serde_json::from_str(text).unwrap_or(Value::Null)
 }
 
 pub(crate) fn diagnosis(diagnosis: &v1::DiagnoseResponse) -> Value {

@@ -13,7 +13,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use arguments::{Arguments, Verb};
+use arguments::{Arguments, Output, Verb};
 use client::Client;
 use error::CliError;
 use screen::Screen;
@@ -28,6 +28,7 @@ mod error;
 mod findings;
 mod interrupt;
 mod json;
+mod measure;
 mod plain_text;
 mod plan;
 mod refusal;
@@ -39,7 +40,7 @@ mod waiting;
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
-    let screen = Screen::of_this_process(arguments.format);
+    let screen = Screen::of_this_process(arguments.format.format());
     match run(arguments, &screen) {
         Ok(()) => ExitCode::SUCCESS,
         // Whoever reads the output has seen enough (`casemate vm list | head -1`).
@@ -61,6 +62,11 @@ fn run(arguments: Arguments, screen: &Screen) -> Result<(), CliError> {
     if let Verb::Config(config::ConfigVerb::Default) = &arguments.verb {
         return config::print_default(screen);
     }
+    if matches!(arguments.format, Output::Corim | Output::Trustee)
+        && !arguments.verb.renders_policies()
+    {
+        return Err(CliError::NoPolicy);
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -68,9 +74,10 @@ fn run(arguments: Arguments, screen: &Screen) -> Result<(), CliError> {
     runtime.block_on(async {
         let client = Client::new(&arguments.endpoint, arguments.timeout)?;
         match arguments.verb {
-            Verb::Vm(verb) => vm::run(verb, client, screen).await,
+            Verb::Vm(verb) => vm::run(verb, arguments.format, client, screen).await,
             Verb::Backend(verb) => backend::run(verb, client, screen).await,
             Verb::Plan(plan) => plan::run(&plan, client, screen).await,
+            Verb::Measure(wanted) => measure::run(*wanted, arguments.format, screen).await,
             Verb::Config(config::ConfigVerb::Explain(explain)) => {
                 config::explain(&explain, client, screen).await
             }

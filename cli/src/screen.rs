@@ -142,6 +142,18 @@ impl Screen {
         }
     }
 
+    /// A document for a program. What is no text does not go to a terminal.
+    pub(crate) fn write_document(&self, document: &[u8], is_binary: bool) -> Result<(), CliError> {
+        match std::str::from_utf8(document) {
+            Ok(text) if !is_binary => {
+                let end = if text.ends_with('\n') { "" } else { "\n" };
+                self.write_text(&format!("{text}{end}"))
+            }
+            _ if self.output_is_terminal() => Err(CliError::BinaryToTerminal),
+            _ => self.write_raw(document),
+        }
+    }
+
     /// Remarks that are not part of the answer.
     pub(crate) fn write_remark(&self, text: &str) {
         // An answer is not lost because a remark cannot be shown.

@@ -176,7 +176,7 @@ fn optional_file(path: Option<&Path>) -> Result<Vec<u8>, CliError> {
     }
 }
 
-fn assignment(text: &str) -> Result<(String, String), String> {
+pub(crate) fn assignment(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         // The text itself may be a secret that lost its name, so it is not repeated.
@@ -185,7 +185,7 @@ fn assignment(text: &str) -> Result<(String, String), String> {
 }
 
 /// Whether the bytes fit the algorithm is the daemon's to say.
-fn identity(text: &str) -> Result<v1::Identity, String> {
+pub(crate) fn identity(text: &str) -> Result<v1::Identity, String> {
     let parts = text.split_once(':');
     let parts = parts.and_then(|(algorithm, digits)| Some((algorithm, hexadecimal(digits)?)));
     match parts {

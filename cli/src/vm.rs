@@ -3,17 +3,19 @@
 use casemate_proto::v1::{RestartPolicy, VmIdentity, VmState};
 use clap::Subcommand;
 
+use crate::arguments::Output;
 use crate::client::Client;
 use crate::error::CliError;
 use crate::screen::{Screen, Tone};
 
-pub(crate) use change::{Change, Manner};
+pub(crate) use change::{Acceptance, Change, Manner};
 
 mod change;
 mod create;
 mod exit;
 mod list;
 mod logs;
+mod measurement;
 mod show;
 mod watch;
 
@@ -33,7 +35,7 @@ pub(crate) enum VmVerb {
     /// Start VMs that are down, and wait until they run.
     ///
     /// Each is planned anew and gets a new QEMU, on its own disk. One that runs is left as it is.
-    Start(change::VmsArguments),
+    Start(change::StartArguments),
     /// Stop VMs and keep them: their disks stay, and `vm start` starts them again.
     ///
     /// The guest is asked to shut down, and QEMU is ended if it does not. One that is down is left
@@ -52,16 +54,29 @@ pub(crate) enum VmVerb {
     Remove(change::VmsArguments),
     /// Print what the guest wrote on its console.
     Logs(logs::LogsArguments),
+    /// Print what a verifier will see of a VM: `--format table`, `json`, `corim` or `trustee`.
+    Measurement(measurement::MeasurementArguments),
 }
 
-pub(crate) async fn run(verb: VmVerb, client: Client, screen: &Screen) -> Result<(), CliError> {
+pub(crate) async fn run(
+    verb: VmVerb,
+    format: Output,
+    client: Client,
+    screen: &Screen,
+) -> Result<(), CliError> {
     match verb {
         VmVerb::Create(arguments) => create::run(&arguments, client, screen).await,
         VmVerb::List => list::run(client, screen).await,
         VmVerb::Show(arguments) => show::run(&arguments, client, screen).await,
         VmVerb::Watch(arguments) => watch::run(&arguments, client, screen).await,
         VmVerb::Logs(arguments) => logs::run(&arguments, client, screen).await,
-        VmVerb::Start(wanted) => change::run(Change::Start, wanted, client, screen).await,
+        VmVerb::Measurement(arguments) => {
+            measurement::run(&arguments, format, client, screen).await
+        }
+        VmVerb::Start(start) => {
+            let change = Change::Start(start.acceptance());
+            change::run(change, start.wanted, client, screen).await
+        }
         VmVerb::Stop(stop) => {
             let change = Change::Stop(stop.manner());
             change::run(change, stop.wanted, client, screen).await

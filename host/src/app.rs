@@ -1,6 +1,7 @@
 //! Wires every module; the only file that knows them all.
 
 mod check;
+pub mod measure;
 pub mod notify;
 pub mod problem;
 mod reload;
@@ -30,6 +31,7 @@ use crate::vm::config::Outbound;
 use crate::vm::doctor::LookTurn;
 use crate::vm::events::VmEvents;
 use crate::vm::manager::{Host, VmManager};
+use crate::vm::sealed::SealedFiles;
 
 pub use check::check;
 pub use problem::{BuildError, RunError};
@@ -164,6 +166,8 @@ impl App {
             metrics,
             events,
             look: LookTurn::default(),
+            sealed: SealedFiles::default(),
+            tool_credentials: probing,
         });
         let manager = VmManager::new(Arc::clone(&host));
         adopt::adopt(&manager, on_boot).await?;

@@ -18,6 +18,7 @@
 
 pub mod catalog;
 pub mod component;
+pub mod digests;
 pub mod engine;
 pub mod settings;
 

@@ -33,6 +33,7 @@ use crate::backend::BackendConfig;
 use crate::backend::settings::{SharedRank, SharedSetting};
 use crate::lease::CapacityLimits;
 use crate::spec::Origin;
+use crate::vm::attestation::AttestationConfig;
 use crate::vm::config::{DiskConfig, NetworkConfig, QemuConfig, VmDefaults};
 use environment::Given;
 use environment::predecessor::BackendChoice;
@@ -210,7 +211,9 @@ const MAX_MEMORY: u64 = 1 << 46;
 
 /// Every declared key, in the order of the documented file.
 pub fn keys() -> impl Iterator<Item = &'static Key> {
-    KEYS.iter().chain(crate::vm::config::KEYS)
+    KEYS.iter()
+        .chain(crate::vm::config::KEYS)
+        .chain(crate::vm::attestation::KEYS)
 }
 
 pub fn declared(name: &str) -> Option<&'static Key> {
@@ -286,6 +289,7 @@ pub struct Config {
     pub qemu: QemuConfig,
     pub network: NetworkConfig,
     pub disk: DiskConfig,
+    pub attestation: AttestationConfig,
     pub vm: VmDefaults,
     #[serde(skip)]
     pub backends: Vec<BackendConfig>,

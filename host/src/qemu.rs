@@ -15,4 +15,5 @@ pub mod paths;
 pub mod process;
 pub mod qmp;
 pub mod schema;
+pub mod tool;
 pub mod vm_process;

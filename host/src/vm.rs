@@ -14,6 +14,7 @@
 //! ladder down. Everyone else reads the status that the task publishes.
 
 pub mod adopt;
+pub mod attestation;
 pub mod catalogued;
 pub mod config;
 pub mod console;
@@ -25,7 +26,9 @@ pub mod files;
 pub mod launch;
 pub mod live;
 pub mod manager;
+pub mod measuring;
 pub mod planning;
+pub mod sealed;
 pub mod shares;
 pub mod standalone;
 pub mod status;

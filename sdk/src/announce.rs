@@ -41,6 +41,14 @@ pub fn since(kind: &str, version: &str) -> Extra {
     }
 }
 
+/// A key with a value, such as `corim.vendor`.
+pub fn extra(key: &str, value: &str) -> Extra {
+    Extra {
+        key: key.to_owned(),
+        value: value.to_owned(),
+    }
+}
+
 pub fn memory_id_setting() -> SettingSpec {
     spec(
         MEMORY_ID,

@@ -17,7 +17,7 @@ use crate::{json, plain_text, resolve, waiting};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Change {
-    Start,
+    Start(Acceptance),
     Stop(Manner),
     Restart(Manner),
     Pause,
@@ -46,7 +46,7 @@ pub(crate) struct Words {
 impl Change {
     pub(crate) fn words(self) -> &'static Words {
         match self {
-            Self::Start => &Words {
+            Self::Start(_) => &Words {
                 one: "start the VM",
                 several: "start the VMs",
                 done: "started",
@@ -87,7 +87,7 @@ impl Change {
     /// Whether it is for a state, and does nothing to a VM that has it.
     fn is_idempotent(self) -> bool {
         match self {
-            Self::Start | Self::Stop(_) | Self::Pause | Self::Resume => true,
+            Self::Start(_) | Self::Stop(_) | Self::Pause | Self::Resume => true,
             Self::Restart(_) | Self::Reset | Self::Remove => false,
         }
     }
@@ -98,6 +98,35 @@ pub(crate) struct VmsArguments {
     /// IDs, unique beginnings of IDs, or unique names.
     #[arg(value_name = "ID", required = true)]
     vms: Vec<String>,
+}
+
+/// What a VM that starts may be measured as.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Acceptance {
+    /// What it was measured as before.
+    AsBefore,
+    Any,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct StartArguments {
+    #[command(flatten)]
+    pub(crate) wanted: VmsArguments,
+
+    /// Start VMs also if they would be measured otherwise than before; verifiers then need their
+    /// new policy.
+    #[arg(long)]
+    accept_measurement: bool,
+}
+
+impl StartArguments {
+    pub(crate) fn acceptance(&self) -> Acceptance {
+        if self.accept_measurement {
+            Acceptance::Any
+        } else {
+            Acceptance::AsBefore
+        }
+    }
 }
 
 #[derive(Debug, clap::Args)]
@@ -320,9 +349,13 @@ mod tests {
         };
         let (running, stopped) = (VmState::Running, VmState::Stopped);
         for (change, after, expected) in [
-            (Change::Start, Some(vm(8, running)), "started aa11\n"),
             (
-                Change::Start,
+                Change::Start(Acceptance::AsBefore),
+                Some(vm(8, running)),
+                "started aa11\n",
+            ),
+            (
+                Change::Start(Acceptance::AsBefore),
                 Some(vm(7, running)),
                 "already running aa11\n",
             ),

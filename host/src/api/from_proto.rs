@@ -1,5 +1,6 @@
 //! From messages to domain values, and the only place that judges a request's form.
 
+use casemate_attestation::PolicyFormat;
 use casemate_catalogue::ErrorId;
 use casemate_proto::{manager, v1};
 
@@ -316,6 +317,17 @@ fn pem(at: &'static str, content: Vec<u8>) -> Result<Option<Secret<Vec<u8>>>, Sp
 
 fn some_unless_zero<T: Default + PartialEq>(value: T) -> Option<T> {
     (value != T::default()).then_some(value)
+}
+
+/// The format of a measurement; none where the number is none of the enum's.
+pub(super) fn measurement_format(number: i32) -> Option<PolicyFormat> {
+    use v1::MeasurementFormat as Format;
+    Some(match Format::try_from(number).ok()? {
+        Format::Unspecified | Format::Json => PolicyFormat::Json,
+        Format::Corim => PolicyFormat::Corim,
+        Format::Trustee => PolicyFormat::Trustee,
+        Format::Text => PolicyFormat::Text,
+    })
 }
 
 #[cfg(test)]

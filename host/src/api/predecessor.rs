@@ -1,11 +1,12 @@
 //! `manager.ManagerService`, as clients of the predecessor know it.
 
+use casemate_attestation::PolicyFormat;
 use casemate_proto::manager;
 use casemate_proto::manager::manager_service_server::ManagerService;
 use tonic::{Request, Response, Status};
 
 use super::audit::Caller;
-use super::refusal::Refusal;
+use super::refusal::{Refusal, measurement_of};
 use super::{from_proto, status};
 use crate::spec::VmId;
 use crate::vm::manager::VmManager;
@@ -86,12 +87,13 @@ impl ManagerService for Predecessor {
         request: Request<manager::AttestationPolicyReq>,
     ) -> Result<Response<manager::AttestationPolicyRes>, Status> {
         let vm = self.find(&request.into_inner().id)?;
-        let backend = vm
-            .planned
-            .as_ref()
-            .map_or("", |planned| planned.backend.as_str());
-        Err(status::of(&Refusal::NoMeasurement {
-            backend: backend.to_owned(),
+        let measurement = measurement_of(&vm).map_err(|error| status::of(&error))?;
+        let live = self.manager.host().live();
+        let policy = live.attestation.policy(measurement, PolicyFormat::Corim);
+        let policy = policy.map_err(|error| status::of(&error))?;
+        Ok(Response::new(manager::AttestationPolicyRes {
+            info: policy.document,
+            id: vm.id.to_string(),
         }))
     }
 }

@@ -1,8 +1,10 @@
 //! Errors that the edge itself finds: ids and names that are none, and answers that it cannot make.
 
+use casemate_attestation::Measurement;
 use casemate_catalogue::ErrorId;
 
 use crate::vm::catalogued::Catalogued;
+use crate::vm::status::VmStatus;
 
 /// Longest part of a wrong id or name that is repeated.
 const MAX_WANTED: usize = 64;
@@ -17,6 +19,8 @@ pub(super) enum Refusal {
         "nothing is measured for this VM: backend {backend:?} computes no launch measurement, so there is no policy"
     )]
     NoMeasurement { backend: String },
+    #[error("format: {number} is no format of measurements")]
+    MeasurementFormat { number: i32 },
     #[error("the plan is no JSON")]
     PlanJson(#[source] serde_json::Error),
 }
@@ -36,6 +40,17 @@ impl Refusal {
     }
 }
 
+/// What is known of a VM's registers; a backend that measures nothing has none.
+pub(super) fn measurement_of(vm: &VmStatus) -> Result<&Measurement, Refusal> {
+    let planned = vm.planned.as_ref();
+    planned
+        .and_then(|planned| planned.measurement.as_deref())
+        .filter(|measurement| !measurement.registers.is_empty())
+        .ok_or_else(|| Refusal::NoMeasurement {
+            backend: planned.map_or_else(String::new, |planned| planned.backend.clone()),
+        })
+}
+
 fn brief(wanted: &str) -> String {
     crate::spec::printable(wanted)
         .chars()
@@ -49,6 +64,7 @@ impl Catalogued for Refusal {
             Self::NoSuchVm { .. } => ErrorId::NoSuchVm,
             Self::NoSuchBackend { .. } => ErrorId::NoSuchBackend,
             Self::NoMeasurement { .. } => ErrorId::NoMeasurement,
+            Self::MeasurementFormat { .. } => ErrorId::RequestField,
             Self::PlanJson(_) => ErrorId::Internal,
         }
     }
@@ -57,6 +73,7 @@ impl Catalogued for Refusal {
         match self {
             Self::NoSuchVm { wanted } | Self::NoSuchBackend { wanted } => Some(wanted.clone()),
             Self::NoMeasurement { backend } => Some(backend.clone()),
+            Self::MeasurementFormat { .. } => Some("format".to_owned()),
             Self::PlanJson(_) => None,
         }
     }

@@ -1,5 +1,6 @@
 //! `casemate.v1.VmService`.
 
+use casemate_attestation::json;
 use casemate_proto::v1;
 use casemate_proto::v1::vm_service_server::VmService;
 use casemate_proto::v1::watch_vms_response::Change;
@@ -8,7 +9,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::audit::Caller;
-use super::refusal::Refusal;
+use super::refusal::{Refusal, measurement_of};
 use super::{from_proto, status, to_proto};
 use crate::spec::VmId;
 use crate::spec::lifecycle::Action;
@@ -18,7 +19,7 @@ use crate::vm::events::VmChange;
 use crate::vm::manager::{ConsoleError, VmManager};
 use crate::vm::standalone;
 use crate::vm::status::VmStatus;
-use crate::vm::task::Courtesy;
+use crate::vm::task::{Courtesy, Expected};
 
 /// Messages that may wait for a slow reader.
 const BACKLOG: usize = 8;
@@ -132,10 +133,23 @@ impl VmService for Vms {
         request: Request<v1::StartVmRequest>,
     ) -> Result<Response<v1::StartVmResponse>, Status> {
         let caller = Caller::of(&request);
-        let courtesy = Courtesy::Ask;
-        let id = request.into_inner().id;
-        let vm = self.act(caller, &id, Action::Start, courtesy).await?;
-        Ok(Response::new(v1::StartVmResponse { vm: Some(vm) }))
+        let v1::StartVmRequest {
+            id,
+            accept_measurement,
+        } = request.into_inner();
+        let expected = if accept_measurement {
+            Expected::Any
+        } else {
+            Expected::Recorded
+        };
+        let id = parse_id(&id)?;
+        let deed = caller.begins(Action::Start.name(), Some(id));
+        let done = self.manager.start(id, expected).await;
+        deed.ended(&done);
+        let vm = done.map_err(|error| status::of(&error))?;
+        Ok(Response::new(v1::StartVmResponse {
+            vm: Some(to_proto::vm(&vm)),
+        }))
     }
 
     async fn stop_vm(
@@ -287,6 +301,28 @@ impl VmService for Vms {
         })))
     }
 
+    async fn get_measurement(
+        &self,
+        request: Request<v1::GetMeasurementRequest>,
+    ) -> Result<Response<v1::GetMeasurementResponse>, Status> {
+        let v1::GetMeasurementRequest { id, format } = request.into_inner();
+        let format = from_proto::measurement_format(format)
+            .ok_or(Refusal::MeasurementFormat { number: format })
+            .map_err(|error| status::of(&error))?;
+        let vm = self
+            .manager
+            .get(parse_id(&id)?)
+            .ok_or_else(|| status::of(&Refusal::no_such_vm(&id)))?;
+        let measurement = measurement_of(&vm).map_err(|error| status::of(&error))?;
+        let live = self.manager.host().live();
+        let policy = live.attestation.policy(measurement, format);
+        let policy = policy.map_err(|error| status::of(&error))?;
+        Ok(Response::new(v1::GetMeasurementResponse {
+            document: policy.document,
+            media_type: policy.media_type.to_owned(),
+        }))
+    }
+
     async fn plan_vm(
         &self,
         request: Request<v1::PlanVmRequest>,
@@ -309,6 +345,12 @@ impl VmService for Vms {
             findings: to_proto::findings(&plan.findings),
             plan_json,
             identity: planned.request.identity.as_ref().map(to_proto::identity),
+            measurement_json: match &planned.measurement {
+                Some(measurement) => json::document(measurement, None).to_string(),
+                None => String::new(),
+            },
+            facts_json: serde_json::to_string(&planned.facts)
+                .map_err(|error| status::of(&Refusal::PlanJson(error)))?,
             dry_run: if dry_run {
                 let deed = caller.begins("dry-run", None);
                 let rehearsed = self.manager.rehearse(&spec).await;

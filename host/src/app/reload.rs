@@ -176,6 +176,7 @@ pub(super) fn live(
         ports: range.map(|range| ports.with_range(range)),
         network: config.network,
         disk: config.disk,
+        attestation: config.attestation,
         shutdown: config.on_shutdown,
         shutdown_time: config.shutdown_time,
         defaults: config.vm,

@@ -16,12 +16,12 @@ use super::bindings::{TeeBackend, TeeBackendPre};
 use super::component::LoadedBackend;
 use super::convert::{self, Violation};
 use super::engine::Limits;
-use super::imports::{Access, CallLog, CallState, MemoryLimiter};
+use super::imports::{self, Access, CallLog, CallState, MemoryLimiter};
 use super::registers;
 use crate::spec::facts::{FactRecord, FactSource};
 use crate::spec::permissions::Permissions;
 use crate::spec::plan::{Finding, LaunchPlan};
-use crate::spec::request::{HostContext, LaunchRequest};
+use crate::spec::request::{HostContext, LaunchRequest, RequestFile};
 
 /// The backend broke: a trap, a limit, or an answer against the contract. Its vendor must act.
 #[derive(Debug, thiserror::Error)]
@@ -371,6 +371,12 @@ impl LoadedBackend {
         self.registers(answer)
     }
 
+    /// The SHA-384 of a file, within the time of a call.
+    pub async fn file_digest(&self, file: &RequestFile) -> Result<Vec<u8>, String> {
+        let deadline = Instant::now() + self.limits().call_time;
+        imports::sha384(self.digests(), file, deadline).await
+    }
+
     fn registers(
         &self,
         answer: Result<Vec<wit::Register>, wit::Error>,
@@ -385,6 +391,7 @@ impl LoadedBackend {
             files: host.files.clone().into(),
             facts: source,
             earlier: FactRecord::default(),
+            digests: Arc::clone(self.digests()),
             permissions: Arc::<Permissions>::clone(self.permissions()),
         }
     }

@@ -16,6 +16,7 @@ use super::bindings::{TeeBackend, TeeBackendPre};
 use super::call::{self, Fault};
 use super::catalog::BackendConfig;
 use super::describe::{self, BackendInfo, DescribeError};
+use super::digests::DigestCache;
 use super::engine::{BackendEngine, Limits};
 use super::imports::{Access, CallState};
 use super::settings::{self, PlacedError, SettingError, SettingInput, SharedSetting};
@@ -111,6 +112,7 @@ pub struct LoadedBackend {
     operator_settings: Vec<SettingInput>,
     limits: Limits,
     optional: Optional,
+    digests: Arc<DigestCache>,
     pre: TeeBackendPre<CallState>,
 }
 
@@ -194,6 +196,7 @@ impl LoadedBackend {
             operator_settings,
             limits,
             optional,
+            digests: Arc::clone(engine.digests()),
             pre,
         })
     }
@@ -231,6 +234,15 @@ impl LoadedBackend {
         settings::merge(&self.info.settings, &self.operator_settings, request)
     }
 
+    /// The same backend with all that it announces granted: for facts that nobody looks up.
+    #[must_use]
+    pub fn granted_as_announced(self) -> Self {
+        Self {
+            permissions: Arc::new(self.info.announced.clone()),
+            ..self
+        }
+    }
+
     pub(super) fn name_handle(&self) -> &Arc<str> {
         &self.name
     }
@@ -238,6 +250,10 @@ impl LoadedBackend {
     /// What it exports beside `backend`.
     pub fn optional(&self) -> Optional {
         self.optional
+    }
+
+    pub(super) fn digests(&self) -> &Arc<DigestCache> {
+        &self.digests
     }
 
     pub(super) fn limits(&self) -> Limits {

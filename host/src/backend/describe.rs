@@ -102,6 +102,9 @@ pub struct BackendInfo {
     pub settings: Vec<SettingSpec>,
     pub firmware_features: Vec<String>,
     /// For messages alone.
+    /// How policies name the environment, where it says so.
+    pub corim_vendor: Option<String>,
+    pub corim_model: Option<String>,
     pub first_versions: FirstVersions,
 }
 
@@ -172,6 +175,8 @@ pub(super) fn from_wit(info: wit::BackendInfo) -> Result<BackendInfo, DescribeEr
         announced,
         settings,
         firmware_features: words("firmware-features", info.firmware_features)?,
+        corim_vendor: told("corim.vendor", &info.extras)?,
+        corim_model: told("corim.model", &info.extras)?,
         first_versions: first_versions(info.extras)?,
     })
 }
@@ -273,6 +278,20 @@ fn first_versions(extras: Vec<types::Extra>) -> Result<FirstVersions, DescribeEr
         }
     }
     Ok(versions)
+}
+
+/// How policies name the environment.
+fn told(key: &str, extras: &[types::Extra]) -> Result<Option<String>, DescribeError> {
+    let mut values = extras.iter().filter(|extra| extra.key == key);
+    let found = values.next();
+    if values.next().is_some() {
+        return Err(DescribeError::Duplicate {
+            field: "extras",
+            value: key.to_owned(),
+        });
+    }
+    let value = found.map(|extra| extra.value.clone());
+    value.map(|value| text("extras", value)).transpose()
 }
 
 fn setting(spec: types::SettingSpec) -> Result<SettingSpec, DescribeError> {
@@ -382,6 +401,8 @@ mod tests {
             name: String::new(),
             vendor: String::new(),
             version: String::new(),
+            corim_vendor: None,
+            corim_model: None,
             architectures: Vec::new(),
             needs: Vec::new(),
             announced: Permissions {

@@ -1,9 +1,12 @@
 //! The WebAssembly engine that all backends share, the ticker that makes time pass for them, and
 //! the limits of a call.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use wasmtime::{Config, Engine};
+
+use super::digests::DigestCache;
 
 /// How often a running backend gives the thread back and its deadline is looked at.
 const TICK: Duration = Duration::from_millis(10);
@@ -55,6 +58,7 @@ pub struct EngineError(#[source] wasmtime::Error);
 pub struct BackendEngine {
     engine: Engine,
     limits: Limits,
+    digests: Arc<DigestCache>,
 }
 
 impl std::fmt::Debug for BackendEngine {
@@ -82,11 +86,19 @@ impl BackendEngine {
                 }
             })
             .map_err(|error| EngineError(wasmtime::Error::new(error)))?;
-        Ok(Self { engine, limits })
+        Ok(Self {
+            engine,
+            limits,
+            digests: Arc::default(),
+        })
     }
 
     pub(super) fn wasmtime(&self) -> &Engine {
         &self.engine
+    }
+
+    pub(super) fn digests(&self) -> &Arc<DigestCache> {
+        &self.digests
     }
 
     pub fn limits(&self) -> Limits {

@@ -8,6 +8,7 @@ use sha2::Digest as _;
 use wasmtime::ResourceLimiter;
 
 use super::bindings::casemate::tee::{facts, files, log, types};
+use super::digests::{DigestCache, Wanted};
 use super::engine::Limits;
 use crate::spec::facts::{
     FactAnswer, FactFailure, FactQuestion, FactRecord, FactSource, FactValue,
@@ -38,6 +39,7 @@ pub(super) enum Access {
         facts: Arc<dyn FactSource>,
         /// What an earlier call of the same request was answered: it is answered the same again.
         earlier: FactRecord,
+        digests: Arc<DigestCache>,
         permissions: Arc<Permissions>,
     },
 }
@@ -48,6 +50,13 @@ impl Access {
             *earlier = record;
         }
         self
+    }
+
+    fn digests(&self) -> Option<Arc<DigestCache>> {
+        match self {
+            Self::None => None,
+            Self::Host { digests, .. } => Some(Arc::clone(digests)),
+        }
     }
 
     pub(super) fn earlier_facts(&self) -> FactRecord {
@@ -294,15 +303,20 @@ impl files::Host for CallState {
                 file.label()
             ));
         }
+        let cache = self.access.digests().filter(|_| ranges.is_empty());
         if ranges.is_empty() {
             spans.push((0, file.size));
         }
-        blocking(move || {
+        let compute = move |file: &RequestFile| {
             let mut hasher = hasher;
             for (offset, length) in spans {
-                hash_span(&file, &mut hasher, offset, length, deadline)?;
+                hash_span(file, &mut hasher, offset, length, deadline)?;
             }
             Ok(hasher.finish())
+        };
+        blocking(move || match cache {
+            Some(cache) => kept(&cache, &file, &algorithm, Wanted::Whole, compute),
+            None => compute(&file),
         })
         .await
     }
@@ -328,21 +342,67 @@ impl files::Host for CallState {
             ));
         }
         let deadline = self.deadline;
-        blocking(move || {
+        let cache = self.access.digests();
+        let compute = move |file: &RequestFile| {
             let page = u64::from(page_size);
             let mut digests = Vec::new();
             for offset in (0..file.size).step_by(page_size as usize) {
                 let mut hasher = hasher.clone();
                 let length = page.min(file.size - offset);
-                hash_span(&file, &mut hasher, offset, length, deadline)?;
+                hash_span(file, &mut hasher, offset, length, deadline)?;
                 let padding = usize::try_from(page - length).expect("at most 2 MiB");
                 hasher.update(&vec![0; padding]);
                 digests.extend(hasher.finish());
             }
             Ok(digests)
+        };
+        blocking(move || match cache {
+            Some(cache) => kept(&cache, &file, &algorithm, Wanted::Pages(page_size), compute),
+            None => compute(&file),
         })
         .await
     }
+}
+
+/// A digest of a file that is kept, or computes it.
+fn kept(
+    cache: &DigestCache,
+    file: &RequestFile,
+    algorithm: &str,
+    wanted: Wanted,
+    compute: impl FnOnce(&RequestFile) -> Result<Vec<u8>, String>,
+) -> Result<Vec<u8>, String> {
+    let handle = file
+        .open()
+        .map_err(|error| format!("{} cannot be opened: {error}", file.label()))?;
+    let lasting = DigestCache::lasting(handle);
+    if let Some(lasting) = lasting
+        && let Some(known) = cache.get(lasting, algorithm, wanted)
+    {
+        return Ok(known.to_vec());
+    }
+    let digest = compute(file)?;
+    if let Some(lasting) = lasting {
+        cache.put(lasting, handle, algorithm, wanted, &digest);
+    }
+    Ok(digest)
+}
+
+/// The SHA-384 of a whole file, for the record of what a VM was launched from.
+pub(super) async fn sha384(
+    cache: &Arc<DigestCache>,
+    file: &RequestFile,
+    deadline: Instant,
+) -> Result<Vec<u8>, String> {
+    let (cache, file) = (Arc::clone(cache), file.clone());
+    blocking(move || {
+        kept(&cache, &file, "sha-384", Wanted::Whole, |file| {
+            let mut hasher = Hasher::new("sha-384")?;
+            hash_span(file, &mut hasher, 0, file.size, deadline)?;
+            Ok(hasher.finish())
+        })
+    })
+    .await
 }
 
 async fn blocking<T: Send + 'static>(

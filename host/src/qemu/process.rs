@@ -320,6 +320,20 @@ pub enum ToolError {
     NotFound { program: PathBuf },
     #[error(transparent)]
     Spawn(#[from] SpawnError),
+    #[error("{program:?} has SHA-256 {actual}, and config pins {pinned}", program = .program.display())]
+    OtherDigest {
+        program: PathBuf,
+        pinned: String,
+        actual: String,
+    },
+    #[error("{program:?} cannot be given its files", program = .program.display())]
+    Descriptors { program: PathBuf },
+    #[error("{program:?} ended with {exit}: {stderr}", program = .program.display())]
+    Failed {
+        program: PathBuf,
+        exit: Exit,
+        stderr: String,
+    },
     #[error("{program:?} did not end within {} s", .limit.as_secs(), program = .program.display())]
     Timeout { program: PathBuf, limit: Duration },
     #[error("{program:?} cannot be read from", program = .program.display())]
@@ -341,12 +355,21 @@ pub async fn run_tool(
         program: program.to_owned(),
     })?;
     let mut command = command(&found, credentials);
+    command.args(arguments);
+    finish(&found, command, limit).await
+}
+
+/// Starts it and reads what it says until it ends.
+pub(super) async fn finish(
+    program: &Path,
+    mut command: std::process::Command,
+    limit: Duration,
+) -> Result<ToolOutput, ToolError> {
     command
-        .args(arguments)
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
-    let mut child = spawn(&found, command)?;
+    let mut child = spawn(program, command)?;
     let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
         return Err(SpawnError::NoPipe.into());
     };
@@ -368,11 +391,11 @@ pub async fn run_tool(
     };
     match tokio::time::timeout(limit, run).await {
         Ok(result) => result.map_err(|source| ToolError::Output {
-            program: found,
+            program: program.to_owned(),
             source,
         }),
         Err(_) => Err(ToolError::Timeout {
-            program: found,
+            program: program.to_owned(),
             limit,
         }),
     }

@@ -6,6 +6,7 @@
 
 use std::net::SocketAddr;
 
+use casemate_attestation::Measurement;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize};
 
@@ -119,6 +120,9 @@ pub struct LaunchRecord {
     pub plan: LaunchPlan,
     pub facts: FactRecord,
     pub command: Vec<String>,
+    /// None in records of before anything was measured.
+    #[serde(default)]
+    pub measurement: Option<Measurement>,
 }
 
 /// A record as it was found, whatever its format.
@@ -207,6 +211,7 @@ impl From<Format1> for FoundRecord {
                 plan: old.plan,
                 facts: old.facts,
                 command: old.command,
+                measurement: None,
             }),
         }
     }

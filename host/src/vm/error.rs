@@ -103,6 +103,17 @@ pub enum CreateError {
     LauncherGone,
     #[error("its secrets were in memory, and went with the host's restart")]
     SecretsGone,
+    #[error("{program} does not measure what the VM starts from: {source}")]
+    MeasuringTool { program: String, source: ToolError },
+    #[error("{program} says that {register} is {said}, and its backend computed {computed}")]
+    MeasurementsDiffer {
+        program: String,
+        register: String,
+        computed: String,
+        said: String,
+    },
+    #[error("the VM would not be measured as it was: {}", .changes.join("; "))]
+    MeasurementChanged { changes: Vec<String> },
     #[error("it was removed before it ran")]
     Removed,
     /// The end of a start that was to go no further; no caller gets it.
@@ -299,6 +310,9 @@ impl Catalogued for CreateError {
             Self::Guard { .. } => ErrorId::GuardMismatch,
             Self::Confine(_) => ErrorId::GuestNotConfined,
             Self::LauncherGone => ErrorId::QemuSpawn,
+            Self::MeasuringTool { .. } => ErrorId::MeasuringTool,
+            Self::MeasurementsDiffer { .. } => ErrorId::MeasurementsDiffer,
+            Self::MeasurementChanged { .. } => ErrorId::MeasurementChanged,
             Self::SecretsGone => ErrorId::SecretsGone,
             Self::Removed => ErrorId::Removed,
             Self::Rehearsed => ErrorId::Internal,
@@ -349,6 +363,9 @@ impl Catalogued for CreateError {
             Self::HostPath { path, .. } => path.clone(),
             Self::Confine(_) => "network.outbound".to_owned(),
             Self::LauncherGone => "qemu".to_owned(),
+            Self::MeasuringTool { .. } => "attestation.tool".to_owned(),
+            Self::MeasurementsDiffer { register, .. } => register.clone(),
+            Self::MeasurementChanged { .. } => "measurement".to_owned(),
             Self::SecretsGone => "secrets_dir".to_owned(),
             Self::Store(error) => return error.subject(),
             Self::Device { device, .. } => (*device).to_owned(),

@@ -2,16 +2,14 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{Read as _, Seek as _, Write as _};
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use rustix::fs::{MemfdFlags, SealFlags};
-
 use super::config::VmDefaults;
 use super::error::CreateError;
+use super::sealed;
 use crate::backend::settings::{SettingInput, SettingValue};
 use crate::qemu::process::Credentials;
 use crate::regular_file;
@@ -170,7 +168,7 @@ pub fn pass(
         let descriptor = if is_readable(handle, credentials).map_err(error)? {
             handle.try_clone().map_err(error)?.into()
         } else {
-            sealed_copy(handle).map_err(error)?
+            sealed::sealed_copy(handle).map_err(error)?.0.into()
         };
         passed.descriptors.push((descriptor, number));
         passed
@@ -187,26 +185,10 @@ fn is_readable(file: &File, credentials: Credentials) -> std::io::Result<bool> {
     })
 }
 
-fn sealed_copy(source: &File) -> std::io::Result<OwnedFd> {
-    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    let mut copy = File::from(rustix::fs::memfd_create("casemate-file", flags)?);
-    let mut source = source.try_clone()?;
-    source.rewind()?;
-    let mut buffer = vec![0; 1 << 20];
-    loop {
-        match source.read(&mut buffer)? {
-            0 => break,
-            count => copy.write_all(&buffer[..count])?,
-        }
-    }
-    let seals = SealFlags::SEAL | SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE;
-    rustix::fs::fcntl_add_seals(&copy, seals)?;
-    Ok(copy.into())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::{Read as _, Seek as _, Write as _};
     use std::os::unix::fs::PermissionsExt as _;
 
     fn defaults(flags: &[&str]) -> VmDefaults {

@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::attestation::AttestationConfig;
 use super::config::{DiskConfig, NetworkConfig, QemuConfig, VmDefaults};
 use super::error::CreateError;
 use super::facts::HostFacts;
@@ -25,6 +26,7 @@ pub struct Live {
     pub qemu_config: QemuConfig,
     pub network: NetworkConfig,
     pub disk: DiskConfig,
+    pub attestation: AttestationConfig,
     pub shutdown: OnShutdown,
     pub shutdown_time: Duration,
     pub defaults: VmDefaults,

@@ -13,13 +13,16 @@ use super::error::{ActError, CreateError};
 use super::events::{VmEvents, VmWatch};
 use super::live::Live;
 use super::planning::{self, Planned};
+use super::sealed::SealedFiles;
 use super::status::{VmState, VmStatus};
-use super::task::{Courtesy, Next, Publisher, RestartCount, Vm, VmRequest, VmTask};
+use super::task::{Courtesy, Expected, Next, Publisher, RestartCount, Vm, VmRequest, VmTask};
+use crate::backend::CallError;
 use crate::config::OnShutdown;
 use crate::confine::Confinement;
 use crate::failpoint;
 use crate::lease::{Capacity, Demand, Reservation, UidLease, Uids};
 use crate::metrics::Metrics;
+use crate::qemu::process::Credentials;
 use crate::spec::VmId;
 use crate::spec::lifecycle::{Action, Denial, Desired, Phase};
 use crate::spec::request::{Goal, SpecRecord, VmSpec};
@@ -43,12 +46,27 @@ pub struct Host {
     pub events: Arc<VmEvents>,
     /// Held by the one who looks at the host.
     pub look: LookTurn,
+    pub sealed: SealedFiles,
+    /// Of programs that measure.
+    pub tool_credentials: Credentials,
 }
 
 impl Host {
     /// The config as it is now. A caller takes it once and keeps to it.
     pub fn live(&self) -> Arc<Live> {
         self.live.load_full()
+    }
+
+    /// Counts what a backend did wrong.
+    pub(super) fn count_fault(&self, error: &CallError) {
+        if let CallError::Fault { backend, fault } = error {
+            self.metrics.backend_fault(backend, fault.kind());
+        }
+    }
+
+    pub(super) fn backend_failed(&self, error: CallError) -> CreateError {
+        self.count_fault(&error);
+        CreateError::Backend(error)
     }
 }
 
@@ -251,6 +269,7 @@ impl VmManager {
             console: Arc::clone(&console),
             restarts: RestartCount::default(),
             is_unsaved: false,
+            expected: Expected::default(),
         };
         let sequence = registry.next_sequence;
         registry.next_sequence += 1;
@@ -356,12 +375,27 @@ impl VmManager {
         }
     }
 
+    /// Starts a VM that is down, and answers when it runs.
+    pub async fn start(&self, id: VmId, expected: Expected) -> Result<Arc<VmStatus>, ActError> {
+        self.ask(id, Action::Start, Courtesy::Ask, expected).await
+    }
+
     /// Does something to a VM, and answers when it is done.
     pub async fn act(
         &self,
         id: VmId,
         action: Action,
         courtesy: Courtesy,
+    ) -> Result<Arc<VmStatus>, ActError> {
+        self.ask(id, action, courtesy, Expected::default()).await
+    }
+
+    async fn ask(
+        &self,
+        id: VmId,
+        action: Action,
+        courtesy: Courtesy,
+        expected: Expected,
     ) -> Result<Arc<VmStatus>, ActError> {
         let requests = {
             let registry = self.registry();
@@ -381,6 +415,7 @@ impl VmManager {
         let request = VmRequest::Act {
             action,
             courtesy,
+            expected,
             reply,
         };
         if requests.send(request).await.is_err() {

@@ -4,13 +4,15 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use casemate_attestation::Measurement;
+
 use super::config::NetworkConfig;
 use super::error::CreateError;
 use super::live::Live;
 use super::manager::Host;
 use super::shares::{CERTIFICATES_SHARE, ENVIRONMENT_SHARE};
 use super::status::PlannedStatus;
-use super::{facts::HostFacts, files};
+use super::{facts::HostFacts, files, measuring};
 use crate::backend::{BackendErrorKind, CallError, LoadedBackend, Protection};
 use crate::probe;
 use crate::qemu::check::{CheckedPlan, Knowledge, check};
@@ -35,6 +37,8 @@ pub struct Planned {
     pub request: LaunchRequest,
     pub checked: CheckedPlan,
     pub facts: FactRecord,
+    /// None only until it is made.
+    pub measurement: Option<Measurement>,
 }
 
 /// Plans `spec` on `host`, with the config of `live`.
@@ -55,16 +59,16 @@ pub async fn plan(host: &Host, live: &Arc<Live>, spec: &VmSpec) -> Result<Planne
     }
     // A backend would report a missing QEMU in its own words, and worse.
     live.qemu.info().await?;
-    let context = context(live, &backend, &spec.settings, spec.disk.as_ref())?;
+    let mut context = context(live, &backend, &spec.settings, spec.disk.as_ref())?;
+    seal(host, &mut context).await;
     let mut request = request(live, spec, context)?;
     request.identity = identity(live, spec, backend.info().protection);
     let facts = Arc::new(HostFacts::new(Arc::clone(&live.qemu)));
-    let outcome = backend.plan(&request, facts).await.inspect_err(|error| {
-        if let CallError::Fault { backend, fault } = error {
-            host.metrics.backend_fault(backend, fault.kind());
-        }
-    });
-    let outcome = outcome.map_err(|error| missing_file(&request, error))?;
+    let outcome = backend.plan(&request, facts).await;
+    let outcome = outcome.map_err(|error| {
+        host.count_fault(&error);
+        missing_file(&request, error)
+    })?;
     host.metrics.backend_called(backend.name(), outcome.elapsed);
     if spec.require_confidential && !outcome.plan.is_confidential() {
         return Err(CreateError::NotConfidential {
@@ -85,13 +89,26 @@ pub async fn plan(host: &Host, live: &Arc<Live>, spec: &VmSpec) -> Result<Planne
             host.metrics.backend_fault(backend, fault.kind());
         }
     })?;
-    Ok(Planned {
+    let mut planned = Planned {
         live: Arc::clone(live),
         backend,
         request,
         checked,
         facts: outcome.facts,
-    })
+        measurement: None,
+    };
+    measuring::measure(host, &mut planned).await?;
+    Ok(planned)
+}
+
+/// Seals all that is read before the guest writes anything: the backend, the digests and QEMU have
+/// the same bytes. A disk stays a descriptor of the operator's image.
+async fn seal(host: &Host, context: &mut HostContext) {
+    for file in &mut context.files {
+        if file.role != "disk" {
+            *file = host.sealed.sealed(file.clone()).await;
+        }
+    }
 }
 
 /// The identity that a VM carries. What protects nothing gets none, because nobody could verify it,
@@ -260,6 +277,7 @@ impl Planned {
             qemu_version: self.checked.knowledge().info.version.clone(),
             abilities: plan.abilities.clone(),
             findings: plan.findings.clone(),
+            measurement: self.measurement.clone().map(Arc::new),
         }
     }
 }

@@ -18,12 +18,29 @@ const PREVIEW_ID: &str = "00000000-0000-4000-8000-000000000000";
 
 /// The daemon's command, with `@…@` for what only a started VM has.
 pub fn preview(planned: &Planned) -> Result<Vec<String>, CreateError> {
-    let files = planned.request.host.files.iter();
-    let files = files.map(|file| (file.id, format!("@file:{}@", file.role)));
     let generated = planned.checked.plan().generated.iter();
     let generated = generated.map(|file| (file.id, format!("@generated:{}@", file.label)));
+    let files = planned.request.host.files.iter();
+    let files = files.map(|file| (file.id, format!("@file:{}@", file.role)));
+    let arguments = arguments(planned, files.chain(generated).collect())?;
+    let program = planned.checked.knowledge().info.path.display().to_string();
+    Ok(std::iter::once(program).chain(arguments).collect())
+}
+
+/// The arguments as a backend sees them when it measures: files by their ids.
+pub fn measured(planned: &Planned) -> Result<Vec<String>, CreateError> {
+    let files = planned.request.host.files.iter().map(|file| file.id);
+    let generated = planned.checked.plan().generated.iter().map(|file| file.id);
+    let ids = files.chain(generated);
+    arguments(
+        planned,
+        ids.map(|id| (id, format!("@file:{id}@"))).collect(),
+    )
+}
+
+fn arguments(planned: &Planned, files: BTreeMap<u32, String>) -> Result<Vec<String>, CreateError> {
     let resources = Resources {
-        files: files.chain(generated).collect(),
+        files,
         firmware_vars: Some("@firmware-vars@".to_owned()),
         disk: Some(DiskResources {
             overlay: "@disk@".to_owned(),
@@ -39,15 +56,13 @@ pub fn preview(planned: &Planned) -> Result<Vec<String>, CreateError> {
         kvm_fd: None,
         console_fd: None,
     };
-    let arguments = command::render(
+    Ok(command::render(
         PREVIEW_ID,
         &planned.request,
         &planned.checked,
         &resources,
         &form,
-    )?;
-    let program = planned.checked.knowledge().info.path.display().to_string();
-    Ok(std::iter::once(program).chain(arguments).collect())
+    )?)
 }
 
 /// A shell script. Guest console and QEMU's messages go to the terminal; Ctrl-C ends it.

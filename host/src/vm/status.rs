@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
+use casemate_attestation::Measurement;
 use jiff::Timestamp;
 
 use crate::lease::Demand;
@@ -209,6 +211,8 @@ pub struct PlannedStatus {
     pub qemu_version: String,
     pub abilities: Vec<Ability>,
     pub findings: Vec<Finding>,
+    /// None in records of before anything was measured.
+    pub measurement: Option<Arc<Measurement>>,
 }
 
 impl PlannedStatus {
@@ -230,6 +234,7 @@ impl PlannedStatus {
             qemu_version: record.qemu_version.clone(),
             abilities: record.plan.abilities.clone(),
             findings: record.plan.findings.clone(),
+            measurement: record.measurement.clone().map(Arc::new),
         }
     }
 }

@@ -41,6 +41,16 @@ pub enum Courtesy {
     Force,
 }
 
+/// What a VM that starts again may be measured as.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Expected {
+    /// What it was measured as before.
+    #[default]
+    Recorded,
+    /// Anything: whoever starts it accepts the change.
+    Any,
+}
+
 /// For whoever waits for a removal.
 pub(super) type Removal = oneshot::Sender<Result<(), RemoveError>>;
 
@@ -53,6 +63,7 @@ pub(super) enum VmRequest {
     Act {
         action: Action,
         courtesy: Courtesy,
+        expected: Expected,
         reply: Reply,
     },
     /// Answered when the process is gone and the files are deleted.
@@ -109,6 +120,8 @@ pub(super) struct Vm {
     pub(super) restarts: RestartCount,
     /// Something is not in the record yet.
     pub(super) is_unsaved: bool,
+    /// Of the next start.
+    pub(super) expected: Expected,
 }
 
 /// How often in a row the restart policy had to act.

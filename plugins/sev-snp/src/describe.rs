@@ -1,6 +1,6 @@
 //! What this backend is, and the most that it may have.
 
-use casemate_backend::announce::{need, qemu_needs, since};
+use casemate_backend::announce::{extra, need, qemu_needs, since};
 use casemate_backend::bindings::casemate::tee::types::{BackendInfo, Protection, TypeUse};
 use casemate_backend::guard;
 use casemate_backend::memory::Backing;
@@ -9,6 +9,7 @@ use crate::facts::{
     BACKEND, IGVM_OBJECT, IGVM_SINCE, OBJECT, OBJECT_SINCE, POLICY_BITS, SEV_DEVICE, SEV_LEAF,
     SMT_ACTIVE, TECHNOLOGY,
 };
+use crate::measure::profile::VMSA_FEATURES;
 use crate::settings;
 
 /// All that a plan may set of the guard. `sev-device` is a path.
@@ -28,6 +29,7 @@ const PROPERTIES: [&str; 11] = [
 
 pub fn describe() -> BackendInfo {
     let (group, attribute) = POLICY_BITS;
+    let (features_group, features) = VMSA_FEATURES;
     let mut needs = guard::needs(&TECHNOLOGY);
     needs.extend([
         need(
@@ -44,6 +46,11 @@ pub fn describe() -> BackendInfo {
             "kvm-device-attribute",
             &format!("{group}/{attribute}"),
             "which bits of a guest policy KVM takes",
+        ),
+        need(
+            "kvm-device-attribute",
+            &format!("{features_group}/{features}"),
+            "whether QEMU alone decides on features that are part of the launch measurement",
         ),
         need(
             "read-text",
@@ -71,6 +78,11 @@ pub fn describe() -> BackendInfo {
         machine_texts: Vec::new(),
         settings: settings::announced(),
         firmware_features: vec!["amd-sev-snp".to_owned()],
-        extras: vec![since(OBJECT, OBJECT_SINCE), since(IGVM_OBJECT, IGVM_SINCE)],
+        extras: vec![
+            since(OBJECT, OBJECT_SINCE),
+            since(IGVM_OBJECT, IGVM_SINCE),
+            extra("corim.vendor", "AMD"),
+            extra("corim.model", "SEV-SNP"),
+        ],
     }
 }

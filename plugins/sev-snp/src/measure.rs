@@ -308,19 +308,23 @@ fn claims(
             _ => None,
         })
         .unwrap_or(settings.policy.value);
-    let host_data = match (guard, &request.identity) {
-        (Some(guard), _) => bytes_of(guard, HOST_DATA).map(<[u8]>::to_vec),
-        (None, Some(identity)) => Some(identity::carried(identity, HOST_DATA_BYTES, HOST_DATA)?),
-        (None, None) => None,
-    };
-    // The firmware has zeros where nobody gives it any.
-    let host_data = host_data.unwrap_or_else(|| vec![0; HOST_DATA_BYTES]);
     let claim =
         |name: &str, value: &[u8]| named(computed(name, RAW, value, Vec::new()), &[(CORIM, name)]);
-    Ok(vec![
-        claim("guest-policy", &policy.to_le_bytes()),
-        claim(HOST_DATA, &host_data),
-    ])
+    let policy = claim("guest-policy", &policy.to_le_bytes());
+    let host_data = match (guard, &request.identity) {
+        // The firmware has zeros where nobody gives it any.
+        (Some(guard), _) => match bytes_of(guard, HOST_DATA) {
+            Some(bytes) => bytes.to_vec(),
+            None => vec![0; HOST_DATA_BYTES],
+        },
+        (None, Some(identity)) => identity::carried(identity, HOST_DATA_BYTES, HOST_DATA)?,
+        // It has no name in a policy then, which would keep out every VM that has an identity.
+        (None, None) => {
+            let reason = "each VM carries its own identity, and none is named";
+            return Ok(vec![policy, unknown(HOST_DATA, RAW, reason, Vec::new())]);
+        }
+    };
+    Ok(vec![policy, claim(HOST_DATA, &host_data)])
 }
 
 /// An ID block for another guest: the firmware would end the launch ("bad measurement").

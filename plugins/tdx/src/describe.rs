@@ -1,7 +1,7 @@
 //! What this backend is, and the most that it may have.
 
-use casemate_backend::announce::{need, qemu_needs, since};
-use casemate_backend::bindings::casemate::tee::types::{BackendInfo, Extra, Protection, TypeUse};
+use casemate_backend::announce::{extra, need, qemu_needs, since};
+use casemate_backend::bindings::casemate::tee::types::{BackendInfo, Protection, TypeUse};
 use casemate_backend::guard;
 use casemate_backend::memory::Backing;
 
@@ -60,12 +60,5 @@ pub fn describe() -> BackendInfo {
             extra("corim.vendor", "Intel"),
             extra("corim.model", "TDX"),
         ],
-    }
-}
-
-fn extra(key: &str, value: &str) -> Extra {
-    Extra {
-        key: key.to_owned(),
-        value: value.to_owned(),
     }
 }

@@ -84,7 +84,6 @@ pub const IDENTITY_IS_OFF: &str = "it takes MANAGER_QEMU_ENABLE_HOST_DATA=true t
 pub const NO_IDENTITY: &str = "there is no MANAGER_QEMU_HOST_DATA to use";
 
 const TRACES: &str = "the export of traces";
-const POLICY: &str = "attestation policies";
 const GPU: &str = "GPU passthrough";
 const FOLDERS: &str = "the daemon makes a folder for each VM by itself";
 
@@ -154,23 +153,34 @@ pub const VARIABLES: &[Variable] = &[
     later(&["COCOS_JAEGER_TRACE_RATIO"], Form::Ratio, "1.0", TRACES),
     key(&["MANAGER_LOG_LEVEL"], Form::LogFilter, "info", "log"),
     key(&["MANAGER_INSTANCE_ID"], Form::Text, "", "instance_id"),
-    later(
+    ignored(
         &[
             "MANAGER_ATTESTATION_POLICY_BINARY",
             "MANAGER_ATTESTATION_POLICY_BINARY_PATH",
         ],
         Form::Path,
         "../../build/attestation_policy",
-        POLICY,
+        When::Given,
+        "casemated makes attestation policies itself",
     ),
-    later(
+    key(
         &["MANAGER_IGVMMEASURE_BINARY"],
         Form::Path,
         "../../build/igvmmeasure",
-        POLICY,
+        "attestation.tool",
     ),
-    later(&["MANAGER_PCR_VALUES"], Form::Path, "", POLICY),
-    later(&["MANAGER_CORIM_SIGNING_KEY"], Form::Path, "", POLICY),
+    key(
+        &["MANAGER_PCR_VALUES"],
+        Form::Path,
+        "",
+        "attestation.pcr_values",
+    ),
+    key(
+        &["MANAGER_CORIM_SIGNING_KEY"],
+        Form::Path,
+        "",
+        "attestation.signing_key",
+    ),
     key(&["MANAGER_HTTP_HOST"], Form::Host, "", "http.host"),
     key(&["MANAGER_HTTP_PORT"], Form::Port, "7003", "http.port"),
     key(

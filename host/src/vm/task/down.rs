@@ -110,7 +110,15 @@ impl VmTask {
                     self.waiting.removed.push(done);
                     return Next::Remove;
                 }
-                Some(VmRequest::Act { action, reply, .. }) => (action, reply),
+                Some(VmRequest::Act {
+                    action,
+                    expected,
+                    reply,
+                    ..
+                }) => {
+                    self.vm.expected = expected;
+                    (action, reply)
+                }
             };
             match (self.vm.judge(action), action) {
                 (Verdict::Accept, Action::Start | Action::Restart) => {

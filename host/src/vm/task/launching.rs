@@ -9,7 +9,7 @@ use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::up::Up;
-use super::{Courtesy, Next, Vm, VmRequest, VmTask, Waiting, answer_all};
+use super::{Courtesy, Expected, Next, Vm, VmRequest, VmTask, Waiting, answer_all};
 use crate::failpoint;
 use crate::lease::Demand;
 use crate::qemu::process::boot_id;
@@ -20,6 +20,7 @@ use crate::vm::disk;
 use crate::vm::error::{ActError, CreateError};
 use crate::vm::launch::{self, Course};
 use crate::vm::live::Live;
+use crate::vm::measuring;
 use crate::vm::planning::{self, Planned};
 use crate::vm::status::{VmState, VmStatus};
 
@@ -266,7 +267,14 @@ impl Vm {
         let host = Arc::clone(&self.host);
         let planned = unless_cancelled(&cancelled, planning::plan(&host, live, &self.spec)).await?;
         let status = planned.status();
-        let has_been_planned = self.publisher.current().planned.is_some();
+        let before = self.publisher.current().planned.clone();
+        let has_been_planned = before.is_some();
+        let expected = std::mem::take(&mut self.expected);
+        if let Some(measured) = before.and_then(|before| before.measurement)
+            && expected == Expected::Recorded
+        {
+            measuring::unchanged(&measured, planned.measurement.as_ref())?;
+        }
         self.publisher
             .change(|published| published.planned = Some(status));
         self.reserve(&planned)?;
@@ -400,6 +408,7 @@ impl Vm {
             plan: planned.checked.plan().clone(),
             facts: planned.facts.clone(),
             command,
+            measurement: planned.measurement.clone(),
         })?;
         self.console.set_launches(self.record.launches);
         Ok(())

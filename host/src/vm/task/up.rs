@@ -486,6 +486,7 @@ impl VmTask {
                     action,
                     courtesy,
                     reply,
+                    ..
                 })) => self.act(&mut up, action, courtesy, reply).await,
             }
         }

@@ -36,6 +36,12 @@ pub(super) fn claims(
             Some(guard) => bytes(guard, name)?,
             None => set.clone(),
         };
+        // It has no name in a policy then, which would keep out every VM that has an identity.
+        if guard.is_none() && value.is_none() && name == MR_CONFIG_ID {
+            let reason = "each VM carries its own identity, and none is named";
+            claims.push(register::unknown(name, RAW, reason, Vec::new()));
+            continue;
+        }
         claims.push(claim(name, value.as_deref(), source));
     }
     Ok(claims)
