@@ -24,7 +24,7 @@ struct Source {
 }
 
 /// The shipped backends, and those that exist for tests.
-const SOURCES: [Source; 7] = [
+const SOURCES: [Source; 8] = [
     Source {
         backend: "plain-kvm",
         package: "casemate-plain-kvm",
@@ -36,6 +36,10 @@ const SOURCES: [Source; 7] = [
     Source {
         backend: "tdx",
         package: "casemate-tdx",
+    },
+    Source {
+        backend: "gauge",
+        package: "casemate-fixture-gauge",
     },
     Source {
         backend: "mirror",

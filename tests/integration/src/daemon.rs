@@ -318,6 +318,8 @@ fn pin(backend: &mut toml::Table, component: &Path) {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verb {
     Start,
+    /// Accepts another measurement.
+    StartAnyway,
     Stop,
     ForceStop,
     Restart,
@@ -417,11 +419,13 @@ impl Daemon {
         let mut vms = self.vms().await;
         let id = id.to_owned();
         let vm = match verb {
-            Verb::Start => {
-                vms.start_vm(v1::StartVmRequest { id })
-                    .await?
-                    .into_inner()
-                    .vm
+            Verb::Start | Verb::StartAnyway => {
+                let accept_measurement = verb == Verb::StartAnyway;
+                let request = v1::StartVmRequest {
+                    id,
+                    accept_measurement,
+                };
+                vms.start_vm(request).await?.into_inner().vm
             }
             Verb::Stop | Verb::ForceStop => {
                 let force = verb == Verb::ForceStop;
@@ -462,6 +466,20 @@ impl Daemon {
             (vm.state() == state).then_some(vm)
         })
         .await
+    }
+
+    /// What a verifier is told of a VM, or the status of the refusal.
+    pub async fn measurement(
+        &self,
+        id: &str,
+        format: v1::MeasurementFormat,
+    ) -> Result<v1::GetMeasurementResponse, tonic::Status> {
+        let request = v1::GetMeasurementRequest {
+            id: id.to_owned(),
+            format: format.into(),
+        };
+        let answer = self.vms().await.get_measurement(request).await?;
+        Ok(answer.into_inner())
     }
 
     /// What is kept of a VM's console.

@@ -91,7 +91,10 @@ impl Connection {
     }
 
     pub(super) async fn start(&mut self, id: &str) -> Result<Vm, Status> {
-        let request = StartVmRequest { id: id.to_owned() };
+        let request = StartVmRequest {
+            id: id.to_owned(),
+            ..StartVmRequest::default()
+        };
         answered(self.client.start_vm(timed(request)).await?.into_inner().vm)
     }
 
