@@ -29,6 +29,7 @@ mod http;
 mod launch_failures;
 mod lifecycle;
 mod limits;
+mod measurement;
 mod newest_qemu;
 mod packaging;
 mod predecessor_client;
