@@ -132,6 +132,37 @@ impl Layout {
         self.tools().join("firmware")
     }
 
+    /// Firmware out of a published package.
+    pub fn published(&self) -> PathBuf {
+        self.tools().join("published")
+    }
+
+    /// A Python environment with sev-snp-measure.
+    pub fn sev_snp_measure(&self) -> PathBuf {
+        self.tools().join("sev-snp-measure")
+    }
+
+    /// What is installed into it.
+    pub fn sev_snp_measure_requirements(&self) -> PathBuf {
+        self.workspace
+            .join("tests/oracles/sev-snp-measure/requirements.txt")
+    }
+
+    /// The program that measures IGVM files with another implementation.
+    pub fn igvm_oracle(&self) -> PathBuf {
+        self.tools().join("igvm-oracle")
+    }
+
+    /// Its package, which is no member of the workspace.
+    pub fn igvm_oracle_sources(&self) -> PathBuf {
+        self.workspace.join("tests/oracles/igvm")
+    }
+
+    /// Tests of policies, in a package that is no member of the workspace.
+    pub fn policies_tests(&self) -> PathBuf {
+        self.workspace.join("tests/policies")
+    }
+
     /// The configuration that packages ship and that the demo starts from.
     pub fn packaged_config(&self) -> PathBuf {
         self.workspace.join("packaging/casemate.toml")

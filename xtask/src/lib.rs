@@ -35,6 +35,7 @@ pub mod firmware;
 pub mod guest_image;
 pub mod kernel_module;
 pub mod newc;
+pub mod oracles;
 pub mod qemu_backports;
 pub mod qemu_newest;
 pub mod setup;

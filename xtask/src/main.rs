@@ -9,7 +9,7 @@ use xtask::chaos::{self, Qemu};
 use xtask::demo::{self, Accelerator, Ending};
 use xtask::mutants::{self, Selection};
 use xtask::run::Run;
-use xtask::test_suite::{self, SkippedPromise};
+use xtask::test_suite::{self, Only, SkippedPromise};
 use xtask::{backends, endurance, failure, orphans, setup, system_vm, systemd};
 
 #[derive(Debug, Parser)]
@@ -92,6 +92,14 @@ enum Chore {
         /// Tell, and do not fail, where a test that holds a promise cannot run on this machine
         #[arg(long)]
         allow_skipped: bool,
+        /// Run one suite and nothing else
+        #[arg(
+            long,
+            value_enum,
+            value_name = "SUITE",
+            conflicts_with = "cargo_test_arguments"
+        )]
+        only: Option<Only>,
         #[arg(last = true)]
         cargo_test_arguments: Vec<OsString>,
     },
@@ -135,6 +143,7 @@ fn main() -> ExitCode {
             Chore::SystemVm { command } => system_vm::run(&run, &command),
             Chore::Test {
                 allow_skipped,
+                only,
                 cargo_test_arguments,
             } => {
                 let skipped = if allow_skipped {
@@ -142,7 +151,10 @@ fn main() -> ExitCode {
                 } else {
                     SkippedPromise::Fails
                 };
-                test_suite::run(&run, &cargo_test_arguments, skipped)
+                match only {
+                    Some(suite) => test_suite::run_only(&run, suite, skipped),
+                    None => test_suite::run(&run, &cargo_test_arguments, skipped),
+                }
             }
         };
         orphans::end_all();

@@ -5,7 +5,9 @@ use anyhow::Result;
 
 use crate::failure::InStep;
 use crate::run::Run;
-use crate::{firmware, guest_image, qemu_backports, qemu_newest, system_packages, wasm_toolchain};
+use crate::{
+    firmware, guest_image, oracles, qemu_backports, qemu_newest, system_packages, wasm_toolchain,
+};
 
 const RETRY: &str = "check the network and the logs in target/setup, then run the command again";
 
@@ -29,9 +31,11 @@ pub fn for_a_guest(run: &Run) -> Result<()> {
     guest_image::prepare(run).in_step("preparing the guest image", RETRY)
 }
 
-/// What the tests use beside the installed QEMU: newer ones, and firmware for confidential guests.
+/// What the tests use beside the installed QEMU: newer ones, firmware for confidential guests, and
+/// what measurements are compared with.
 pub fn for_the_tests(run: &Run) -> Result<()> {
     qemu_backports::prepare(run).in_step("unpacking a newer QEMU", RETRY)?;
     qemu_newest::prepare(run).in_step("unpacking the newest QEMU", RETRY)?;
-    firmware::prepare(run).in_step("unpacking firmware for confidential guests", RETRY)
+    firmware::prepare(run).in_step("unpacking firmware for confidential guests", RETRY)?;
+    oracles::prepare(run).in_step("preparing what measurements are compared with", RETRY)
 }

@@ -1,7 +1,8 @@
 //! All tests of the workspace, with what they need prepared before, and held against the table of
-//! promises in `tests/README.md`.
+//! promises in `tests/README.md`; then those of packages that are no members of it.
 
 mod listing;
+mod only;
 mod outcomes;
 mod promises;
 
@@ -21,6 +22,8 @@ use crate::{backends, cargo, chaos, setup};
 use listing::{Listing, TestProgram};
 use outcomes::Outcomes;
 use promises::Promises;
+
+pub use only::{Only, run_only};
 
 /// Where the tests find components, guest and QEMU.
 pub(crate) const ARTIFACTS_VARIABLE: &str = "CASEMATE_TEST_ARTIFACTS";
@@ -85,6 +88,10 @@ pub fn run(run: &Run, arguments: &[OsString], skipped: SkippedPromise) -> Result
     if let Some(outcomes) = outcomes {
         judge(run, &promises, &outcomes, code, skipped)?;
         if code == 0 {
+            let policies = only::policies(run)?;
+            if policies != 0 {
+                return Ok(ExitCode::from(policies));
+            }
             return chaos::run(run, SHORT_CHAOS);
         }
     }

@@ -133,6 +133,35 @@ fn unpacked(product: &str, file: &str) -> Option<PathBuf> {
     None
 }
 
+/// OVMF of the installed distribution.
+pub fn ovmf() -> PathBuf {
+    present(PathBuf::from("/usr/share/ovmf/OVMF.fd"))
+}
+
+/// A file out of a published package that tests compare with: `ovmf_AmdSev_suffix.bin`,
+/// `ovmf_OvmfX64_suffix.bin`.
+pub fn published(name: &str) -> PathBuf {
+    present(target().join("tools/published").join(name))
+}
+
+/// The program that measures IGVM files with another implementation.
+pub fn igvm_oracle() -> PathBuf {
+    present(target().join("tools/igvm-oracle/casemate-igvm-oracle"))
+}
+
+/// A Python that has sev-snp-measure. None, and why on standard output, where there is no Python.
+pub fn sev_snp_measure() -> Option<PathBuf> {
+    let folder = target().join("tools/sev-snp-measure");
+    if folder.exists() {
+        return Some(present(folder.join("bin/python3")));
+    }
+    println!(
+        "skipped: set-up found no Python to run sev-snp-measure in ({})",
+        folder.display()
+    );
+    None
+}
+
 /// Copies `program` to where an unprivileged user can start it, whatever the workspace's modes are.
 pub fn stage_program(program: &Path, folder: &Path) -> PathBuf {
     let name = program.file_name().expect("a program has a name");

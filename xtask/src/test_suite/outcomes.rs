@@ -39,6 +39,12 @@ impl Outcomes {
         self.tests.get(test)
     }
 
+    /// How many tests ran to a good end.
+    pub(super) fn passed(&self) -> usize {
+        let passed = |outcome: &&Outcome| **outcome == Outcome::Passed;
+        self.tests.values().filter(passed).count()
+    }
+
     /// Tests that skipped themselves, with their reasons.
     pub(super) fn skipped(&self) -> impl Iterator<Item = (&str, &str)> {
         self.tests

@@ -30,6 +30,7 @@ mod launch_failures;
 mod lifecycle;
 mod limits;
 mod measured;
+mod measurement;
 mod newest_qemu;
 mod packaging;
 mod predecessor_client;

@@ -62,6 +62,16 @@ pub(crate) fn register<'a>(document: &'a Value, name: &str) -> &'a Value {
     found.unwrap_or_else(|| panic!("no {name} in {document}"))
 }
 
+/// What the agent of the test's guest answers, if it runs.
+pub(crate) const NONCE: &str = "NONCE=measured";
+
+pub(crate) fn with_nonce() -> v1::VmSpec {
+    v1::VmSpec {
+        environment: [("NONCE".to_owned(), "measured".to_owned())].into(),
+        ..v1::VmSpec::default()
+    }
+}
+
 pub(crate) fn with_settings(settings: &[(&str, &str)]) -> v1::VmSpec {
     let settings = settings.iter();
     let settings = settings.map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
@@ -79,10 +89,13 @@ async fn a_vm_is_told_as_what_it_was_launched_from() {
     let initrd = sha384(&setup.folder.path().join("initrd"));
     let mut daemon = setup.start();
     let vm = daemon
-        .create(with_settings(&[("level", "3")]))
+        .create(v1::VmSpec {
+            settings: with_settings(&[("level", "3")]).settings,
+            ..with_nonce()
+        })
         .await
         .expect("it runs");
-    assert!(agent_answer(&vm.agent_address).await.contains("cmdline"));
+    assert!(agent_answer(&vm.agent_address).await.contains(NONCE));
 
     let document = json_of(&daemon, &vm.id).await;
     let digest = register(&document, "gauge-digest");
@@ -165,7 +178,7 @@ async fn files_are_in_the_record_of_what_is_not_measured_too() {
         })
         .await
         .expect("it runs");
-    let record = std::fs::read(state.join("vms").join(&vm.id).join("launch.json"));
+    let record = std::fs::read(state.join("records").join(&vm.id).join("launch.json"));
     let record: Value = serde_json::from_slice(&record.expect("a record")).expect("JSON");
     assert_eq!(record["measurement"]["files"][0]["sha384"], kernel);
     assert_eq!(record["measurement"]["registers"], json!([]));

@@ -6,15 +6,21 @@ use std::path::Path;
 use std::process::Stdio;
 
 use casemate_integration::artifacts;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 /// First release, by its first two numbers, whose schema has `tdx-guest`, as QEMU's own change log
 /// of that release says.
 const FIRST_WITH_TDX: (u64, u64) = (10, 1);
 
+/// The answers to commands without arguments.
+fn answers(program: &Path, commands: &[&str]) -> Vec<Value> {
+    let commands = commands.iter().map(|name| json!({"execute": name}));
+    answers_to(program, &commands.collect::<Vec<_>>())
+}
+
 /// What a QEMU without machine, environment and working folder says over QMP: its greeting, and the
 /// answers to `qmp_capabilities` and to each command.
-fn answers(program: &Path, commands: &[&str]) -> Vec<Value> {
+pub(crate) fn answers_to(program: &Path, commands: &[Value]) -> Vec<Value> {
     #[expect(
         clippy::disallowed_methods,
         reason = "the QEMU itself is the subject, without the daemon"
@@ -38,8 +44,11 @@ fn answers(program: &Path, commands: &[&str]) -> Vec<Value> {
     };
     let mut answers = vec![next()];
     // One after the other: a QEMU that quits does not wait for a reader.
-    for name in ["qmp_capabilities"].iter().chain(commands) {
-        writeln!(requests, "{{\"execute\":\"{name}\"}}").expect("QEMU reads");
+    for command in [json!({"execute": "qmp_capabilities"})]
+        .iter()
+        .chain(commands)
+    {
+        writeln!(requests, "{command}").expect("QEMU reads");
         answers.push(next());
     }
     writeln!(requests, "{{\"execute\":\"quit\"}}").expect("QEMU reads");

@@ -1,3 +1,5 @@
+//! Values of RTMRs, and why there is none.
+
 use casemate_backend::bindings::casemate::tee::facts::FactError;
 use casemate_backend::bindings::casemate::tee::types::{Firmware, HostDevice, Value};
 use casemate_backend::memory::property;

@@ -10,18 +10,22 @@ use casemate_integration::daemon::{Verb, agent_answer};
 use casemate_proto::v1;
 use tonic::Code;
 
-use super::{json_of, kernel_of, register, setup, sha384};
+use super::{NONCE, json_of, kernel_of, register, setup, sha384, with_nonce};
 
 /// Longer than a file has to be unchanged before a digest of it is kept.
 const SETTLED: Duration = Duration::from_millis(2_200);
 
 /// Writes over the end of the file, and sets its modification time back: size and time say nothing.
 fn rewrite_in_place(path: &Path) {
+    rewrite_with(path, 0xa5);
+}
+
+fn rewrite_with(path: &Path, byte: u8) {
     let file = OpenOptions::new().write(true).open(path).expect("a file");
     let metadata = file.metadata().expect("metadata");
     let modified = metadata.modified().expect("a time");
     let at = metadata.len() - 64;
-    file.write_all_at(&[0xa5; 64], at).expect("it is written");
+    file.write_all_at(&[byte; 64], at).expect("it is written");
     file.set_times(FileTimes::new().set_modified(modified))
         .expect("the time can be set");
     assert_eq!(file.metadata().expect("metadata").len(), metadata.len());
@@ -31,7 +35,7 @@ fn rewrite_in_place(path: &Path) {
 fn swap(path: &Path) {
     let other = path.with_extension("other");
     std::fs::copy(path, &other).expect("a copy");
-    rewrite_in_place(&other);
+    rewrite_with(&other, 0x5a);
     std::fs::rename(&other, path).expect("it is renamed");
 }
 
@@ -98,11 +102,11 @@ async fn a_file_that_changes_between_digest_and_start_changes_nothing() {
         open(&tool, 0o755);
         setup.set("attestation.tool", tool.display().to_string());
         let daemon = setup.start();
-        let vm = daemon.create(v1::VmSpec::default()).await;
+        let vm = daemon.create(with_nonce()).await;
         let vm = vm.unwrap_or_else(|status| panic!("{how}: {status}"));
         assert_ne!(sha384(&kernel), digest, "{how}: the tool did not change it");
         // The guest booted from what was measured, and that is what is told.
-        assert!(agent_answer(&vm.agent_address).await.contains("cmdline"));
+        assert!(agent_answer(&vm.agent_address).await.contains(NONCE));
         let document = json_of(&daemon, &vm.id).await;
         assert_eq!(
             register(&document, "gauge-digest")["value"],
