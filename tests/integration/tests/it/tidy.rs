@@ -127,6 +127,7 @@ fn the_host_knows_no_tee() {
 #[test]
 fn files_are_short_and_begin_with_what_they_are() {
     for folder in [
+        "attestation/src",
         "bench/src",
         "catalogue/src",
         "host/src",

@@ -1,3 +1,5 @@
+//! Which bytes of a kernel Authenticode hashes.
+
 use casemate_backend::register::hex;
 use sha2::{Digest, Sha384};
 
