@@ -5,6 +5,7 @@
 //! real. What digests of real technologies are worth, `measurement` shows.
 
 mod faults;
+mod offline;
 mod tool;
 mod windows;
 
