@@ -4,17 +4,16 @@
 //! CoRIM 501 { id: "casemate-corim-<hex>", tags: [ CoMID 506 {
 //!   tag-id: "casemate-comid-<hex>",
 //!   reference triples: [
-//!     [class, [every register that has one value]],
-//!     [class, [alternative]],        one triple for each alternative of each register
-//!     [class, [every PCR]],
+//!     [class, [every register, every PCR]],   one triple for each combination of alternatives
 //!   ]
 //! } ] }
 //! ```
 //!
 //! A verifier takes a triple when the evidence has *all* of its measurements (section 8.2.4.4.3),
-//! and any one triple is enough. So values that hold together share a triple, and values of which
-//! one holds are triples of their own under the same key. They could not share a `digests` list
-//! either: a list is one thing digested by several algorithms, and all that are common to
+//! and any one triple is enough. So each triple has to say all that is known: a triple with one
+//! alternative alone would take a guest of which nothing else is right. Where several registers have
+//! alternatives there is a triple for each combination. Alternatives could not share a `digests`
+//! list either: a list is one thing digested by several algorithms, and all that are common to
 //! reference and evidence have to agree.
 //!
 //! Two things are unlike what Cocos's generator made, and meant to be: the algorithm's number is
@@ -34,6 +33,9 @@ use crate::pcr::{Bank, PcrValues};
 use crate::policy::{PolicyError, PolicyFormat, Reference, nothing, references};
 use crate::register::{Algorithm, Measurement, Register, hexadecimal};
 
+/// Most triples of a document: six registers of two values each.
+const MOST_COMBINATIONS: usize = 64;
+
 /// # Errors
 ///
 /// For every register with the alias `corim` that has no value a verifier could be given, and where
@@ -41,37 +43,42 @@ use crate::register::{Algorithm, Measurement, Register, hexadecimal};
 pub fn render(measurement: &Measurement, pcrs: Option<&PcrValues>) -> Result<Vec<u8>, PolicyError> {
     let references = references(measurement, PolicyFormat::Corim)?;
     let pcrs_measured = pcrs.map(pcr_measurements).unwrap_or_default();
-    if references.is_empty() && pcrs_measured.is_empty() {
+    // PCR values alone would take any launch: nothing vouches for the vTPM then.
+    if references.is_empty() {
         return Err(nothing(measurement, PolicyFormat::Corim));
     }
     distinct_from_pcrs(&references, &pcrs_measured)?;
 
-    let mut together = Vec::new();
-    let mut alone = Vec::new();
+    let pcrs_measured: Vec<MeasurementMap> =
+        pcrs_measured.into_iter().map(|(_, one)| one).collect();
+    let mut combinations: Vec<Vec<MeasurementMap>> = vec![Vec::new()];
     for reference in &references {
-        match reference.values.as_slice() {
-            [value] => together.push(measured(reference, value)?),
-            several => {
-                for value in several {
-                    alone.push(vec![measured(reference, value)?]);
-                }
+        let count = combinations.len().saturating_mul(reference.values.len());
+        if count > MOST_COMBINATIONS {
+            return Err(PolicyError::TooManyCombinations { count });
+        }
+        let mut longer = Vec::with_capacity(count);
+        for value in &reference.values {
+            for combination in &combinations {
+                let mut combination = combination.clone();
+                combination.push(measured(reference, value)?);
+                longer.push(combination);
             }
         }
+        combinations = longer;
     }
-    let pcrs_measured = pcrs_measured.into_iter().map(|(_, one)| one).collect();
 
     let class = class(measurement);
     let id = identity(measurement, pcrs, &class)?;
     let mut comid = ComidBuilder::new(TagIdChoice::Text(format!("casemate-comid-{id}")));
-    for measurements in [together].into_iter().chain(alone).chain([pcrs_measured]) {
-        if !measurements.is_empty() {
-            let environment = EnvironmentMap {
-                class: Some(class.clone()),
-                instance: None,
-                group: None,
-            };
-            comid = comid.add_reference_triple(ReferenceTriple::new(environment, measurements));
-        }
+    for mut measurements in combinations {
+        measurements.extend(pcrs_measured.iter().cloned());
+        let environment = EnvironmentMap {
+            class: Some(class.clone()),
+            instance: None,
+            group: None,
+        };
+        comid = comid.add_reference_triple(ReferenceTriple::new(environment, measurements));
     }
     let corim = CorimBuilder::new(CorimId::Text(format!("casemate-corim-{id}")))
         .add_comid_tag(comid.build()?)?

@@ -59,6 +59,11 @@ pub enum PolicyError {
         format: PolicyFormat,
     },
     #[error(
+        "{count} combinations of values may hold, and a CoRIM would need a triple for each; settings \
+         of the backend or facts of the host decide on some of them"
+    )]
+    TooManyCombinations { count: usize },
+    #[error(
         "there is no reference value for a {format} policy: {reason}; a policy without one would \
          accept every guest"
     )]

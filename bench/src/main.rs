@@ -18,6 +18,7 @@ mod calls;
 mod create;
 mod daemon;
 mod list;
+mod measurement;
 mod plan;
 mod report;
 mod sample;
@@ -124,6 +125,9 @@ async fn measure(site: &Site, filter: &str) -> Result<Vec<Figure>> {
     let mut figures = Vec::new();
     if is_wanted(plan::NAMES) {
         figures.extend(told("plan", plan::measure(site)).await?);
+    }
+    if is_wanted(measurement::NAMES) {
+        figures.extend(told("measurement", measurement::measure(site)).await?);
     }
     if is_wanted(start::NAMES) {
         figures.extend(told("start", start::measure(site)).await?);

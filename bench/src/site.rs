@@ -17,6 +17,8 @@ pub(crate) struct Site {
     components: PathBuf,
     pub(crate) kernel: PathBuf,
     pub(crate) initrd: PathBuf,
+    /// Where the distribution has it.
+    pub(crate) snp_firmware: Option<PathBuf>,
 }
 
 impl Site {
@@ -28,6 +30,8 @@ impl Site {
             components: artifacts.join("backends"),
             kernel: artifacts.join("guest/vmlinuz"),
             initrd: artifacts.join("guest/initrd.cpio.gz"),
+            snp_firmware: Some(artifacts.join("tools/firmware/OVMF.amdsev.fd"))
+                .filter(|path| path.is_file()),
         };
         for path in [
             &site.daemon,

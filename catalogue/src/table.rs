@@ -410,6 +410,9 @@ table! {
         MeasureBackend "measure-backend" Exit(1),
             "The component that `casemate measure` names cannot be loaded.",
             "name a backend of this host, or a `.wasm` file of its vendor";
+        SettingTwice "setting-twice" Exit(2),
+            "`casemate measure` is given one setting twice.",
+            "give each `--set KEY=VALUE` once";
         FormatOfPolicies "format-of-policies" Exit(2),
             "`--format corim` or `--format trustee` is given to a verb whose answer is no policy.",
             "use `--format table` or `--format json`";

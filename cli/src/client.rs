@@ -145,9 +145,12 @@ impl Client {
                 let request = self.request(v1::StopVmRequest { id, force });
                 Ok(service.stop_vm(request).await?.into_inner().vm)
             }
-            Change::Restart(manner) => {
-                let force = manner == Manner::Forced;
-                let request = self.request(v1::RestartVmRequest { id, force });
+            Change::Restart(manner, acceptance) => {
+                let request = self.request(v1::RestartVmRequest {
+                    id,
+                    force: manner == Manner::Forced,
+                    accept_measurement: acceptance == Acceptance::Any,
+                });
                 Ok(service.restart_vm(request).await?.into_inner().vm)
             }
             Change::Pause => {

@@ -95,6 +95,8 @@ pub(crate) enum CliError {
         subject: Option<String>,
         id: ErrorId,
     },
+    #[error("--set {key} is given twice")]
+    SetTwice { key: String },
     #[error("there is no backend {backend:?}: looked for {looked}")]
     NoBackendFile { backend: String, looked: String },
     #[error("--format corim and --format trustee are for `measure` and `vm measurement`")]
@@ -134,6 +136,7 @@ impl CliError {
             Self::Input { .. } => ErrorId::InputUnreadable,
             Self::EnvironmentFile { .. } => ErrorId::EnvironmentFile,
             Self::Measure { id, .. } => *id,
+            Self::SetTwice { .. } => ErrorId::SettingTwice,
             Self::NoBackendFile { .. } => ErrorId::MeasureBackend,
             Self::NoPolicy => ErrorId::FormatOfPolicies,
             Self::BinaryToTerminal => ErrorId::BinaryToTerminal,
@@ -162,6 +165,7 @@ impl CliError {
                 return Refusal::of(status).subject;
             }
             Self::Measure { subject, .. } => subject.clone()?,
+            Self::SetTwice { key } => key.clone(),
             Self::NoBackendFile { backend, .. } => backend.clone(),
             Self::NoSuchVm { wanted } | Self::AmbiguousVm { wanted, .. } => wanted.clone(),
             Self::Input { path, .. } | Self::EnvironmentFile { path, .. } => {

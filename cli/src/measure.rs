@@ -37,7 +37,9 @@ pub(crate) struct MeasureArguments {
     cpu: String,
 
     /// Kernel of a direct boot.
-    #[arg(long, value_name = "FILE")]
+    ///
+    /// Not with --igvm: what such a file starts measures a kernel itself, in the guest.
+    #[arg(long, value_name = "FILE", conflicts_with = "igvm")]
     kernel: Option<PathBuf>,
 
     /// Initial RAM disk of a direct boot.
@@ -117,6 +119,12 @@ impl MeasureArguments {
             // clap asks for one of them.
             (None, None) => FirmwareFile::Combined(PathBuf::new()),
         };
+        let mut settings = BTreeMap::new();
+        for (key, value) in self.settings {
+            if settings.insert(key.clone(), value).is_some() {
+                return Err(CliError::SetTwice { key });
+            }
+        }
         Ok(MeasureRequest {
             component: component(&self.backend)?,
             firmware,
@@ -125,7 +133,7 @@ impl MeasureArguments {
             kernel: self.kernel,
             initrd: self.initrd,
             cmdline: self.cmdline.unwrap_or_default(),
-            settings: self.settings.into_iter().collect::<BTreeMap<_, _>>(),
+            settings,
             facts: self.facts,
             identity: self.identity.map(|identity| Identity {
                 algorithm: identity.algorithm,

@@ -42,7 +42,7 @@ pub(crate) enum VmVerb {
     /// as it is, and is not started again by its restart policy.
     Stop(change::StopArguments),
     /// Stop VMs, then start them.
-    Restart(change::StopArguments),
+    Restart(change::RestartArguments),
     /// Stop the vCPUs of VMs; memory and devices stay.
     Pause(change::VmsArguments),
     /// Let the vCPUs of paused VMs go on.
@@ -74,16 +74,16 @@ pub(crate) async fn run(
             measurement::run(&arguments, format, client, screen).await
         }
         VmVerb::Start(start) => {
-            let change = Change::Start(start.acceptance());
+            let change = Change::Start(start.accept.acceptance());
             change::run(change, start.wanted, client, screen).await
         }
         VmVerb::Stop(stop) => {
             let change = Change::Stop(stop.manner());
             change::run(change, stop.wanted, client, screen).await
         }
-        VmVerb::Restart(stop) => {
-            let change = Change::Restart(stop.manner());
-            change::run(change, stop.wanted, client, screen).await
+        VmVerb::Restart(restart) => {
+            let change = Change::Restart(restart.stop.manner(), restart.accept.acceptance());
+            change::run(change, restart.stop.wanted, client, screen).await
         }
         VmVerb::Pause(wanted) => change::run(Change::Pause, wanted, client, screen).await,
         VmVerb::Resume(wanted) => change::run(Change::Resume, wanted, client, screen).await,

@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use serde_json::json;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::api;
 use crate::api::deadline::DefaultDeadline;
@@ -30,7 +30,7 @@ use crate::vm::adopt;
 use crate::vm::config::Outbound;
 use crate::vm::doctor::LookTurn;
 use crate::vm::events::VmEvents;
-use crate::vm::manager::{Host, VmManager};
+use crate::vm::manager::{Host, MOST_TOOLS, VmManager};
 use crate::vm::sealed::SealedFiles;
 
 pub use check::check;
@@ -168,6 +168,7 @@ impl App {
             look: LookTurn::default(),
             sealed: SealedFiles::default(),
             tool_credentials: probing,
+            tool_turns: Semaphore::new(MOST_TOOLS),
         });
         let manager = VmManager::new(Arc::clone(&host));
         adopt::adopt(&manager, on_boot).await?;

@@ -19,7 +19,7 @@ use crate::{json, plain_text, resolve, waiting};
 pub(crate) enum Change {
     Start(Acceptance),
     Stop(Manner),
-    Restart(Manner),
+    Restart(Manner, Acceptance),
     Pause,
     Resume,
     Reset,
@@ -56,7 +56,7 @@ impl Change {
                 several: "stop the VMs",
                 done: "stopped",
             },
-            Self::Restart(_) => &Words {
+            Self::Restart(..) => &Words {
                 one: "restart the VM",
                 several: "restart the VMs",
                 done: "restarted",
@@ -88,7 +88,7 @@ impl Change {
     fn is_idempotent(self) -> bool {
         match self {
             Self::Start(_) | Self::Stop(_) | Self::Pause | Self::Resume => true,
-            Self::Restart(_) | Self::Reset | Self::Remove => false,
+            Self::Restart(..) | Self::Reset | Self::Remove => false,
         }
     }
 }
@@ -113,13 +113,19 @@ pub(crate) struct StartArguments {
     #[command(flatten)]
     pub(crate) wanted: VmsArguments,
 
+    #[command(flatten)]
+    pub(crate) accept: AcceptArguments,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct AcceptArguments {
     /// Start VMs also if they would be measured otherwise than before; verifiers then need their
     /// new policy.
     #[arg(long)]
     accept_measurement: bool,
 }
 
-impl StartArguments {
+impl AcceptArguments {
     pub(crate) fn acceptance(&self) -> Acceptance {
         if self.accept_measurement {
             Acceptance::Any
@@ -127,6 +133,15 @@ impl StartArguments {
             Acceptance::AsBefore
         }
     }
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct RestartArguments {
+    #[command(flatten)]
+    pub(crate) stop: StopArguments,
+
+    #[command(flatten)]
+    pub(crate) accept: AcceptArguments,
 }
 
 #[derive(Debug, clap::Args)]

@@ -89,7 +89,8 @@ impl ManagerService for Predecessor {
         let vm = self.find(&request.into_inner().id)?;
         let measurement = measurement_of(&vm).map_err(|error| status::of(&error))?;
         let live = self.manager.host().live();
-        let policy = live.attestation.policy(measurement, PolicyFormat::Corim);
+        let make = || live.attestation.policy(measurement, PolicyFormat::Corim);
+        let policy = tokio::task::block_in_place(make);
         let policy = policy.map_err(|error| status::of(&error))?;
         Ok(Response::new(manager::AttestationPolicyRes {
             info: policy.document,

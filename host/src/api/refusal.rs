@@ -19,6 +19,10 @@ pub(super) enum Refusal {
         "nothing is measured for this VM: backend {backend:?} computes no launch measurement, so there is no policy"
     )]
     NoMeasurement { backend: String },
+    #[error(
+        "the VM was started by a casemated that measured nothing: it is measured when it starts again"
+    )]
+    NotMeasuredThen,
     #[error("format: {number} is no format of measurements")]
     MeasurementFormat { number: i32 },
     #[error("the plan is no JSON")]
@@ -43,6 +47,11 @@ impl Refusal {
 /// What is known of a VM's registers; a backend that measures nothing has none.
 pub(super) fn measurement_of(vm: &VmStatus) -> Result<&Measurement, Refusal> {
     let planned = vm.planned.as_ref();
+    if let Some(planned) = planned
+        && planned.measurement.is_none()
+    {
+        return Err(Refusal::NotMeasuredThen);
+    }
     planned
         .and_then(|planned| planned.measurement.as_deref())
         .filter(|measurement| !measurement.registers.is_empty())
@@ -63,7 +72,7 @@ impl Catalogued for Refusal {
         match self {
             Self::NoSuchVm { .. } => ErrorId::NoSuchVm,
             Self::NoSuchBackend { .. } => ErrorId::NoSuchBackend,
-            Self::NoMeasurement { .. } => ErrorId::NoMeasurement,
+            Self::NoMeasurement { .. } | Self::NotMeasuredThen => ErrorId::NoMeasurement,
             Self::MeasurementFormat { .. } => ErrorId::RequestField,
             Self::PlanJson(_) => ErrorId::Internal,
         }
@@ -74,7 +83,7 @@ impl Catalogued for Refusal {
             Self::NoSuchVm { wanted } | Self::NoSuchBackend { wanted } => Some(wanted.clone()),
             Self::NoMeasurement { backend } => Some(backend.clone()),
             Self::MeasurementFormat { .. } => Some("format".to_owned()),
-            Self::PlanJson(_) => None,
+            Self::NotMeasuredThen | Self::PlanJson(_) => None,
         }
     }
 }

@@ -36,6 +36,14 @@ where
     ReceiverStream::new(receiver)
 }
 
+fn expected(accept_measurement: bool) -> Expected {
+    if accept_measurement {
+        Expected::Any
+    } else {
+        Expected::Recorded
+    }
+}
+
 fn courtesy(force: bool) -> Courtesy {
     if force {
         Courtesy::Force
@@ -57,9 +65,20 @@ impl Vms {
         action: Action,
         courtesy: Courtesy,
     ) -> Result<v1::Vm, Status> {
+        let manner = (courtesy, Expected::default());
+        self.act_in(caller, id, action, manner).await
+    }
+
+    async fn act_in(
+        &self,
+        caller: Caller,
+        id: &str,
+        action: Action,
+        (courtesy, expected): (Courtesy, Expected),
+    ) -> Result<v1::Vm, Status> {
         let id = parse_id(id)?;
         let deed = caller.begins(action.name(), Some(id));
-        let done = self.manager.act(id, action, courtesy).await;
+        let done = self.manager.act(id, action, courtesy, expected).await;
         deed.ended(&done);
         let vm = done.map_err(|error| status::of(&error))?;
         Ok(to_proto::vm(&vm))
@@ -137,19 +156,9 @@ impl VmService for Vms {
             id,
             accept_measurement,
         } = request.into_inner();
-        let expected = if accept_measurement {
-            Expected::Any
-        } else {
-            Expected::Recorded
-        };
-        let id = parse_id(&id)?;
-        let deed = caller.begins(Action::Start.name(), Some(id));
-        let done = self.manager.start(id, expected).await;
-        deed.ended(&done);
-        let vm = done.map_err(|error| status::of(&error))?;
-        Ok(Response::new(v1::StartVmResponse {
-            vm: Some(to_proto::vm(&vm)),
-        }))
+        let manner = (Courtesy::Ask, expected(accept_measurement));
+        let vm = self.act_in(caller, &id, Action::Start, manner).await?;
+        Ok(Response::new(v1::StartVmResponse { vm: Some(vm) }))
     }
 
     async fn stop_vm(
@@ -168,9 +177,13 @@ impl VmService for Vms {
         request: Request<v1::RestartVmRequest>,
     ) -> Result<Response<v1::RestartVmResponse>, Status> {
         let caller = Caller::of(&request);
-        let courtesy = courtesy(request.get_ref().force);
-        let id = request.into_inner().id;
-        let vm = self.act(caller, &id, Action::Restart, courtesy).await?;
+        let v1::RestartVmRequest {
+            id,
+            force,
+            accept_measurement,
+        } = request.into_inner();
+        let manner = (courtesy(force), expected(accept_measurement));
+        let vm = self.act_in(caller, &id, Action::Restart, manner).await?;
         Ok(Response::new(v1::RestartVmResponse { vm: Some(vm) }))
     }
 
@@ -315,7 +328,8 @@ impl VmService for Vms {
             .ok_or_else(|| status::of(&Refusal::no_such_vm(&id)))?;
         let measurement = measurement_of(&vm).map_err(|error| status::of(&error))?;
         let live = self.manager.host().live();
-        let policy = live.attestation.policy(measurement, format);
+        let make = || live.attestation.policy(measurement, format);
+        let policy = tokio::task::block_in_place(make);
         let policy = policy.map_err(|error| status::of(&error))?;
         Ok(Response::new(v1::GetMeasurementResponse {
             document: policy.document,

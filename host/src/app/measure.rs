@@ -12,7 +12,7 @@ use casemate_attestation::{FileDigest, Measurement};
 use casemate_catalogue::ErrorId;
 
 use crate::backend::digests::is_sealed;
-use crate::backend::settings::SettingValue;
+use crate::backend::settings::{SettingError, SettingValue};
 use crate::backend::{
     BackendConfig, BackendEngine, CallError, Launched, Limits, LoadError, LoadedBackend,
 };
@@ -77,6 +77,8 @@ pub enum MeasureError {
     Facts { path: PathBuf, source: ReadError },
     #[error("{path:?} is no record of facts: {reason}; wanted is JSON as `casemate plan --format json` prints it, or its `facts` alone", path = .path.display())]
     FactsForm { path: PathBuf, reason: String },
+    #[error("settings: {0}")]
+    Setting(#[from] SettingError),
     #[error(transparent)]
     Backend(#[from] CallError),
 }
@@ -85,7 +87,7 @@ impl Catalogued for MeasureError {
     fn id(&self) -> ErrorId {
         match self {
             Self::Engine(error) => error.id(),
-            Self::Load(_) => ErrorId::MeasureBackend,
+            Self::Load(_) | Self::Setting(_) => ErrorId::MeasureBackend,
             Self::MeasuresNothing { .. } => ErrorId::NoMeasurement,
             Self::File { .. } | Self::Facts { .. } => ErrorId::InputUnreadable,
             Self::FactsForm { .. } => ErrorId::FactsForm,
@@ -96,7 +98,7 @@ impl Catalogued for MeasureError {
     fn subject(&self) -> Option<String> {
         match self {
             Self::Engine(error) => error.subject(),
-            Self::Load(_) => Some("backend".to_owned()),
+            Self::Load(_) | Self::Setting(_) => Some("backend".to_owned()),
             Self::MeasuresNothing { backend } => Some(backend.clone()),
             Self::File { role, .. } => Some((*role).to_owned()),
             Self::Facts { .. } | Self::FactsForm { .. } => Some("facts".to_owned()),
@@ -222,7 +224,7 @@ fn request(
         host: HostContext {
             architecture: info.architectures.first().cloned().unwrap_or_default(),
             accelerator: Accelerator::Kvm,
-            settings: settings(backend),
+            settings: settings(backend)?,
             files,
         },
         vcpus: wanted.vcpus,
@@ -244,8 +246,8 @@ fn request(
 }
 
 /// Settings of kind `file` are left out: nothing measured reads one yet.
-fn settings(backend: &LoadedBackend) -> Vec<Setting> {
-    let all = backend.settings_for(&BTreeMap::new()).unwrap_or_default();
+fn settings(backend: &LoadedBackend) -> Result<Vec<Setting>, MeasureError> {
+    let all = backend.settings_for(&BTreeMap::new())?;
     let plain = all.into_iter().filter_map(|(input, origin)| {
         let SettingValue::Plain(value) = input.value else {
             return None;
@@ -257,7 +259,7 @@ fn settings(backend: &LoadedBackend) -> Vec<Setting> {
             origin,
         })
     });
-    plain.collect()
+    Ok(plain.collect())
 }
 
 /// Sealed, as a daemon would: a file that changes meanwhile is measured as it was once.

@@ -23,6 +23,9 @@ use crate::spec::permissions::Permissions;
 use crate::spec::plan::{Finding, LaunchPlan};
 use crate::spec::request::{HostContext, LaunchRequest, RequestFile};
 
+/// Bytes that are hashed in a second at least, on a machine that does much else.
+const SLOWEST_HASH: u64 = 32 << 20;
+
 /// The backend broke: a trap, a limit, or an answer against the contract. Its vendor must act.
 #[derive(Debug, thiserror::Error)]
 pub enum Fault {
@@ -371,10 +374,16 @@ impl LoadedBackend {
         self.registers(answer)
     }
 
-    /// The SHA-384 of a file, within the time of a call.
+    /// The SHA-384 of a file. Of a large one the other digest that backends ask for is computed too:
+    /// within the time of a call there may be no time for it.
     pub async fn file_digest(&self, file: &RequestFile) -> Result<Vec<u8>, String> {
-        let deadline = Instant::now() + self.limits().call_time;
-        imports::sha384(self.digests(), file, deadline).await
+        let seconds = file.size / SLOWEST_HASH;
+        let time = self.limits().call_time + Duration::from_secs(seconds);
+        if seconds > 0 {
+            let deadline = Instant::now() + time;
+            imports::whole_digest(self.digests(), file, "sha-256", deadline).await?;
+        }
+        imports::whole_digest(self.digests(), file, "sha-384", Instant::now() + time).await
     }
 
     fn registers(

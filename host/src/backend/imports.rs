@@ -23,6 +23,8 @@ const MAX_READ: u32 = 1 << 20;
 const MAX_RANGES: usize = 4_096;
 /// Most digest bytes that `files.digest-pages` returns.
 const MAX_PAGE_DIGESTS: u64 = 4 << 20;
+/// Piece in which a file is hashed.
+const HASH_PIECE: usize = 256 << 10;
 /// Longest argument of a fact; the longest honest one is a path.
 const MAX_FACT_ARGUMENT: usize = 4_096;
 /// Last log lines that a fault shows.
@@ -388,16 +390,17 @@ fn kept(
     Ok(digest)
 }
 
-/// The SHA-384 of a whole file, for the record of what a VM was launched from.
-pub(super) async fn sha384(
+/// The digest of a whole file, which is kept for calls to come.
+pub(super) async fn whole_digest(
     cache: &Arc<DigestCache>,
     file: &RequestFile,
+    algorithm: &'static str,
     deadline: Instant,
 ) -> Result<Vec<u8>, String> {
     let (cache, file) = (Arc::clone(cache), file.clone());
     blocking(move || {
-        kept(&cache, &file, "sha-384", Wanted::Whole, |file| {
-            let mut hasher = Hasher::new("sha-384")?;
+        kept(&cache, &file, algorithm, Wanted::Whole, |file| {
+            let mut hasher = Hasher::new(algorithm)?;
             hash_span(file, &mut hasher, 0, file.size, deadline)?;
             Ok(hasher.finish())
         })
@@ -437,7 +440,8 @@ fn hash_span(
     mut length: u64,
     deadline: Instant,
 ) -> Result<(), String> {
-    let mut buffer = vec![0; 256 << 10];
+    let piece = usize::try_from(length).map_or(HASH_PIECE, |length| length.min(HASH_PIECE));
+    let mut buffer = vec![0; piece];
     while length > 0 {
         if Instant::now() >= deadline {
             return Err("the call's time is over".to_owned());

@@ -256,6 +256,7 @@ fn spawn(program: &Path, mut command: std::process::Command) -> Result<Child, Sp
         // Of the thread that starts it, which is one of the runtime's and outlives a probe. After
         // the change of user, which would undo it.
         rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
+        rustix::thread::set_no_new_privs(true)?;
         if rustix::process::getppid() == Some(daemon) {
             Ok(())
         } else {
@@ -334,6 +335,8 @@ pub enum ToolError {
         exit: Exit,
         stderr: String,
     },
+    #[error("{program:?} prints more than {} KiB", MAX_TOOL_OUTPUT >> 10, program = .program.display())]
+    TooMuchOutput { program: PathBuf },
     #[error("{program:?} did not end within {} s", .limit.as_secs(), program = .program.display())]
     Timeout { program: PathBuf, limit: Duration },
     #[error("{program:?} cannot be read from", program = .program.display())]
@@ -342,6 +345,13 @@ pub enum ToolError {
         #[source]
         source: io::Error,
     },
+}
+
+/// Ends all that a tool started. Its number is its own for as long as nobody has waited for the tool.
+fn end_group(leader: Option<Pid>) {
+    if let Some(group) = leader {
+        let _ = rustix::process::kill_process_group(group, rustix::process::Signal::KILL);
+    }
 }
 
 /// Runs a tool such as `qemu-img` to its end, under the same rules as QEMU.
@@ -370,6 +380,8 @@ pub(super) async fn finish(
         .stdout(Stdio::piped())
         .stderr(Stdio::piped());
     let mut child = spawn(program, command)?;
+    let group = child.id().and_then(|pid| i32::try_from(pid).ok());
+    let group = group.and_then(Pid::from_raw);
     let (Some(stdout), Some(stderr)) = (child.stdout.take(), child.stderr.take()) else {
         return Err(SpawnError::NoPipe.into());
     };
@@ -381,18 +393,31 @@ pub(super) async fn finish(
             stdout.read_to_end(&mut output),
             stderr.read_to_end(&mut errors)
         )?;
+        if output.len() as u64 == MAX_TOOL_OUTPUT {
+            end_group(group);
+            return Ok(Err(ToolError::TooMuchOutput {
+                program: program.to_owned(),
+            }));
+        }
         let exit = Exit::from(child.wait().await?);
         let stderr = crate::spec::printable(String::from_utf8_lossy(&errors).trim());
-        Ok(ToolOutput {
+        Ok::<_, io::Error>(Ok(ToolOutput {
             exit,
             stdout: output,
             stderr,
-        })
+        }))
     };
-    match tokio::time::timeout(limit, run).await {
-        Ok(result) => result.map_err(|source| ToolError::Output {
-            program: program.to_owned(),
-            source,
+    let mut run = std::pin::pin!(run);
+    let outcome = tokio::time::timeout(limit, &mut run).await;
+    if outcome.is_err() {
+        end_group(group);
+    }
+    match outcome {
+        Ok(result) => result.unwrap_or_else(|source| {
+            Err(ToolError::Output {
+                program: program.to_owned(),
+                source,
+            })
         }),
         Err(_) => Err(ToolError::Timeout {
             program: program.to_owned(),

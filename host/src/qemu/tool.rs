@@ -1,9 +1,10 @@
-//! Programs that measure beside a backend: an operator allowed the file, maybe by its digest. What was
-//! opened and hashed is what runs, with no rights, no environment and nothing open but its files.
+//! Programs that measure beside a backend: an operator allowed the file, maybe by its digest.
+//!
+//! The file is copied into memory that nobody can write to, the copy is hashed, and the copy runs:
+//! as the user that QEMU is probed as where the daemon is root, without an environment, unable to
+//! gain rights, and with nothing of the daemon open but what it is to measure.
 
 use std::ffi::OsString;
-use std::fs::File;
-use std::io::Read as _;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -12,7 +13,6 @@ use command_fds::{CommandFdExt as _, FdMapping};
 use sha2::{Digest as _, Sha256};
 
 use super::process::{Credentials, Exit, ToolError, command, finish};
-use crate::regular_file;
 
 /// Number under which the program itself is opened in its process, above those of its files.
 const PROGRAM_FD: i32 = 9;
@@ -28,8 +28,8 @@ pub struct Tool {
     pub limit: Duration,
 }
 
-/// Runs it to its end, and returns what it printed.
-pub async fn run(tool: Tool) -> Result<Vec<u8>, ToolError> {
+/// Runs it to its end, and returns what it printed. `copy` seals a copy of a file.
+pub async fn run(tool: Tool, copy: CopyFile) -> Result<Vec<u8>, ToolError> {
     let Tool {
         program,
         sha256,
@@ -38,24 +38,30 @@ pub async fn run(tool: Tool) -> Result<Vec<u8>, ToolError> {
         credentials,
         limit,
     } = tool;
-    let opened = regular_file::open(&program).map_err(|source| ToolError::Output {
-        program: program.clone(),
-        source,
-    })?;
-    if let Some(pinned) = sha256 {
-        let actual = digest(&program, &opened)?;
-        if !actual.eq_ignore_ascii_case(&pinned) {
-            return Err(ToolError::OtherDigest {
-                program,
-                pinned,
-                actual,
-            });
-        }
+    let opening = program.clone();
+    let opened = tokio::task::spawn_blocking(move || {
+        let file = copy(&opening)?;
+        let digest = digest(&file)?;
+        Ok::<_, std::io::Error>((file, digest))
+    });
+    let opened = opened.await.map_err(std::io::Error::other);
+    let (file, actual) = opened
+        .and_then(|opened| opened)
+        .map_err(|source| ToolError::Output {
+            program: program.clone(),
+            source,
+        })?;
+    if let Some(pinned) = sha256.filter(|pinned| !actual.eq_ignore_ascii_case(pinned)) {
+        return Err(ToolError::OtherDigest {
+            program,
+            pinned,
+            actual,
+        });
     }
     let path = format!("/proc/self/fd/{PROGRAM_FD}");
     let mut command = command(Path::new(&path), &credentials);
     command.args(arguments);
-    let program_fd = [(OwnedFd::from(opened), PROGRAM_FD)];
+    let program_fd = [(OwnedFd::from(file), PROGRAM_FD)];
     let mappings = program_fd.into_iter().chain(descriptors);
     let mappings = mappings.map(|(parent_fd, child_fd)| FdMapping {
         parent_fd,
@@ -77,18 +83,21 @@ pub async fn run(tool: Tool) -> Result<Vec<u8>, ToolError> {
     }
 }
 
-fn digest(program: &Path, file: &File) -> Result<String, ToolError> {
-    let failed = |source| ToolError::Output {
-        program: program.to_owned(),
-        source,
-    };
-    let mut file = file.try_clone().map_err(failed)?;
+/// Opens a regular file and seals a copy of it.
+pub type CopyFile = fn(&Path) -> std::io::Result<std::fs::File>;
+
+fn digest(file: &std::fs::File) -> std::io::Result<String> {
+    use std::os::unix::fs::FileExt as _;
     let mut hasher = Sha256::new();
     let mut buffer = vec![0; 1 << 20];
+    let mut offset = 0;
     loop {
-        match file.read(&mut buffer).map_err(failed)? {
+        match file.read_at(&mut buffer, offset)? {
             0 => break,
-            count => hasher.update(&buffer[..count]),
+            count => {
+                hasher.update(&buffer[..count]);
+                offset += count as u64;
+            }
         }
     }
     let digest = hasher.finalize();

@@ -19,8 +19,9 @@ use crate::spec::lifecycle::Desired;
 use crate::spec::plan::LaunchPlan;
 use crate::spec::request::{RequestRecord, SpecRecord};
 
-/// Format of `vm.json` and `launch.json`. Format 1 had both in `vm.json`.
-pub const RECORD_FORMAT: u32 = 2;
+/// Format of `vm.json` and `launch.json`. Format 1 had both in `vm.json`; format 2 knew no
+/// measurement, and a daemon that knows none must not start a VM that has one.
+pub const RECORD_FORMAT: u32 = 3;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct VmRecord {

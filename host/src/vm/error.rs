@@ -105,6 +105,8 @@ pub enum CreateError {
     SecretsGone,
     #[error("{program} does not measure what the VM starts from: {source}")]
     MeasuringTool { program: String, source: ToolError },
+    #[error("{program} said nothing that could be held against its backend's registers")]
+    MeasuringToolSilent { program: String },
     #[error("{program} says that {register} is {said}, and its backend computed {computed}")]
     MeasurementsDiffer {
         program: String,
@@ -310,7 +312,7 @@ impl Catalogued for CreateError {
             Self::Guard { .. } => ErrorId::GuardMismatch,
             Self::Confine(_) => ErrorId::GuestNotConfined,
             Self::LauncherGone => ErrorId::QemuSpawn,
-            Self::MeasuringTool { .. } => ErrorId::MeasuringTool,
+            Self::MeasuringTool { .. } | Self::MeasuringToolSilent { .. } => ErrorId::MeasuringTool,
             Self::MeasurementsDiffer { .. } => ErrorId::MeasurementsDiffer,
             Self::MeasurementChanged { .. } => ErrorId::MeasurementChanged,
             Self::SecretsGone => ErrorId::SecretsGone,
@@ -363,7 +365,9 @@ impl Catalogued for CreateError {
             Self::HostPath { path, .. } => path.clone(),
             Self::Confine(_) => "network.outbound".to_owned(),
             Self::LauncherGone => "qemu".to_owned(),
-            Self::MeasuringTool { .. } => "attestation.tool".to_owned(),
+            Self::MeasuringTool { .. } | Self::MeasuringToolSilent { .. } => {
+                "attestation.tool".to_owned()
+            }
             Self::MeasurementsDiffer { register, .. } => register.clone(),
             Self::MeasurementChanged { .. } => "measurement".to_owned(),
             Self::SecretsGone => "secrets_dir".to_owned(),

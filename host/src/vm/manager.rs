@@ -5,7 +5,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
 use super::console::{ConsoleRange, ConsoleReader, ConsoleSource};
 use super::doctor::LookTurn;
@@ -49,7 +49,12 @@ pub struct Host {
     pub sealed: SealedFiles,
     /// Of programs that measure.
     pub tool_credentials: Credentials,
+    /// Of those that run at once.
+    pub tool_turns: Semaphore,
 }
+
+/// Programs that measure at once, for launches and plans together.
+pub const MOST_TOOLS: usize = 2;
 
 impl Host {
     /// The config as it is now. A caller takes it once and keeps to it.
@@ -375,22 +380,8 @@ impl VmManager {
         }
     }
 
-    /// Starts a VM that is down, and answers when it runs.
-    pub async fn start(&self, id: VmId, expected: Expected) -> Result<Arc<VmStatus>, ActError> {
-        self.ask(id, Action::Start, Courtesy::Ask, expected).await
-    }
-
-    /// Does something to a VM, and answers when it is done.
+    /// Does something to a VM, and answers when it is done. `expected` is for what starts it.
     pub async fn act(
-        &self,
-        id: VmId,
-        action: Action,
-        courtesy: Courtesy,
-    ) -> Result<Arc<VmStatus>, ActError> {
-        self.ask(id, action, courtesy, Expected::default()).await
-    }
-
-    async fn ask(
         &self,
         id: VmId,
         action: Action,

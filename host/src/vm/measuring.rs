@@ -10,10 +10,12 @@ use casemate_attestation::{BackendIdentity, FileDigest, Measurement, Register, R
 use super::error::CreateError;
 use super::manager::Host;
 use super::planning::Planned;
+use super::sealed::sealed_copy;
 use super::{facts::HostFacts, standalone};
 use crate::backend::{Launched, LoadedBackend, ToolArgument, ToolWish};
 use crate::qemu::process::ToolError;
 use crate::qemu::tool::{self, Tool};
+use crate::regular_file;
 use crate::spec::request::RequestFile;
 
 /// Where a program finds the first file that it is to measure.
@@ -116,7 +118,11 @@ async fn ask_tool(
         return Ok(());
     };
     let Some(program) = program(allowed, &wish.program) else {
-        tracing::debug!(program = wish.program, "not the program that config allows");
+        tracing::warn!(
+            program = wish.program,
+            allowed = %allowed.display(),
+            "the backend asks for another program than attestation.tool allows: nothing is held against its values"
+        );
         return Ok(());
     };
     let failed = |source| CreateError::MeasuringTool {
@@ -181,12 +187,18 @@ async fn run(
         credentials: host.tool_credentials,
         limit: planned.live.attestation.tool_time,
     };
-    tool::run(tool).await
+    let _turn = host.tool_turns.acquire().await;
+    tool::run(tool, |path| {
+        let file = regular_file::open(path)?;
+        sealed_copy(&file).map(|(copy, _)| copy)
+    })
+    .await
 }
 
 /// What a program says of a register that the backend computed has to be that value, or one of those
 /// that may hold.
 fn agree(program: &str, computed: &[Register], said: &[Register]) -> Result<(), CreateError> {
+    let mut compared = 0;
     for theirs in said {
         let Some(ours) = computed.iter().find(|ours| ours.name == theirs.name) else {
             continue;
@@ -195,6 +207,7 @@ fn agree(program: &str, computed: &[Register], said: &[Register]) -> Result<(), 
             continue;
         };
         let may_hold: Vec<&[u8]> = ours.value.candidates().collect();
+        compared += 1;
         if !may_hold.is_empty() && !may_hold.contains(&value.as_slice()) {
             return Err(CreateError::MeasurementsDiffer {
                 program: program.to_owned(),
@@ -207,6 +220,11 @@ fn agree(program: &str, computed: &[Register], said: &[Register]) -> Result<(), 
                 said: hex(value),
             });
         }
+    }
+    if compared == 0 {
+        return Err(CreateError::MeasuringToolSilent {
+            program: program.to_owned(),
+        });
     }
     Ok(())
 }

@@ -14,10 +14,11 @@
 use std::fs::File;
 use std::io::Write as _;
 use std::os::unix::fs::FileExt as _;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{MemfdFlags, SealFlags};
-use tokio::sync::Mutex;
+use tokio::sync::{OnceCell, Semaphore};
 
 use crate::backend::digests::{Stamp, is_sealed};
 use crate::spec::request::RequestFile;
@@ -27,22 +28,40 @@ pub const LARGEST_COPY: u64 = (2 << 30) - 1;
 /// Copies that are kept for the next VM, and their bytes together. More is kept by the VMs that run.
 const MOST_KEPT: usize = 16;
 const MOST_KEPT_BYTES: u64 = 512 << 20;
+/// How long a copy is kept that no VM was made of.
+const KEPT_FOR: Duration = Duration::from_secs(600);
+/// Files that are copied at once: each may take the memory of the largest.
+const AT_ONCE: usize = 2;
+/// How long a copy may take. A file system that does not answer keeps a thread, and one VM.
+const COPY_TIME: Duration = Duration::from_secs(60);
 /// Piece in which a file is copied.
 const PIECE: usize = 1 << 20;
 
 #[derive(Debug)]
 struct Kept {
     stamp: Stamp,
-    copy: Arc<File>,
-    size: u64,
+    copy: Copy,
+    used: Instant,
 }
 
-/// The copies at hand. Copying holds the lock, so that of many VMs that start at once from a new file
-/// one copies it and the others wait.
-#[derive(Debug, Default)]
+/// Filled by the first VM that wants it, while others wait.
+type Copy = Arc<OnceCell<(Arc<File>, u64)>>;
+
+/// The copies at hand.
+#[derive(Debug)]
 pub struct SealedFiles {
-    /// The one that was used last is last.
-    kept: Mutex<Vec<Kept>>,
+    /// The one that was used last is last. Never held while anything is waited for.
+    kept: Arc<Mutex<Vec<Kept>>>,
+    turns: Semaphore,
+}
+
+impl Default for SealedFiles {
+    fn default() -> Self {
+        Self {
+            kept: Arc::default(),
+            turns: Semaphore::new(AT_ONCE),
+        }
+    }
 }
 
 impl SealedFiles {
@@ -70,35 +89,82 @@ impl SealedFiles {
         if is_sealed(handle) {
             return Ok((Arc::clone(handle), handle.metadata()?.len()));
         }
-        let before = Stamp::of(handle)?;
-        let mut kept = self.kept.lock().await;
-        let known = kept.iter().position(|known| known.stamp == before);
-        if let Some(index) = known.filter(|_| before.is_settled()) {
-            let known = kept.remove(index);
-            let found = (Arc::clone(&known.copy), known.size);
-            kept.push(known);
-            return Ok(found);
+        let stamp = Stamp::of(handle)?;
+        // A file that has just changed may change again without that showing.
+        if !stamp.is_settled() {
+            return self.copied(handle).await;
         }
+        let copy = self.kept(stamp);
+        let filled = copy.get_or_try_init(|| async {
+            let copied = self.copied(handle).await?;
+            if Stamp::of(handle)? == stamp {
+                Ok(copied)
+            } else {
+                Err(std::io::Error::other("it changed while it was read"))
+            }
+        });
+        let filled = filled.await.map(|(copy, size)| (Arc::clone(copy), *size));
+        forget(&mut self.lock(), Instant::now());
+        self.forget_later();
+        filled
+    }
+
+    /// The place of a copy, which may be empty yet.
+    fn kept(&self, stamp: Stamp) -> Copy {
+        let mut kept = self.lock();
+        let place = kept.iter().position(|known| known.stamp == stamp);
+        let copy = match place {
+            Some(place) => kept.remove(place).copy,
+            None => Copy::default(),
+        };
+        kept.push(Kept {
+            stamp,
+            copy: Arc::clone(&copy),
+            used: Instant::now(),
+        });
+        copy
+    }
+
+    async fn copied(&self, handle: &Arc<File>) -> std::io::Result<(Arc<File>, u64)> {
+        let turn = self.turns.acquire().await.map_err(std::io::Error::other)?;
         let source = Arc::clone(handle);
-        let copied = tokio::task::spawn_blocking(move || sealed_copy(&source)).await;
-        let (copy, size) = copied.map_err(std::io::Error::other)??;
-        let copy = Arc::new(copy);
-        // A file that changes while it is copied, or has just changed, is copied again next time.
-        if before.is_settled() && Stamp::of(handle)? == before {
-            kept.push(Kept {
-                stamp: before,
-                copy: Arc::clone(&copy),
-                size,
-            });
-            forget(&mut kept);
+        let copying = tokio::task::spawn_blocking(move || sealed_copy(&source));
+        let copied = tokio::time::timeout(COPY_TIME, copying).await;
+        drop(turn);
+        match copied {
+            Ok(copied) => {
+                let (copy, size) = copied.map_err(std::io::Error::other)??;
+                Ok((Arc::new(copy), size))
+            }
+            Err(_) => Err(std::io::Error::new(
+                std::io::ErrorKind::TimedOut,
+                format!("it was not read within {} s", COPY_TIME.as_secs()),
+            )),
         }
-        Ok((copy, size))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Vec<Kept>> {
+        self.kept.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// So that a daemon whose VMs are long made gives the memory back.
+    fn forget_later(&self) {
+        let kept = Arc::downgrade(&self.kept);
+        tokio::spawn(async move {
+            tokio::time::sleep(KEPT_FOR).await;
+            if let Some(kept) = kept.upgrade() {
+                let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
+                forget(&mut kept, Instant::now());
+            }
+        });
     }
 }
 
-/// Lets go of what was not used for longest, until the rest fits.
-fn forget(kept: &mut Vec<Kept>) {
-    let bytes = |kept: &[Kept]| kept.iter().map(|one| one.size).sum::<u64>();
+/// Lets go of what was not used for long, and of more until the rest fits.
+fn forget(kept: &mut Vec<Kept>, now: Instant) {
+    kept.retain(|one| now.duration_since(one.used) < KEPT_FOR);
+    let size = |one: &Kept| one.copy.get().map_or(0, |(_, size)| *size);
+    let bytes = |kept: &[Kept]| kept.iter().map(size).sum::<u64>();
     while kept.len() > 1 && (kept.len() > MOST_KEPT || bytes(kept) > MOST_KEPT_BYTES) {
         kept.remove(0);
     }
@@ -208,26 +274,52 @@ mod tests {
         assert_eq!(content(&third), b"KERNEL");
     }
 
+    #[tokio::test]
+    async fn of_many_who_want_a_new_file_one_copies_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("initrd");
+        std::fs::write(&path, vec![1; 4 << 20]).unwrap();
+        tokio::time::sleep(SETTLED + Duration::from_millis(50)).await;
+        let files = Arc::new(SealedFiles::default());
+        let wanting = (0..20).map(|_| {
+            let (files, file) = (Arc::clone(&files), opened(&path));
+            tokio::spawn(async move { files.sealed(file).await })
+        });
+        let wanting: Vec<_> = wanting.collect();
+        let mut copies = std::collections::BTreeSet::new();
+        for one in wanting {
+            let file = one.await.unwrap();
+            let handle = Arc::clone(file.open().unwrap());
+            copies.insert(std::os::unix::fs::MetadataExt::ino(
+                &handle.metadata().unwrap(),
+            ));
+        }
+        assert_eq!(copies.len(), 1);
+    }
+
     #[test]
     fn no_more_is_kept_than_allowed() {
-        let file = tempfile::tempfile().unwrap();
-        let one = |size| Kept {
-            stamp: Stamp::of(&file).unwrap(),
-            copy: Arc::new(file.try_clone().unwrap()),
-            size,
+        let file = Arc::new(tempfile::tempfile().unwrap());
+        let stamp = Stamp::of(&file).unwrap();
+        let now = Instant::now();
+        let one = |size: u64| Kept {
+            stamp,
+            copy: Arc::new(OnceCell::new_with(Some((Arc::clone(&file), size)))),
+            used: now,
         };
-        let mut kept: Vec<Kept> = (0..MOST_KEPT as u64 + 1).map(one).collect();
-        forget(&mut kept);
+        let mut kept: Vec<Kept> = (0..=MOST_KEPT as u64).map(one).collect();
+        forget(&mut kept, now);
         assert_eq!(kept.len(), MOST_KEPT);
-        assert_eq!(kept[0].size, 1, "the oldest goes");
-        let mut kept: Vec<Kept> = [MOST_KEPT_BYTES / 2, MOST_KEPT_BYTES / 2, 1]
-            .map(one)
-            .into();
-        forget(&mut kept);
+        assert_eq!(kept[0].copy.get().unwrap().1, 1, "the oldest goes");
+        let half = MOST_KEPT_BYTES / 2;
+        let mut kept: Vec<Kept> = [half, half, 1].map(one).into();
+        forget(&mut kept, now);
         assert_eq!(kept.len(), 2);
-        // A single large one is used again all the same.
+        // A single large one is used again all the same, for its time.
         let mut kept = vec![one(MOST_KEPT_BYTES + 1)];
-        forget(&mut kept);
+        forget(&mut kept, now);
         assert_eq!(kept.len(), 1);
+        forget(&mut kept, now + KEPT_FOR);
+        assert!(kept.is_empty());
     }
 }

@@ -255,6 +255,8 @@ pub enum PageFault {
     Large,
     /// Its address is not that of a page.
     Unaligned,
+    /// It is shared with the host, which loaders measure or not.
+    Shared,
     Flags(u32),
     Type(u16),
 }
@@ -264,6 +266,9 @@ impl fmt::Display for PageFault {
         match self {
             Self::Large => f.write_str("is one of 2 MiB, and only pages of 4 KiB are known"),
             Self::Unaligned => f.write_str("does not start at a page"),
+            Self::Shared => f.write_str(
+                "is shared with the host, which the format does not measure and QEMU does",
+            ),
             Self::Flags(flags) => write!(f, "has the unknown flags {flags:#x}"),
             Self::Type(kind) => write!(f, "is of the unknown type {kind:#x}"),
         }

@@ -14,16 +14,16 @@ mod vmsa;
 
 use casemate_backend::answer::{invalid_request, quoted, unsuitable_file};
 use casemate_backend::bindings::casemate::tee::types::{
-    BootInputs, Error, Firmware, HostFile, Input, Launch, LaunchRequest, Register, RegisterValue,
-    Typed, Value,
+    Alternative, BootInputs, Error, Firmware, HostFile, Input, Launch, LaunchRequest, Register,
+    RegisterValue, Typed, Value,
 };
 use casemate_backend::boot::file_of_role;
 use casemate_backend::files::Digests;
 use casemate_backend::identity;
 use casemate_backend::memory;
 use casemate_backend::register::{
-    CORIM, RAW, SHA_384, Source, TRUSTEE, bytes_of, computed, hex, input, named, property_of,
-    unknown,
+    CORIM, RAW, SHA_384, Source, TRUSTEE, bytes_of, computed, hex, input, named, one_of,
+    property_of, unknown,
 };
 use casemate_firmware::{Guest, remedy};
 
@@ -82,6 +82,9 @@ pub fn measure(
     )];
     check_id_block(&settings, &registers)?;
     registers.extend(claims(request, &settings, guard)?);
+    if matches!(plan.firmware, Firmware::Bios(_)) {
+        registers.extend(id_claims(&settings));
+    }
     Ok(registers)
 }
 
@@ -187,7 +190,34 @@ fn of_igvm(
             inputs,
         ));
     }
-    Ok(computed("launch-digest", SHA_384, &measured.digest, inputs))
+    if measured.in_file_order == measured.in_qemus_order {
+        return Ok(computed(
+            "launch-digest",
+            SHA_384,
+            &measured.in_file_order,
+            inputs,
+        ));
+    }
+    let alternative = |condition: &str, value: &[u8]| Alternative {
+        condition: condition.to_owned(),
+        value: value.to_vec(),
+    };
+    Ok(one_of(
+        "launch-digest",
+        SHA_384,
+        vec![
+            alternative(
+                "the loader feeds directives in the order of the file, as measuring tools do",
+                &measured.in_file_order,
+            ),
+            alternative(
+                "the loader is QEMU's, which feeds parameters before the run of pages that they \
+                 follow",
+                &measured.in_qemus_order,
+            ),
+        ],
+        inputs,
+    ))
 }
 
 /// Of the model, unless the plan sets what it is made of.
@@ -325,6 +355,39 @@ fn claims(
         }
     };
     Ok(vec![policy, claim(HOST_DATA, &host_data)])
+}
+
+/// What the report carries of an ID block and of the keys that signed it (AMD 56860, tables
+/// "Structure of the ID Block" and "ID Authentication Information Structure").
+fn id_claims(settings: &Settings) -> Vec<Register> {
+    let (Some(block), Some(auth)) = (&settings.id_block, &settings.id_auth) else {
+        return Vec::new();
+    };
+    let raw = |name: &str, at: std::ops::Range<usize>| {
+        let value = block.get(at).unwrap_or_default();
+        named(computed(name, RAW, value, Vec::new()), &[(CORIM, name)])
+    };
+    let mut claims = vec![
+        raw("family-id", 0x30..0x40),
+        raw("image-id", 0x40..0x50),
+        raw("guest-svn", 0x54..0x58),
+    ];
+    // A key that is not there is not part of the report.
+    for (name, at) in [
+        ("id-key-digest", 0x240..0x644),
+        ("author-key-digest", 0x880..0xc84),
+    ] {
+        let key = auth.get(at).unwrap_or_default();
+        if key.iter().any(|byte| *byte != 0) {
+            let digest = chain::contents(key);
+            let inputs = vec![input("sev-snp-id-auth", "the key in it", Source::Setting)];
+            claims.push(named(
+                computed(name, SHA_384, &digest, inputs),
+                &[(CORIM, name)],
+            ));
+        }
+    }
+    claims
 }
 
 /// An ID block for another guest: the firmware would end the launch ("bad measurement").

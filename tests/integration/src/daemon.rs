@@ -434,7 +434,11 @@ impl Daemon {
             }
             Verb::Restart | Verb::ForceRestart => {
                 let force = verb == Verb::ForceRestart;
-                let request = v1::RestartVmRequest { id, force };
+                let request = v1::RestartVmRequest {
+                    id,
+                    force,
+                    accept_measurement: false,
+                };
                 vms.restart_vm(request).await?.into_inner().vm
             }
             Verb::Pause => {

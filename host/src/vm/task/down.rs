@@ -99,7 +99,7 @@ impl VmTask {
                     return Next::Launch;
                 }
             };
-            let (action, reply) = match request {
+            let (action, expected, reply) = match request {
                 None | Some(VmRequest::Detach) => return Next::End,
                 Some(VmRequest::EndWithDaemon { reply, .. }) => {
                     let _ = reply.send(Ok(self.vm.publisher.current()));
@@ -115,13 +115,11 @@ impl VmTask {
                     expected,
                     reply,
                     ..
-                }) => {
-                    self.vm.expected = expected;
-                    (action, reply)
-                }
+                }) => (action, expected, reply),
             };
             match (self.vm.judge(action), action) {
                 (Verdict::Accept, Action::Start | Action::Restart) => {
+                    self.vm.expected = expected;
                     self.vm.desire(Desired::Running);
                     self.vm.restarts = RestartCount::default();
                     self.waiting.started.push(reply);

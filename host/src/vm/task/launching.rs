@@ -22,7 +22,7 @@ use crate::vm::launch::{self, Course};
 use crate::vm::live::Live;
 use crate::vm::measuring;
 use crate::vm::planning::{self, Planned};
-use crate::vm::status::{VmState, VmStatus};
+use crate::vm::status::{PlannedStatus, VmState, VmStatus};
 
 /// Why a launch is to end before it has.
 enum GivenUp {
@@ -259,22 +259,53 @@ async fn unless_cancelled<T>(
 }
 
 impl Vm {
+    /// Whether a start now would be measured as the last one was. What else stands in its way is not
+    /// asked: a restart that fails says so.
+    pub(super) async fn would_be_unchanged(&self) -> Result<(), CreateError> {
+        let current = self.publisher.current();
+        let before = current.planned.as_ref();
+        let Some(before) = before.and_then(|before| before.measurement.clone()) else {
+            return Ok(());
+        };
+        if before.registers.is_empty() {
+            return Ok(());
+        }
+        let live = self.host.live();
+        match planning::plan(&self.host, &live, &self.spec).await {
+            Ok(planned) => measuring::unchanged(&before, planned.measurement.as_ref()),
+            Err(_) => Ok(()),
+        }
+    }
+
     async fn launch(
         &mut self,
         live: &Arc<Live>,
         cancelled: watch::Receiver<bool>,
     ) -> Result<Up, CreateError> {
+        // Whoever accepted a change accepted it for this start, whatever becomes of it.
+        let expected = std::mem::take(&mut self.expected);
         let host = Arc::clone(&self.host);
         let planned = unless_cancelled(&cancelled, planning::plan(&host, live, &self.spec)).await?;
         let status = planned.status();
         let before = self.publisher.current().planned.clone();
         let has_been_planned = before.is_some();
-        let expected = std::mem::take(&mut self.expected);
-        if let Some(measured) = before.and_then(|before| before.measurement)
-            && expected == Expected::Recorded
-        {
-            measuring::unchanged(&measured, planned.measurement.as_ref())?;
+        let measured = before.and_then(|before| before.measurement);
+        match (&measured, expected) {
+            (Some(measured), Expected::Recorded) => {
+                measuring::unchanged(measured, planned.measurement.as_ref())?;
+            }
+            (None, _) if has_been_planned => {
+                tracing::info!(
+                    "it was not measured at an earlier start: there is nothing to compare"
+                );
+            }
+            (Some(_), Expected::Any) | (None, _) => {}
         }
+        // What is told of it is what it was launched from, until there is a record of another launch.
+        let status = PlannedStatus {
+            measurement: measured,
+            ..status
+        };
         self.publisher
             .change(|published| published.planned = Some(status));
         self.reserve(&planned)?;
@@ -298,6 +329,12 @@ impl Vm {
             Progress::Starting | Progress::Up | Progress::Down => Progress::Starting,
         };
         self.write_launch(&planned, &prepared.arguments)?;
+        let measurement = planned.measurement.clone().map(Arc::new);
+        self.publisher.change(|published| {
+            if let Some(planned) = &mut published.planned {
+                planned.measurement = measurement;
+            }
+        });
         let number = self.record.launches;
         let port = self.port.take();
         let started_at = Timestamp::now();

@@ -10,7 +10,7 @@ use rustix::process::Signal;
 use serde_json::{Value as Json, json};
 use tokio::sync::watch;
 
-use super::{Courtesy, Next, Reply, Vm, VmRequest, VmTask, answer_all};
+use super::{Courtesy, Expected, Next, Reply, Vm, VmRequest, VmTask, answer_all};
 use crate::confine::Place;
 use crate::qemu::process::Exit;
 use crate::qemu::qmp::{Qmp, QmpError, QmpEvent, QmpEvents};
@@ -485,9 +485,12 @@ impl VmTask {
                 UpEvent::Request(Some(VmRequest::Act {
                     action,
                     courtesy,
+                    expected,
                     reply,
-                    ..
-                })) => self.act(&mut up, action, courtesy, reply).await,
+                })) => {
+                    let manner = (courtesy, expected);
+                    self.act(&mut up, action, manner, reply).await;
+                }
             }
         }
     }
@@ -561,7 +564,13 @@ impl VmTask {
         }
     }
 
-    async fn act(&mut self, up: &mut Up, action: Action, courtesy: Courtesy, reply: Reply) {
+    async fn act(
+        &mut self,
+        up: &mut Up,
+        action: Action,
+        (courtesy, expected): (Courtesy, Expected),
+        reply: Reply,
+    ) {
         let is_quick = matches!(action, Action::Pause | Action::Resume | Action::Reset);
         if is_quick && reply.is_closed() {
             // Its caller left while it waited; QEMU may take seconds for each.
@@ -583,6 +592,14 @@ impl VmTask {
                 return;
             }
             (Verdict::Accept, Action::Restart) => {
+                // A guest that could not come back as what it is goes on instead.
+                if expected == Expected::Recorded
+                    && let Err(error) = self.vm.would_be_unchanged().await
+                {
+                    let _ = reply.send(Err(ActError::Start(Arc::new(error))));
+                    return;
+                }
+                self.vm.expected = expected;
                 self.vm.record.returns = true;
                 self.vm.record.desired = Desired::Running;
                 self.vm.save();

@@ -38,8 +38,6 @@ pub enum PageContent {
     Unmeasured,
     Secrets,
     Cpuid,
-    /// Left to the host: never part of a measurement.
-    Shared,
 }
 
 /// One thing that is put into the guest.
@@ -48,6 +46,8 @@ pub enum Directive {
     Page {
         gpa: u64,
         content: PageContent,
+        /// Its place among all directives of the file: those of other platforms count too.
+        index: u32,
     },
     /// Pages that the loader fills. `size` is in bytes.
     Parameters {
@@ -80,6 +80,7 @@ pub fn directives<F: ReadAt + ?Sized>(file: &F, mask: u32) -> Result<Vec<Directi
     let mut walk = Walk {
         mask,
         file_size: file.size(),
+        index: 0,
         areas: Vec::new(),
         found: Vec::new(),
     };
@@ -104,6 +105,7 @@ pub fn directives<F: ReadAt + ?Sized>(file: &F, mask: u32) -> Result<Vec<Directi
                 length,
                 content,
             })?;
+            walk.index = walk.index.saturating_add(1);
         }
         rest = after;
     }
@@ -138,6 +140,8 @@ impl Header<'_> {
 struct Walk {
     mask: u32,
     file_size: u64,
+    /// Directives so far.
+    index: u32,
     /// Index and size of the parameter areas so far.
     areas: Vec<(u32, u64)>,
     found: Vec<Directive>,
@@ -200,7 +204,11 @@ impl Walk {
         if flags & LARGE != 0 {
             return Err(fault(PageFault::Large));
         }
-        let unknown = flags & !(UNMEASURED | SHARED);
+        // QEMU does not look at it and measures the page; the format says that it is not measured.
+        if flags & SHARED != 0 {
+            return Err(fault(PageFault::Shared));
+        }
+        let unknown = flags & !UNMEASURED;
         if unknown != 0 {
             return Err(fault(PageFault::Flags(unknown)));
         }
@@ -211,14 +219,18 @@ impl Walk {
             self.check_content(header, at)?;
         }
         let content = match kind {
-            0..=3 if flags & SHARED != 0 => PageContent::Shared,
             0 if flags & UNMEASURED != 0 => PageContent::Unmeasured,
             0 => PageContent::Measured((at != 0).then_some(at)),
             1 => PageContent::Secrets,
             2 | 3 => PageContent::Cpuid,
             other => return Err(fault(PageFault::Type(other))),
         };
-        self.found.push(Directive::Page { gpa, content });
+        let index = self.index;
+        self.found.push(Directive::Page {
+            gpa,
+            content,
+            index,
+        });
         Ok(())
     }
 

@@ -1,5 +1,9 @@
-//! The launch digest of a guest that starts from an IGVM file: its directives for SEV-SNP, in their
-//! order, as QEMU feeds them to KVM.
+//! The launch digest of a guest that starts from an IGVM file: its directives for SEV-SNP.
+//!
+//! Measuring tools take directives in the order of the file. QEMU holds a run of pages back until
+//! another run begins, and feeds parameters at once (backends/igvm.c, `qigvm_process_mem_page`), so
+//! that parameters that follow a run come before it. Where that makes a difference, both values are
+//! told: the tools have been held against hardware, and QEMU's code has been read.
 //!
 //! KVM adds the registers of the vCPUs itself, at the end of the launch and at an address of its own.
 //! A file whose registers stand elsewhere has a digest that KVM would not measure, and is refused.
@@ -8,12 +12,13 @@ use casemate_backend::answer::{quoted, unsuitable_file};
 use casemate_backend::bindings::casemate::tee::types::{Error, HostFile};
 use casemate_backend::files::{Bytes, Digests};
 use casemate_backend::register::hex;
-use casemate_firmware::igvm::{self, Directive, PageContent};
+use casemate_firmware::igvm::{self, Directive, IdBlock, PageContent};
 use casemate_firmware::{ReadAt as _, remedy, suitable};
 
 use super::chain::{self, Digest, LaunchDigest, PAGE_SIZE, PageType, TooManyPages};
 use super::vmsa::{self, Stated};
 use super::{IGVM_ROLE, too_many_pages};
+use crate::settings::SNP_ACTIVE;
 
 /// CR0 with which KVM starts a vCPU: ET, and NE or not, and PE for a guest that starts in protected
 /// mode. With others KVM would measure other registers than the file has.
@@ -22,9 +27,11 @@ const CR0: [u64; 2] = [0x30, 0x31];
 /// A file, measured.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Measured {
-    pub(crate) digest: Digest,
+    pub(crate) in_file_order: Digest,
+    pub(crate) in_qemus_order: Digest,
     /// SEV_FEATURES of the registers that it brings.
     pub(crate) features: u64,
+    pub(crate) id_block: Option<IdBlock>,
 }
 
 pub(crate) fn measure(file: &HostFile, files: &impl Digests) -> Result<Measured, Error> {
@@ -48,27 +55,86 @@ pub(crate) fn measure(file: &HostFile, files: &impl Digests) -> Result<Measured,
     let registers = check_registers(file, &directives, |offset| {
         bytes.read_at(u64::from(offset), PAGE_SIZE as u32)
     })?;
-    let digest = chain(&directives, file, files)?;
-    for directive in &directives {
-        if let Directive::IdBlock(block) = directive
-            && block.digest != digest
-        {
-            return Err(unsuitable_file(
-                IGVM_ROLE,
-                &format!(
-                    "the ID block of {} is for a guest with the launch digest {}, and the file has {}",
-                    quoted(&file.label),
-                    hex(&block.digest),
-                    hex(&digest)
-                ),
-                "sign the file again, or take one whose ID block is its own",
-            ));
-        }
+    let in_file_order = chain(&directives, file, files)?;
+    let in_qemus_order = chain(&as_qemu_feeds(directives.clone()), file, files)?;
+    let id_block = directives.into_iter().find_map(|one| match one {
+        Directive::IdBlock(block) => Some(block),
+        _ => None,
+    });
+    if let Some(block) = &id_block
+        && ![in_file_order, in_qemus_order].contains(&block.digest)
+    {
+        return Err(unsuitable_file(
+            IGVM_ROLE,
+            &format!(
+                "the ID block of {} is for a guest with the launch digest {}, and the file has {}",
+                quoted(&file.label),
+                hex(&block.digest),
+                hex(&in_file_order)
+            ),
+            "sign the file again, or take one whose ID block is its own",
+        ));
     }
     Ok(Measured {
-        digest,
+        in_file_order,
+        in_qemus_order,
         features: registers.features,
+        id_block,
     })
+}
+
+/// The order in which QEMU feeds them: a run of adjacent pages of one kind waits until a page that
+/// is not its next comes, or the file ends; what is no page does not wait.
+fn as_qemu_feeds(directives: Vec<Directive>) -> Vec<Directive> {
+    let mut fed = Vec::with_capacity(directives.len());
+    let mut run: Vec<Directive> = Vec::new();
+    for directive in directives {
+        match (&directive, run.last()) {
+            (Directive::Page { .. }, None) => run.push(directive),
+            (Directive::Page { .. }, Some(last)) => {
+                if !continues(last, &directive) {
+                    fed.append(&mut run);
+                }
+                run.push(directive);
+            }
+            _ => fed.push(directive),
+        }
+    }
+    // The registers are measured last in any case.
+    let registers = fed
+        .iter()
+        .position(|one| matches!(one, Directive::VpContext { .. }))
+        .map(|at| fed.remove(at));
+    fed.append(&mut run);
+    fed.extend(registers);
+    fed
+}
+
+fn continues(last: &Directive, next: &Directive) -> bool {
+    let (
+        Directive::Page {
+            gpa: last_gpa,
+            content: last_content,
+            index: last_index,
+        },
+        Directive::Page {
+            gpa,
+            content,
+            index,
+        },
+    ) = (last, next)
+    else {
+        return false;
+    };
+    let is_same_kind = match (last_content, content) {
+        (PageContent::Measured(one), PageContent::Measured(other)) => {
+            one.is_some() == other.is_some()
+        }
+        (one, other) => one == other,
+    };
+    is_same_kind
+        && last_gpa.checked_add(PAGE_SIZE) == Some(*gpa)
+        && last_index.checked_add(1) == Some(*index)
 }
 
 /// The registers that the file brings are those that KVM will measure, and last.
@@ -84,20 +150,23 @@ fn check_registers(
             "build the file for KVM: registers of one vCPU, after all pages, at 0xfffffffff000",
         )
     };
-    let contexts = directives
-        .iter()
-        .enumerate()
-        .filter_map(|(index, one)| match one {
-            Directive::VpContext { gpa, offset, .. } => Some((index, *gpa, *offset)),
-            _ => None,
-        });
+    let contexts = directives.iter().enumerate();
+    let contexts = contexts.filter_map(|(position, one)| match one {
+        Directive::VpContext { gpa, offset, index } => Some((position, *gpa, *offset, *index)),
+        _ => None,
+    });
     let contexts: Vec<_> = contexts.collect();
-    let &[(position, gpa, offset)] = contexts.as_slice() else {
+    let &[(position, gpa, offset, index)] = contexts.as_slice() else {
         return Err(refused(&format!(
             "has registers (VMSA) of {} vCPUs, and KVM measures those of the first alone from a file",
             contexts.len()
         )));
     };
+    if index != 0 {
+        return Err(refused(&format!(
+            "has registers (VMSA) of vCPU {index}, and a guest starts with those of vCPU 0"
+        )));
+    }
     if gpa != vmsa::GPA {
         return Err(refused(&format!(
             "has its registers (VMSA) at {gpa:#x}, and KVM measures them at {:#x}",
@@ -105,8 +174,7 @@ fn check_registers(
         )));
     }
     let is_page = |one: &Directive| match one {
-        Directive::Page { content, .. } => *content != PageContent::Shared,
-        Directive::Parameters { .. } => true,
+        Directive::Page { .. } | Directive::Parameters { .. } => true,
         Directive::VpContext { .. } | Directive::IdBlock(_) => false,
     };
     if directives.iter().skip(position).any(is_page) {
@@ -124,6 +192,12 @@ fn check_registers(
             stated.cr0
         )));
     }
+    if stated.features & SNP_ACTIVE == 0 {
+        return Err(refused(&format!(
+            "starts its vCPU with SEV_FEATURES {:#x}, in which SNP is not active",
+            stated.features
+        )));
+    }
     Ok(stated)
 }
 
@@ -133,9 +207,8 @@ fn chain(directives: &[Directive], file: &HostFile, files: &impl Digests) -> Res
     let mut digest = LaunchDigest::new();
     for directive in directives {
         match directive {
-            Directive::Page { gpa, content } => {
+            Directive::Page { gpa, content, .. } => {
                 let (kind, contents) = match content {
-                    PageContent::Shared => continue,
                     PageContent::Measured(None) => (PageType::Normal, zeros),
                     PageContent::Measured(Some(offset)) => {
                         (PageType::Normal, page_digest(file, files, *offset)?)

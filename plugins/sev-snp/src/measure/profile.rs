@@ -56,6 +56,18 @@ impl Profile {
                 "set bit 0, or leave the setting out",
             ));
         }
+        if let (Some(features), Ok(known)) = (settings.guest_features, &facts.vmsa_features)
+            && features & !(known | SNP_ACTIVE) != 0
+        {
+            return Err(invalid_request(
+                GUEST_FEATURES,
+                &format!(
+                    "{GUEST_FEATURES} is {features:#x}, and KVM has no guest with more than {:#x}",
+                    known | SNP_ACTIVE
+                ),
+                "leave the setting out, or set features that this host has",
+            ));
+        }
         let (vmsas, vmsas_by) = match settings.measured_vmsas {
             Some(vmsas) => (vmsas, Source::Setting),
             // What Linux does, which cannot be asked for.

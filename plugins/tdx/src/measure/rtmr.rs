@@ -161,6 +161,10 @@ fn rtmr1(
         Source::File,
     )];
     inputs.extend(facts.input());
+    if request.devices.is_empty() {
+        // Without a plan nobody says what devices there will be.
+        inputs.push(register::input("option-roms", "none", Source::Assumed));
+    }
     let value = |separator: bool| {
         let mut events = vec![digest, sha384(CALLING)];
         events.extend(separator.then(|| sha384(SEPARATOR)));

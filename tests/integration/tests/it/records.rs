@@ -471,7 +471,7 @@ fn fixture(format: &str, name: &str) -> Value {
 /// Format 1 was written by the daemons before VMs outlived them; its fixture is one of theirs.
 #[tokio::test]
 async fn records_of_every_format_load() {
-    for format in ["1", "2"] {
+    for format in ["1", "2", "3"] {
         let mut daemon = lasting().start();
         daemon.kill();
         let vm = fixture(format, "vm.json");
@@ -559,7 +559,7 @@ fn compare(path: &str, wanted: &Value, found: &Value, differences: &mut Vec<Stri
 async fn the_newest_fixture_is_what_is_written_today() {
     let mut daemon = lasting().start();
     let spec = v1::VmSpec {
-        name: "format-2".to_owned(),
+        name: "format-3".to_owned(),
         environment: [("A".to_owned(), "1".to_owned())].into(),
         ttl: Some(prost_types::Duration {
             // Nine years: the record is to load in some of them.
@@ -590,8 +590,8 @@ async fn the_newest_fixture_is_what_is_written_today() {
             std::fs::write(Path::new(&folder).join(name), text).expect("a file");
             continue;
         }
-        assert_eq!(found["format"], 2, "{name}: a new format needs a fixture");
-        compare(name, &fixture("2", name), &found, &mut differences);
+        assert_eq!(found["format"], 3, "{name}: a new format needs a fixture");
+        compare(name, &fixture("3", name), &found, &mut differences);
     }
     assert_eq!(differences, Vec::<String>::new());
 }

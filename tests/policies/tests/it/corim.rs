@@ -29,37 +29,39 @@ fn refusal(measurement: &Measurement, pcrs: Option<&PcrValues>) -> String {
 #[test]
 fn both_libraries_read_what_went_in() {
     let bytes = corim::render(&whole(), Some(&pcrs())).unwrap();
-    let expected = [
+    // One triple for each value that may hold, and each says all that is known.
+    let expected = [0x21, 0x22].map(|alternative| {
         triple(&[
             ("LAUNCH", &[(7, vec![0x11; 48])]),
+            ("TD", &[(7, vec![alternative; 48])]),
             ("POLICY", &[(0, vec![0x31; 8])]),
             ("TABLE", &[(1, vec![0x51; 32])]),
             ("WIDE", &[(8, vec![0x61; 64])]),
-        ]),
-        triple(&[("TD", &[(7, vec![0x21; 48])])]),
-        triple(&[("TD", &[(7, vec![0x22; 48])])]),
-        triple(&[
             ("pcr4", &[(1, vec![0xd6; 32]), (7, vec![0xd4; 48])]),
             ("pcr10", &[(7, vec![0xd5; 48])]),
-        ]),
-    ];
+        ])
+    });
     assert_eq!(seen::by_corim(&bytes), expected);
     assert_eq!(seen::by_corim_rs(&bytes), expected);
 }
 
 #[test]
-fn evidence_matches_one_alternative_and_not_a_mixture() {
+fn evidence_matches_when_all_of_it_is_right() {
     use ::corim::validate::{EvidenceClaim, match_reference_values};
 
     let bytes = corim::render(&whole(), None).unwrap();
     let (_, comids) = ::corim::validate::decode_and_validate_at(&bytes, 0).unwrap();
     let triples = comids[0].triples.reference_triples.clone().unwrap();
     let together = triples[0].clone();
+    let mut mixed = together.measurements().to_vec();
+    mixed[0] = triples[1].measurements()[1].clone();
     for (claim, matching) in [
+        (triples[0].measurements().to_vec(), 1),
         (triples[1].measurements().to_vec(), 1),
-        (triples[2].measurements().to_vec(), 1),
-        (together.measurements().to_vec(), 1),
+        // An alternative alone, which any guest could have.
+        (triples[1].measurements()[1..2].to_vec(), 0),
         (together.measurements()[..2].to_vec(), 0),
+        (mixed, 0),
     ] {
         let evidence = EvidenceClaim {
             environment: together.environment().clone(),
@@ -82,10 +84,33 @@ fn without_a_name_of_its_own_the_environment_is_the_backends() {
     }
 }
 
+/// A vTPM in a launch that nobody measured says nothing.
 #[test]
-fn pcr_values_alone_are_a_document() {
-    let bytes = corim::render(&measurement(Vec::new()), Some(&pcrs())).unwrap();
-    assert_eq!(seen::by_corim(&bytes).len(), 1);
+fn pcr_values_alone_are_no_document() {
+    let refused = corim::render(&measurement(Vec::new()), Some(&pcrs())).unwrap_err();
+    assert!(
+        refused.to_string().contains("would accept every guest"),
+        "{refused}"
+    );
+}
+
+#[test]
+fn combinations_have_a_limit() {
+    let both = |index: usize| {
+        let name = format!("r{index}");
+        named(
+            one_of(&name, &[("a", vec![1; 48]), ("b", vec![2; 48])]),
+            &name,
+        )
+    };
+    let registers = |count| measurement((0..count).map(both).collect());
+    let bytes = corim::render(&registers(6), None).unwrap();
+    assert_eq!(seen::by_corim(&bytes).len(), 64);
+    let refused = corim::render(&registers(7), None).unwrap_err();
+    assert!(
+        refused.to_string().starts_with("128 combinations"),
+        "{refused}"
+    );
 }
 
 #[test]
@@ -265,7 +290,7 @@ fn an_unknown_register_is_refused_beside_known_ones_and_left_out_without_a_name(
     let mut without = whole();
     without.registers.push(unknown("late"));
     let triples = seen::by_corim(&corim::render(&without, None).unwrap());
-    assert_eq!(triples.len(), 3);
+    assert_eq!(triples.len(), 2);
 }
 
 #[test]

@@ -64,7 +64,9 @@ fn text(bytes: &[u8]) -> String {
 fn documented() -> (Vec<String>, Vec<String>) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/measurement.md");
     let page = std::fs::read_to_string(path).expect("the page");
-    let mut lines = page.lines().skip_while(|line| !line.starts_with("$ casemate measure"));
+    let mut lines = page
+        .lines()
+        .skip_while(|line| !line.starts_with("$ casemate measure"));
     let command = lines.next().expect("a command");
     let command = shlex_split(command.trim_start_matches("$ casemate "));
     let printed = lines.take_while(|line| *line != "```");
@@ -115,7 +117,10 @@ fn what_cannot_be_measured_is_told_with_what_to_do() {
         (
             &["--cpu", "EPYC-v4", "--firmware", "missing.fd"][..],
             1,
-            &["the firmware file \"missing.fd\" cannot be used", "input-unreadable"][..],
+            &[
+                "the firmware file \"missing.fd\" cannot be used",
+                "input-unreadable",
+            ][..],
         ),
         (
             &["--cpu", "Skylake-Server", "--firmware", "OVMF.amdsev.fd"],
@@ -125,7 +130,10 @@ fn what_cannot_be_measured_is_told_with_what_to_do() {
         (
             &["--cpu", "EPYC-v4", "--firmware", "kernel.bin"],
             6,
-            &["there is no table of OVMF at the end of the file", "remedy: "],
+            &[
+                "there is no table of OVMF at the end of the file",
+                "remedy: ",
+            ],
         ),
         (
             &["--cpu", "EPYC-v4", "--igvm", "kernel.bin"],
@@ -133,33 +141,75 @@ fn what_cannot_be_measured_is_told_with_what_to_do() {
             &["instead of \"IGVM\""],
         ),
         (
-            &["--cpu", "EPYC-v4", "--firmware", "OVMF.amdsev.fd", "--set", "guest-features=0x20"],
+            &[
+                "--cpu",
+                "EPYC-v4",
+                "--firmware",
+                "OVMF.amdsev.fd",
+                "--set",
+                "guest-features=0x20",
+            ],
             4,
             &["bit 0 says that SNP is active"],
         ),
         (
-            &["--cpu", "EPYC-v4", "--firmware", "OVMF.amdsev.fd", "--set", "no-such=1"],
+            &[
+                "--cpu",
+                "EPYC-v4",
+                "--firmware",
+                "OVMF.amdsev.fd",
+                "--set",
+                "no-such=1",
+            ],
             1,
             &["no-such", "measure-backend"],
         ),
         (
-            &["--cpu", "EPYC-v4", "--firmware", "OVMF.amdsev.fd", "--facts", "kernel.bin"],
+            &[
+                "--cpu",
+                "EPYC-v4",
+                "--firmware",
+                "OVMF.amdsev.fd",
+                "--facts",
+                "kernel.bin",
+            ],
             1,
             &["is no record of facts", "facts-form"],
         ),
         (
-            &["--cpu", "EPYC-v4", "--firmware", "OVMF.inteltdx.ms.fd", "--kernel", "kernel.bin"],
+            &[
+                "--cpu",
+                "EPYC-v4",
+                "--firmware",
+                "OVMF.inteltdx.ms.fd",
+                "--kernel",
+                "kernel.bin",
+            ],
             6,
             &["would not be part of the launch measurement"],
         ),
         (&["--cpu", "EPYC-v4"], 2, &["--firmware", "--igvm"]),
         (
-            &["--cpu", "EPYC-v4", "--firmware", "OVMF.amdsev.fd", "--initrd", "initrd.bin"],
+            &[
+                "--cpu",
+                "EPYC-v4",
+                "--firmware",
+                "OVMF.amdsev.fd",
+                "--initrd",
+                "initrd.bin",
+            ],
             2,
             &["--kernel"],
         ),
         (
-            &["--cpu", "EPYC-v4", "--firmware", "OVMF.amdsev.fd", "--backend", "nobody"],
+            &[
+                "--cpu",
+                "EPYC-v4",
+                "--firmware",
+                "OVMF.amdsev.fd",
+                "--backend",
+                "nobody",
+            ],
             2,
             &["--backend"],
         ),
@@ -174,11 +224,25 @@ fn what_cannot_be_measured_is_told_with_what_to_do() {
         assert!(output.stdout.is_empty(), "{arguments:?}");
     }
     for (backend, parts) in [
-        ("nobody", &["there is no backend \"nobody\"", "measure-backend"][..]),
-        ("kernel.bin", &["is something else, not a WebAssembly component"]),
+        (
+            "nobody",
+            &["there is no backend \"nobody\"", "measure-backend"][..],
+        ),
+        (
+            "kernel.bin",
+            &["is something else, not a WebAssembly component"],
+        ),
         ("plain-kvm", &["measures nothing", "no-measurement"]),
     ] {
-        let arguments = ["measure", "--backend", backend, "--vcpus", "1", "--cpu", "x"];
+        let arguments = [
+            "measure",
+            "--backend",
+            backend,
+            "--vcpus",
+            "1",
+            "--cpu",
+            "x",
+        ];
         let arguments = arguments.iter().chain(&["--firmware", "OVMF.amdsev.fd"]);
         let output = installed.run(files.path(), &arguments.copied().collect::<Vec<_>>());
         let said = text(&output.stderr);
@@ -204,8 +268,18 @@ fn facts_of_another_machine_count() {
     // As a daemon prints it, alone and with the rest of a plan.
     for document in [facts.clone(), json!({"plan": {}, "facts": facts})] {
         std::fs::write(&path, document.to_string()).expect("a file");
-        let tdx = ["measure", "--backend", "tdx", "--vcpus", "1", "--cpu", "host"];
-        let tdx = tdx.iter().chain(&["--firmware", "OVMF.inteltdx.ms.fd", "--format", "json"]);
+        let tdx = [
+            "measure",
+            "--backend",
+            "tdx",
+            "--vcpus",
+            "1",
+            "--cpu",
+            "host",
+        ];
+        let tdx = tdx
+            .iter()
+            .chain(&["--firmware", "OVMF.inteltdx.ms.fd", "--format", "json"]);
         let without = measured(&installed, files.path(), tdx.clone().copied());
         assert_eq!(without["registers"][0]["value"], Value::Null);
         assert_eq!(without["qemu_version"], Value::Null);
@@ -217,8 +291,18 @@ fn facts_of_another_machine_count() {
             without["registers"][0]["alternatives"][0]["value"]
         );
         assert_eq!(with["qemu_version"], "10.1.0");
-        let snp = ["measure", "--backend", "sev-snp", "--vcpus", "1", "--cpu", "EPYC-v4"];
-        let snp = snp.iter().chain(&["--firmware", "OVMF.amdsev.fd", "--format", "json"]);
+        let snp = [
+            "measure",
+            "--backend",
+            "sev-snp",
+            "--vcpus",
+            "1",
+            "--cpu",
+            "EPYC-v4",
+        ];
+        let snp = snp
+            .iter()
+            .chain(&["--firmware", "OVMF.amdsev.fd", "--format", "json"]);
         let source = |document: &Value| {
             let inputs = document["registers"][0]["inputs"].as_array().cloned();
             let inputs = inputs.expect("inputs");
@@ -246,10 +330,7 @@ fn measured<'a>(
 #[tokio::test(flavor = "multi_thread")]
 async fn a_daemon_and_the_program_say_the_same() {
     let setup: Setup = super::setup();
-    let (kernel, initrd) = (
-        super::kernel_of(&setup),
-        setup.folder.path().join("initrd"),
-    );
+    let (kernel, initrd) = (super::kernel_of(&setup), setup.folder.path().join("initrd"));
     let daemon = setup.start();
     let spec = v1::VmSpec {
         kernel_cmdline: Some("console=ttyS0 ".to_owned()),
@@ -269,9 +350,27 @@ async fn a_daemon_and_the_program_say_the_same() {
     let path = |path: &Path| path.display().to_string();
     let (kernel, initrd, facts) = (path(&kernel), path(&initrd), path(&facts));
     let arguments = [
-        "measure", "--backend", "gauge", "--vcpus", "1", "--cpu", "max", "--firmware", &kernel,
-        "--kernel", &kernel, "--initrd", &initrd, "--cmdline", "console=ttyS0 ", "--set", "level=5",
-        "--facts", &facts, "--format", "json",
+        "measure",
+        "--backend",
+        "gauge",
+        "--vcpus",
+        "1",
+        "--cpu",
+        "max",
+        "--firmware",
+        &kernel,
+        "--kernel",
+        &kernel,
+        "--initrd",
+        &initrd,
+        "--cmdline",
+        "console=ttyS0 ",
+        "--set",
+        "level=5",
+        "--facts",
+        &facts,
+        "--format",
+        "json",
     ];
     let said = measured(&Installed::new(), folder.path(), arguments.into_iter());
     assert_eq!(said["registers"], planned["registers"]);

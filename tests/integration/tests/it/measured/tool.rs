@@ -105,7 +105,7 @@ async fn a_program_that_fails_or_says_something_else_ends_the_launch() {
             "no end of its output",
             "gauge-tool",
             "exec cat /dev/zero",
-            Some(&["measuring-tool"]),
+            Some(&["prints more than", "measuring-tool"]),
         ),
         Case {
             name: "another program than was pinned",

@@ -76,12 +76,14 @@ async fn a_file_that_changed_since_the_last_vm_is_measured_anew() {
 async fn a_file_that_changes_between_digest_and_start_changes_nothing() {
     for how in [
         // In place, with the size and the modification time of before.
-        "cp -p \"$0.kernel\" /tmp/unused 2>/dev/null; t=$(stat -c %y KERNEL); \
+        "t=$(stat -c %y KERNEL); \
          dd if=/dev/zero of=KERNEL bs=4096 count=64 conv=notrunc 2>/dev/null; touch -m -d \"$t\" KERNEL",
         // Another file under the name.
         "head -c 1000000 /dev/zero > KERNEL.new && mv -f KERNEL.new KERNEL",
         // Cut short.
         ": > KERNEL",
+        // The other file of the boot, which is in no register here and still was what was hashed.
+        "head -c 1000000 /dev/zero > INITRD; echo > KERNEL",
     ] {
         let mut setup = setup();
         let folder = setup.folder.path().to_owned();
@@ -91,12 +93,16 @@ async fn a_file_that_changes_between_digest_and_start_changes_nothing() {
         let open = |path: &Path, mode| {
             std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).expect("a mode");
         };
+        let initrd = folder.join("initrd");
+        let of_initrd = sha384(&initrd);
         open(&kernel, 0o666);
+        open(&initrd, 0o666);
         open(&folder, 0o777);
         let tool = folder.join("gauge-tool");
         let script = format!(
             "#!/bin/sh\n{}\necho {digest}\n",
             how.replace("KERNEL", &kernel.display().to_string())
+                .replace("INITRD", &initrd.display().to_string())
         );
         std::fs::write(&tool, script).expect("a script");
         open(&tool, 0o755);
@@ -114,6 +120,7 @@ async fn a_file_that_changes_between_digest_and_start_changes_nothing() {
             "{how}"
         );
         assert_eq!(document["files"][0]["sha384"], digest, "{how}");
+        assert_eq!(document["files"][1]["sha384"], of_initrd, "{how}");
     }
 }
 
@@ -174,4 +181,94 @@ async fn a_vm_starts_again_as_what_it_was_unless_its_caller_accepts_the_change()
         .expect("it is written");
     daemon.act(Verb::Start, &vm.id).await.expect_err("changed");
     daemon.remove(&vm.id).await.expect("it is removed");
+}
+
+/// A change is accepted for one start, whatever becomes of it, and by nobody but its caller.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_is_accepted_once_and_never_by_a_restart_policy() {
+    let mut setup = setup();
+    let kernel = kernel_of(&setup);
+    let original = std::fs::read(&kernel).expect("it is there");
+    // What is measured has no part in that start: the tool fails it.
+    let tool = setup.folder.path().join("gauge-tool");
+    setup.set("attestation.tool", tool.display().to_string());
+    let say = |body: &str| {
+        std::fs::write(&tool, format!("#!/bin/sh\n{body}\n")).expect("a script");
+        let mode = std::fs::Permissions::from_mode(0o755);
+        std::fs::set_permissions(&tool, mode).expect("a mode");
+    };
+    let honest = "sha384sum \"$2\" | cut -d' ' -f1";
+    say(honest);
+    let daemon = setup.start();
+    let vm = daemon
+        .create(v1::VmSpec {
+            restart_policy: v1::RestartPolicy::Always.into(),
+            ..v1::VmSpec::default()
+        })
+        .await
+        .expect("it runs");
+    daemon.act(Verb::ForceStop, &vm.id).await.expect("it stops");
+    let mut longer = original.clone();
+    longer.extend([0; 4096]);
+    std::fs::write(&kernel, &longer).expect("it is written");
+    say("exit 1");
+    let failed = daemon.act(Verb::StartAnyway, &vm.id).await;
+    assert!(
+        failed
+            .expect_err("the tool fails")
+            .message()
+            .contains("measuring-tool")
+    );
+    say(honest);
+    // Its restart policy tries again, and is not told that anybody accepted anything.
+    let failed = daemon.in_state(&vm.id, v1::VmState::Failed).await;
+    let deadline = std::time::Instant::now() + Duration::from_secs(60);
+    let mut detail = failed.detail;
+    while !detail.contains("would not be measured as it was") {
+        assert!(std::time::Instant::now() < deadline, "{detail}");
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        let vm = daemon.get(&vm.id).await.expect("it is listed");
+        assert_ne!(vm.state(), v1::VmState::Running, "it started by itself");
+        detail = vm.detail;
+    }
+    // A failed start is none: what is told of the VM is what it ran as.
+    let document = json_of(&daemon, &vm.id).await;
+    let digest = &register(&document, "gauge-digest")["value"];
+    assert_ne!(digest.as_str(), Some(sha384(&kernel).as_str()));
+    daemon.remove(&vm.id).await.expect("it is removed");
+}
+
+/// A guest that could not come back as what it is goes on.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restart_is_refused_before_the_guest_is_stopped() {
+    let setup = setup();
+    let kernel = kernel_of(&setup);
+    let daemon = setup.start();
+    let vm = daemon.create(v1::VmSpec::default()).await.expect("it runs");
+    let mut longer = std::fs::read(&kernel).expect("it is there");
+    longer.extend([0; 4096]);
+    std::fs::write(&kernel, &longer).expect("it is written");
+    let refused = daemon.act(Verb::ForceRestart, &vm.id).await;
+    let refused = refused.expect_err("it would be another one");
+    assert!(
+        refused.message().contains("measurement-changed"),
+        "{refused}"
+    );
+    let now = daemon.get(&vm.id).await.expect("it is listed");
+    assert_eq!(now.state(), v1::VmState::Running);
+    assert_eq!(now.pid, vm.pid, "it was not touched");
+    let accepted = daemon
+        .vms()
+        .await
+        .restart_vm(v1::RestartVmRequest {
+            id: vm.id.clone(),
+            force: true,
+            accept_measurement: true,
+        })
+        .await;
+    let accepted = accepted.expect("accepted").into_inner().vm.expect("a VM");
+    assert_ne!(accepted.pid, vm.pid);
+    let document = json_of(&daemon, &vm.id).await;
+    let digest = &register(&document, "gauge-digest")["value"];
+    assert_eq!(digest.as_str(), Some(sha384(&kernel).as_str()));
 }

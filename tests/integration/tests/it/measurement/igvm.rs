@@ -60,6 +60,7 @@ pub(super) enum Directive {
     Registers {
         mask: u32,
         page: Vec<u8>,
+        vcpu: u16,
     },
     /// Anything without a page of its own.
     Plain(u32, Vec<u8>),
@@ -148,9 +149,9 @@ impl File {
                     header.extend(words(&[*mask, place(content), *flags, u32::from(*kind)]));
                     add(PAGE_DATA, &header);
                 }
-                Directive::Registers { mask, page } => {
+                Directive::Registers { mask, page, vcpu } => {
                     let mut header = REGISTERS_GPA.to_le_bytes().to_vec();
-                    header.extend(words(&[*mask, place(page), 0]));
+                    header.extend(words(&[*mask, place(page), u32::from(*vcpu)]));
                     add(REGISTERS, &header);
                 }
                 Directive::Plain(kind, content) => add(*kind, content),
@@ -205,6 +206,7 @@ pub(super) fn wrapped(image: &[u8], has_parameters: bool, place: Place) -> File 
     let registers = Directive::Registers {
         mask: WRAPPED,
         page: flat_registers(),
+        vcpu: 0,
     };
     match place {
         Place::First => directives.insert(0, registers),
@@ -306,19 +308,18 @@ fn random(chance: &mut Chance) -> File {
             mask: *chance.one_of(&[snp, snp, all]),
             flags,
             kind,
-            content: if kind == NORMAL && flags & SHARED == 0 {
+            content: if kind == NORMAL {
                 chance.one_of(&contents).clone()
             } else {
                 Vec::new()
             },
         }
     };
-    const KINDS: [(u16, u32); 8] = [
+    const KINDS: [(u16, u32); 7] = [
         (NORMAL, 0),
         (NORMAL, 0),
         (NORMAL, 0),
         (NORMAL, UNMEASURED),
-        (NORMAL, SHARED),
         (SECRETS, 0),
         (CPUID, 0),
         (CPUID_XF, 0),
@@ -337,7 +338,6 @@ fn random(chance: &mut Chance) -> File {
             directives.insert(at, of_other);
         }
     }
-    let last = page(chance, &[(NORMAL, SHARED)]);
     for index in 0..chance.below(4) {
         let index = u32::try_from(index).expect("a few");
         let pages = chance.within(1..=5);
@@ -358,10 +358,8 @@ fn random(chance: &mut Chance) -> File {
     directives.push(Directive::Registers {
         mask: snp,
         page: registers,
+        vcpu: 0,
     });
-    if chance.is(20) {
-        directives.push(last);
-    }
     File {
         platforms,
         policies: vec![snp],
@@ -409,9 +407,11 @@ async fn random_igvm_files_have_the_digests_of_the_crate_igvm() {
     let mut site = Site::open("sev-snp");
     let mut different = Vec::new();
     for (path, theirs) in files.iter().zip(digests(&files)) {
+        // The first is that in the order of the file, which the crate has.
         let ours = site
-            .value(&Guest::of_igvm(path), &[], "launch-digest")
-            .await;
+            .values(&Guest::of_igvm(path), &[], "launch-digest")
+            .await
+            .map(|values| values[0].clone());
         if ours.is_err() || ours != theirs {
             different.push(format!(
                 "{}: {ours:?}, and igvm says {theirs:?}",
@@ -443,7 +443,28 @@ async fn what_kvm_would_measure_otherwise_has_no_digest() {
     two.directives.push(Directive::Registers {
         mask: WRAPPED,
         page: flat_registers(),
+        vcpu: 0,
     });
+    let (mut of_another, mut of_no_snp, mut shared) = (
+        two.clone(),
+        two.clone(),
+        wrapped(&image, false, Place::Last),
+    );
+    of_another.directives.pop();
+    of_no_snp.directives.pop();
+    for directive in &mut of_another.directives {
+        if let Directive::Registers { vcpu, .. } = directive {
+            *vcpu = 1;
+        }
+    }
+    for directive in &mut of_no_snp.directives {
+        if let Directive::Registers { page, .. } = directive {
+            put(page, FEATURES, 0x20);
+        }
+    }
+    if let Some(Directive::Page { flags, .. }) = shared.directives.first_mut() {
+        *flags = SHARED;
+    }
     let mut of_tdx = wrapped(&image, false, Place::Last);
     of_tdx.platforms = vec![(WRAPPED, TDX)];
     let mut site = Site::open("sev-snp");
@@ -455,6 +476,13 @@ async fn what_kvm_would_measure_otherwise_has_no_digest() {
         ),
         ("start", wrong_start, "starts its vCPU with CR0 0x11"),
         ("two", two, "has registers (VMSA) of 2 vCPUs"),
+        ("another", of_another, "has registers (VMSA) of vCPU 1"),
+        (
+            "no-snp",
+            of_no_snp,
+            "SEV_FEATURES 0x20, in which SNP is not active",
+        ),
+        ("shared", shared, "is shared with the host"),
         ("tdx", of_tdx, "the IGVM file has no SEV-SNP platform"),
     ] {
         let path = write(folder.path(), name, &file.bytes());
@@ -463,5 +491,75 @@ async fn what_kvm_would_measure_otherwise_has_no_digest() {
             .await;
         let reason = ours.expect_err(name);
         assert!(reason.contains(said), "{name}: {reason}");
+    }
+}
+
+/// QEMU holds a run of pages back, and feeds parameters at once. What the crate says of a file with
+/// its directives in that order is the second value.
+#[tokio::test]
+async fn where_qemu_feeds_in_another_order_both_digests_are_told() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let page = |gpa, byte| Directive::Page {
+        gpa,
+        mask: WRAPPED,
+        flags: 0,
+        kind: NORMAL,
+        content: vec![byte; PAGE],
+    };
+    let (one, next, far) = (page(0x1000, 1), page(0x2000, 2), page(0x9000, 3));
+    let parameters = insert(0x5000, WRAPPED, 0);
+    let registers = Directive::Registers {
+        mask: WRAPPED,
+        page: flat_registers(),
+        vcpu: 0,
+    };
+    let file = |middle: &[&Directive]| {
+        let mut directives = vec![area(0, 2)];
+        directives.extend(middle.iter().copied().cloned());
+        directives.push(registers.clone());
+        File {
+            platforms: vec![(WRAPPED, SNP)],
+            policies: vec![WRAPPED],
+            directives,
+        }
+    };
+    let mut site = Site::open("sev-snp");
+    for (index, (in_file, as_fed)) in [
+        // A run that is not over.
+        (
+            [&one, &next, &parameters, &far],
+            [&parameters, &one, &next, &far],
+        ),
+        // The next page is no part of it after something else.
+        (
+            [&one, &parameters, &next, &far],
+            [&parameters, &one, &next, &far],
+        ),
+        // The file ends, and the run with it.
+        (
+            [&far, &one, &next, &parameters],
+            [&far, &parameters, &one, &next],
+        ),
+        // No run waits.
+        (
+            [&parameters, &one, &next, &far],
+            [&parameters, &one, &next, &far],
+        ),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        let paths = [("file", &in_file), ("fed", &as_fed)].map(|(name, order)| {
+            let name = format!("{name}-{index}.igvm");
+            write(folder.path(), &name, &file(&order[..]).bytes())
+        });
+        let mut expected: Vec<String> = digests(&paths)
+            .into_iter()
+            .map(|digest| digest.expect("the crate measures it"))
+            .collect();
+        expected.dedup();
+        let guest = Guest::of_igvm(&paths[0]);
+        let ours = site.values(&guest, &[], "launch-digest").await;
+        assert_eq!(ours.expect("it is measured"), expected, "{index}");
     }
 }

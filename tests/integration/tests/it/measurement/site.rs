@@ -240,6 +240,20 @@ impl Site {
         }
     }
 
+    /// Every value that may hold of a register, in hexadecimal, or why none is known.
+    pub(crate) async fn values(
+        &mut self,
+        guest: &Guest,
+        settings: &[(&'static str, &str)],
+        register: &str,
+    ) -> Result<Vec<String>, String> {
+        let registers = self.measure(guest, settings).await?;
+        match &one(&registers, register).value {
+            RegisterValue::Unknown(reason) => Err(reason.clone()),
+            value => Ok(value.candidates().map(hex).collect()),
+        }
+    }
+
     /// The one value of a register, in hexadecimal, or why there is none.
     pub(crate) async fn value(
         &mut self,
