@@ -34,6 +34,31 @@ use crate::register::hexadecimal;
 /// Who signed, as the document has it. Who that is, is the key's to prove.
 pub const SIGNER: &str = "casemate";
 
+/// What blocks of PEM are called. A message shows no other name: in a damaged file it may be the key.
+const LABELS: [&str; 18] = [
+    "PRIVATE KEY",
+    "EC PRIVATE KEY",
+    "ENCRYPTED PRIVATE KEY",
+    "RSA PRIVATE KEY",
+    "DSA PRIVATE KEY",
+    "OPENSSH PRIVATE KEY",
+    "PGP PRIVATE KEY BLOCK",
+    "PUBLIC KEY",
+    "RSA PUBLIC KEY",
+    "CERTIFICATE",
+    "TRUSTED CERTIFICATE",
+    "X509 CERTIFICATE",
+    "CERTIFICATE REQUEST",
+    "X509 CRL",
+    "PKCS7",
+    "DSA PARAMETERS",
+    "DH PARAMETERS",
+    "EC PARAMETERS",
+];
+
+/// Of a file with several keys. A bundle of certificates may have hundreds.
+const SHOWN_LABELS: usize = 4;
+
 const CURVE_P256: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.3.1.7");
 const CURVE_P384: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.3.132.0.34");
 const ALGORITHM_EC: ObjectIdentifier = ObjectIdentifier::new_unwrap("1.2.840.10045.2.1");
@@ -49,6 +74,12 @@ pub enum KeyError {
          PEM, as `openssl genpkey -algorithm EC -pkeyopt ec_paramgen_curve:P-256` makes it"
     )]
     NoPem,
+    #[error(
+        "the signing key's file has a line \"-----BEGIN …\" that is damaged, or of a kind that is not \
+         known; wanted is \"-----BEGIN PRIVATE KEY-----\", so copy the file anew, or write it with \
+         `openssl pkcs8 -topk8 -nocrypt -in KEY`"
+    )]
+    Begin,
     #[error("the signing key's file has {labels}, and one private key is wanted; keep that only")]
     Several { labels: String },
     #[error(
@@ -252,6 +283,10 @@ fn only_block(pem: &str) -> Result<(&str, &str), KeyError> {
         let Some((label, _)) = block[BEGIN.len()..].split_once("-----") else {
             break;
         };
+        // Where dashes are missing from the line, what comes before the next ones is the key itself.
+        if !LABELS.contains(&label) {
+            return Err(KeyError::Begin);
+        }
         // A block without an end goes on to the text's, and is judged as damaged.
         let end = format!("-----END {label}-----");
         let length = block.find(&end).map_or(block.len(), |at| at + end.len());
@@ -265,10 +300,14 @@ fn only_block(pem: &str) -> Result<(&str, &str), KeyError> {
         [] => Err(KeyError::NoPem),
         [one] => Ok(*one),
         several => {
-            let labels: Vec<String> = several
+            let mut labels: Vec<String> = several
                 .iter()
+                .take(SHOWN_LABELS)
                 .map(|(label, _)| format!("{label:?}"))
                 .collect();
+            if several.len() > SHOWN_LABELS {
+                labels.push(format!("{} more", several.len() - SHOWN_LABELS));
+            }
             Err(KeyError::Several {
                 labels: labels.join(" and "),
             })

@@ -138,7 +138,7 @@ fn is_part_of(some: &[Directive], all: &[Directive]) -> bool {
 fn assert_directive(directive: &Directive, file_size: u64) {
     let is_page_of_file = |offset: u32| u64::from(offset) + PAGE <= file_size;
     match directive {
-        Directive::Page { gpa, content } => {
+        Directive::Page { gpa, content, .. } => {
             assert!(gpa.is_multiple_of(PAGE));
             if let PageContent::Measured(Some(offset)) = content {
                 assert!(*offset != 0 && is_page_of_file(*offset));

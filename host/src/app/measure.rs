@@ -108,7 +108,6 @@ impl Catalogued for MeasureError {
 
     fn remedy(&self) -> String {
         match self {
-            Self::Load(error) => error.remedy().to_owned(),
             Self::Backend(error) => error.remedy(),
             _ => self.id().entry().remedy.to_owned(),
         }

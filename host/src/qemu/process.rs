@@ -389,35 +389,39 @@ pub(super) async fn finish(
         let (mut output, mut errors) = (Vec::new(), Vec::new());
         let mut stdout = stdout.take(MAX_TOOL_OUTPUT);
         let mut stderr = stderr.take(STDERR_TAIL as u64);
-        tokio::try_join!(
-            stdout.read_to_end(&mut output),
-            stderr.read_to_end(&mut errors)
-        )?;
-        if output.len() as u64 == MAX_TOOL_OUTPUT {
-            end_group(group);
-            return Ok(Err(ToolError::TooMuchOutput {
-                program: program.to_owned(),
-            }));
-        }
+        let printed = async {
+            stdout.read_to_end(&mut output).await?;
+            // Whoever prints so much may never stop.
+            if output.len() as u64 == MAX_TOOL_OUTPUT {
+                return Err(io::ErrorKind::FileTooLarge.into());
+            }
+            Ok(())
+        };
+        tokio::try_join!(printed, stderr.read_to_end(&mut errors))?;
         let exit = Exit::from(child.wait().await?);
         let stderr = crate::spec::printable(String::from_utf8_lossy(&errors).trim());
-        Ok::<_, io::Error>(Ok(ToolOutput {
+        Ok::<_, io::Error>(ToolOutput {
             exit,
             stdout: output,
             stderr,
-        }))
+        })
     };
     let mut run = std::pin::pin!(run);
     let outcome = tokio::time::timeout(limit, &mut run).await;
-    if outcome.is_err() {
+    // It may go on in both cases, and what it started with it.
+    if !matches!(outcome, Ok(Ok(_))) {
         end_group(group);
     }
     match outcome {
-        Ok(result) => result.unwrap_or_else(|source| {
-            Err(ToolError::Output {
+        Ok(Ok(output)) => Ok(output),
+        Ok(Err(error)) if error.kind() == io::ErrorKind::FileTooLarge => {
+            Err(ToolError::TooMuchOutput {
                 program: program.to_owned(),
-                source,
             })
+        }
+        Ok(Err(source)) => Err(ToolError::Output {
+            program: program.to_owned(),
+            source,
         }),
         Err(_) => Err(ToolError::Timeout {
             program: program.to_owned(),

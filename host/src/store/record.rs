@@ -259,6 +259,8 @@ pub(super) fn parse(
     if found.vm.id != id {
         return Err(RecordError::OtherVm { found: found.vm.id });
     }
+    // Written in the newest format from now on.
+    found.vm.format = RECORD_FORMAT;
     // Records of before it was kept have it with the launch.
     if found.vm.spec.identity.is_none()
         && let Some(launch) = &found.launch

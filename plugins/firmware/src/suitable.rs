@@ -526,8 +526,10 @@ fn kernel_hashes(sev: &SevFirmware, sections: &[SevSection]) -> Result<Area, NoK
     }
     let section =
         area_of(sections, SevSectionKind::KernelHashes).ok_or(NoKernelHashes::NoSection)?;
-    let page = area.base - area.base % SNP_PAGE_SIZE;
-    if section.base != page || !section.contains(&area) {
+    // A measurement has the table as one page, so it may not go on in the next one.
+    let offset = area.base % SNP_PAGE_SIZE;
+    let in_one_page = offset + HASH_TABLE_SIZE <= SNP_PAGE_SIZE;
+    if section.base != area.base - offset || !in_one_page || !section.contains(&area) {
         return Err(NoKernelHashes::OutsideSection { area, section });
     }
     Ok(area)

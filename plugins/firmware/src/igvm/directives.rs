@@ -2,6 +2,8 @@
 //!
 //! Layouts are those of crate `igvm_defs` (`IGVM_VHS_PAGE_DATA` and its neighbours).
 
+use std::collections::BTreeMap;
+
 use super::{DIRECTIVES, IgvmError, PAGE_SIZE, PageFault, load, split_header};
 use crate::ReadAt;
 use crate::bytes::Fields;
@@ -81,7 +83,7 @@ pub fn directives<F: ReadAt + ?Sized>(file: &F, mask: u32) -> Result<Vec<Directi
         mask,
         file_size: file.size(),
         index: 0,
-        areas: Vec::new(),
+        areas: BTreeMap::new(),
         found: Vec::new(),
     };
     let mut rest = headers.as_slice();
@@ -142,8 +144,8 @@ struct Walk {
     file_size: u64,
     /// Directives so far.
     index: u32,
-    /// Index and size of the parameter areas so far.
-    areas: Vec<(u32, u64)>,
+    /// Sizes of the parameter areas so far, by index. A file may have some hundred thousand.
+    areas: BTreeMap<u32, u64>,
     found: Vec<Directive>,
 }
 
@@ -172,13 +174,12 @@ impl Walk {
         let (Some(size), Some(index)) = (fields.u64(), fields.u32()) else {
             return Err(header.wrong_length(AREA_SIZE));
         };
-        if self.areas.iter().any(|(known, _)| *known == index) {
+        if self.areas.insert(index, size).is_some() {
             return Err(IgvmError::ParameterAreaRepeated {
                 offset: header.offset,
                 index,
             });
         }
-        self.areas.push((index, size));
         Ok(())
     }
 
@@ -253,8 +254,7 @@ impl Walk {
         if !self.is_for_us(mask) {
             return Ok(());
         }
-        let area = self.areas.iter().find(|(known, _)| *known == index);
-        let Some(&(_, size)) = area else {
+        let Some(&size) = self.areas.get(&index) else {
             return Err(IgvmError::ParameterAreaMissing {
                 offset: header.offset,
                 index,

@@ -161,7 +161,7 @@ fn what_is_broken_for_one_is_good_for_the_other() {
 
 #[test]
 fn a_firmware_without_room_for_hashes_is_good_for_a_guest_without_kernel() {
-    let cases: [(&str, Change, NoKernelHashes); 10] = [
+    let cases: [(&str, Change, NoKernelHashes); 11] = [
         (
             "no entry",
             |i| i.entries.retain(|(name, _)| *name != HASH_TABLE),
@@ -218,6 +218,18 @@ fn a_firmware_without_room_for_hashes_is_good_for_a_guest_without_kernel() {
             NoKernelHashes::OutsideSection {
                 area: area(0x81_0c00, 0x401),
                 section: area(0x81_0000, 0x1000),
+            },
+        ),
+        (
+            "table that goes on in the section's second page, of which no measurement is known",
+            |i| {
+                i.sev().sections[5] = sev_section(0x82_0000, 0x1000, 1);
+                i.sev().sections[6] = sev_section(0x81_0000, 0x2000, 0x10);
+                *i.entry(HASH_TABLE) = words(&[0x81_0f51, 0x400]);
+            },
+            NoKernelHashes::OutsideSection {
+                area: area(0x81_0f51, 0x400),
+                section: area(0x81_0000, 0x2000),
             },
         ),
         (

@@ -48,8 +48,9 @@ impl KernelHashes {
         }
     }
 
-    /// SHA-384 of the page that holds the table at `offset`.
-    pub(crate) fn page(&self, offset: usize) -> Digest {
+    /// SHA-384 of the page that holds the table at `offset`; none where the page ends before it does,
+    /// which no firmware has that takes hashes.
+    pub(crate) fn page(&self, offset: usize) -> Option<Digest> {
         let mut page = vec![0; PAGE_SIZE as usize];
         let mut table = Vec::from(TABLE);
         table.extend(TABLE_SIZE.to_le_bytes());
@@ -62,9 +63,8 @@ impl KernelHashes {
             table.extend(ENTRY_SIZE.to_le_bytes());
             table.extend(hash);
         }
-        if let Some(place) = page.get_mut(offset..offset + table.len()) {
-            place.copy_from_slice(&table);
-        }
-        chain::contents(&page)
+        let end = offset.checked_add(table.len())?;
+        page.get_mut(offset..end)?.copy_from_slice(&table);
+        Some(chain::contents(&page))
     }
 }

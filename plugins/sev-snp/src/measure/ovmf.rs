@@ -54,7 +54,30 @@ pub(crate) fn digest(
     let pages = page_digests(file, files)?;
     // `digest-pages` told of at least as many bytes as the file has.
     let base = TOP.saturating_sub(file.size);
-    chain(&pages, base, firmware, guest).map_err(|TooManyPages| too_many_pages(FIRMWARE_ROLE, file))
+    chain(&pages, base, firmware, guest).map_err(|reason| match reason {
+        NoDigest::TooManyPages => too_many_pages(FIRMWARE_ROLE, file),
+        NoDigest::TableCut => unsuitable_file(
+            FIRMWARE_ROLE,
+            &format!(
+                "the table of hashes in {} does not fit its page, so a kernel would not be measured",
+                quoted(&file.label)
+            ),
+            remedy::image_for(Guest::Snp),
+        ),
+    })
+}
+
+/// Why there is no digest of an image that was inspected.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum NoDigest {
+    TooManyPages,
+    TableCut,
+}
+
+impl From<TooManyPages> for NoDigest {
+    fn from(TooManyPages: TooManyPages) -> Self {
+        Self::TooManyPages
+    }
 }
 
 /// The SHA-384 of each page of the image.
@@ -93,7 +116,7 @@ fn chain(
     base: u64,
     firmware: &SnpFirmware,
     guest: &Guests<'_>,
-) -> Result<Digest, TooManyPages> {
+) -> Result<Digest, NoDigest> {
     let mut digest = LaunchDigest::new();
     digest.normal_pages(base, image)?;
     for section in &firmware.sections {
@@ -101,7 +124,8 @@ fn chain(
         match (section.kind, guest.kernel, &firmware.kernel_hashes) {
             (SevSectionKind::KernelHashes, Some(hashes), Ok(table)) => {
                 let offset = usize::try_from(table.base % PAGE_SIZE).unwrap_or(0);
-                hashes_section(&mut digest, gpa, size, &hashes.page(offset))?;
+                let page = hashes.page(offset).ok_or(NoDigest::TableCut)?;
+                hashes_section(&mut digest, gpa, size, &page)?;
             }
             (SevSectionKind::Secrets, ..) => {
                 digest.uncounted_pages(PageType::Secrets, gpa, size)?;

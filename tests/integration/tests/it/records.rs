@@ -388,10 +388,10 @@ async fn what_is_no_record_is_left_alone_and_keeps_nobody_from_starting() {
         lost.push((id(number), part));
     };
     damaged(1, "vm.json is no record", b"");
-    damaged(2, "vm.json is no record", b"{\"format\": 2, \"id\"");
+    damaged(2, "vm.json is no record", b"{\"format\": 3, \"id\"");
     damaged(3, "vm.json is no record", b"\xff\xfe\0");
-    damaged(4, "vm.json is no record", b"{\"format\": 2}");
-    damaged(5, "upgrade casemated", br#"{"format": 3, "wonders": true}"#);
+    damaged(4, "vm.json is no record", b"{\"format\": 3}");
+    damaged(5, "upgrade casemated", br#"{"format": 4, "wonders": true}"#);
     damaged(6, "upgrade casemated", br#"{"format": 4294967295}"#);
     damaged(7, "vm.json is no record", br#"{"format": -1}"#);
     let other = template.vm.to_string();
@@ -520,7 +520,7 @@ async fn records_of_every_format_load() {
         // Written in the newest format from now on.
         let text = std::fs::read_to_string(folder.join("vm.json")).expect("it is there");
         let rewritten: Value = serde_json::from_str(&text).expect("JSON");
-        assert_eq!(rewritten["format"], 2);
+        assert_eq!(rewritten["format"], 3);
         daemon.remove(&id).await.expect("it goes");
         daemon.assert_unwound().await;
     }

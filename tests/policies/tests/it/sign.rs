@@ -281,3 +281,36 @@ fn a_refusal_has_no_part_of_the_key() {
         }
     }
 }
+
+/// Where dashes are missing from the first line, what follows it up to the next ones is the key.
+#[test]
+fn a_refusal_has_no_part_of_a_key_whose_first_line_is_broken() {
+    let pem = keys::P256_PKCS8;
+    let broken = [
+        pem.replacen("KEY-----", "KEY----", 1),
+        pem.replacen("KEY-----", "KEY", 1),
+        pem.replacen("-----\n", "\n", 1),
+        pem.replacen("PRIVATE KEY-----\n", "", 1),
+        format!("{}{pem}", pem.replacen("KEY-----", "KEY----", 1)),
+        // A line of the key where its name should be.
+        pem.replacen("PRIVATE KEY", pem.lines().nth(1).unwrap(), 1),
+    ];
+    for pem in broken {
+        let error = SigningKey::from_pem(&pem).unwrap_err();
+        let shown = format!("{error} {error:?}");
+        for line in keys::P256_PKCS8
+            .lines()
+            .filter(|line| !line.starts_with("-----"))
+        {
+            assert!(!shown.contains(line), "{shown}");
+        }
+        assert!(shown.chars().count() < 600, "{shown}");
+    }
+}
+
+#[test]
+fn a_file_with_many_keys_is_refused_in_one_sentence() {
+    let many = keys::CERTIFICATE.repeat(500);
+    let message = SigningKey::from_pem(&many).unwrap_err().to_string();
+    assert!(message.contains("and 496 more"), "{message}");
+}

@@ -230,7 +230,7 @@ fn what_cannot_be_measured_is_told_with_what_to_do() {
         ),
         (
             "kernel.bin",
-            &["is something else, not a WebAssembly component"],
+            &["is text (compile it to the binary format), not a WebAssembly component"],
         ),
         ("plain-kvm", &["measures nothing", "no-measurement"]),
     ] {
