@@ -14,6 +14,7 @@
 use std::fs::File;
 use std::io::Write as _;
 use std::os::unix::fs::FileExt as _;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -53,6 +54,8 @@ pub struct SealedFiles {
     /// The one that was used last is last. Never held while anything is waited for.
     kept: Arc<Mutex<Vec<Kept>>>,
     turns: Semaphore,
+    /// Somebody waits to let go of what is kept.
+    is_watched: Arc<AtomicBool>,
 }
 
 impl Default for SealedFiles {
@@ -60,6 +63,7 @@ impl Default for SealedFiles {
         Self {
             kept: Arc::default(),
             turns: Semaphore::new(AT_ONCE),
+            is_watched: Arc::default(),
         }
     }
 }
@@ -147,14 +151,23 @@ impl SealedFiles {
         self.kept.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// So that a daemon whose VMs are long made gives the memory back.
+    /// So that a daemon whose VMs are long made gives the memory back. One task waits for all.
     fn forget_later(&self) {
-        let kept = Arc::downgrade(&self.kept);
+        if self.is_watched.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let (kept, is_watched) = (Arc::downgrade(&self.kept), Arc::clone(&self.is_watched));
         tokio::spawn(async move {
-            tokio::time::sleep(KEPT_FOR).await;
-            if let Some(kept) = kept.upgrade() {
+            loop {
+                tokio::time::sleep(KEPT_FOR).await;
+                let Some(kept) = kept.upgrade() else { return };
                 let mut kept = kept.lock().unwrap_or_else(PoisonError::into_inner);
                 forget(&mut kept, Instant::now());
+                if kept.is_empty() {
+                    // Under the lock: whoever puts something in after this looks after this.
+                    is_watched.store(false, Ordering::Release);
+                    return;
+                }
             }
         });
     }
