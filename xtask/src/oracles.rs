@@ -78,6 +78,8 @@ fn unpacked(run: &Run, manifest: &Path) -> Result<PathBuf> {
     Ok(folder.context("a manifest lies in a folder")?.to_owned())
 }
 
+/// The program, and the package that has it.
+const PYTHON: &str = "python3";
 /// What Debian calls the part of Python that makes environments.
 const VENV_PACKAGE: &str = "python3-venv";
 const HAS_VENV: [&str; 2] = ["-c", "import ensurepip, venv"];
@@ -94,13 +96,18 @@ fn sev_snp_measure(run: &Run) -> Result<()> {
         step.done("in a Python of its own (cached)");
         return Ok(());
     }
-    let Some(python) = child::find_on_path("python3") else {
+    if child::find_on_path(PYTHON).is_none() && child::find_on_path("apt-get").is_some() {
+        system_packages::ensure(run, &[PYTHON, VENV_PACKAGE])?;
+    }
+    let Some(python) = child::find_on_path(PYTHON) else {
         if product.exists() {
             // Of a Python that is gone: tests would take it for one that works.
             std::fs::remove_dir_all(&product)
                 .with_context(|| format!("cannot remove {}", product.display()))?;
         }
-        step.done("skipped: there is no python3 on this machine");
+        step.done(
+            "skipped: there is no python3 on this machine, and no apt-get to install it with",
+        );
         return Ok(());
     };
     let has_venv = || child::capture(run, child::program(&python).args(HAS_VENV)).is_ok();
