@@ -45,6 +45,8 @@ pub enum Form {
     Base64(usize),
     /// A PCI function: `0000:01:00.0`.
     PciFunction,
+    /// A SHA-256 in hexadecimal; canonical in small letters.
+    Sha256,
     /// Text, number or boolean, as a device's property.
     Property,
 }
@@ -84,6 +86,9 @@ impl Form {
             Self::Url => "a URL such as http://localhost:4318".to_owned(),
             Self::Base64(count) => format!("base64 of {count} bytes"),
             Self::PciFunction => "a PCI function such as 0000:01:00.0".to_owned(),
+            Self::Sha256 => {
+                "a SHA-256: 64 hexadecimal digits, as `sha256sum FILE` prints them".to_owned()
+            }
             Self::Property => "a text, a whole number or a boolean".to_owned(),
         }
     }
@@ -137,6 +142,7 @@ impl Form {
                 keep(bytes.len() == wanted)
             }
             Self::PciFunction => keep(is_pci_function(text)),
+            Self::Sha256 => is_sha256(text).then(|| text.to_ascii_lowercase().into()),
             Self::Property => keep(true),
         }
     }
@@ -177,6 +183,10 @@ fn host(text: &str) -> Option<IpAddr> {
         "" | "localhost" => Some(IpAddr::from([127, 0, 0, 1])),
         text => text.parse().ok(),
     }
+}
+
+fn is_sha256(text: &str) -> bool {
+    text.len() == 64 && text.bytes().all(|b| b.is_ascii_hexdigit())
 }
 
 /// `first-last`, both included.
@@ -250,6 +260,9 @@ mod tests {
 
     #[test]
     fn values_become_canonical_or_are_refused() {
+        // Of `abc`, as `sha256sum` prints it.
+        const SMALL: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        const CAPITALS: &str = "BA7816BF8F01CFEA414140DE5DAE2223B00361A396177A9CB410FF61F20015AD";
         let cases: &[(Form, &str, Option<toml::Value>)] = &[
             (Form::Boolean, "on", Some(true.into())),
             (Form::Boolean, "1", Some(true.into())),
@@ -338,6 +351,10 @@ mod tests {
             (Form::PciFunction, "01:20.0", None),
             (Form::PciFunction, "01:00.8", None),
             (Form::PciFunction, "gpu", None),
+            (Form::Sha256, CAPITALS, Some(SMALL.into())),
+            (Form::Sha256, &SMALL[1..], None),
+            (Form::Sha256, "sha256:00", None),
+            (Form::Sha256, "", None),
         ];
         for (form, text, value) in cases {
             assert_eq!(form.parse(text), *value, "{form:?} {text:?}");

@@ -521,6 +521,9 @@ fn every_key_can_be_set_by_its_variable_and_by_a_flag() {
             (key::Default::Value(text), _) if !text.is_empty() => text,
             (_, Some(example)) if key.form.parse(example).is_some() => example,
             _ if key.form == Form::Base64(32) => "AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=",
+            _ if key.form == Form::Sha256 => {
+                "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+            }
             _ => "x",
         };
         assert!(

@@ -20,7 +20,7 @@ const PROGRAM_FD: i32 = 9;
 #[derive(Debug)]
 pub struct Tool {
     pub program: PathBuf,
-    /// That it has to have, in hexadecimal.
+    /// That it has to have, in hexadecimal and small letters.
     pub sha256: Option<String>,
     pub arguments: Vec<OsString>,
     pub descriptors: Vec<(OwnedFd, i32)>,
@@ -51,7 +51,7 @@ pub async fn run(tool: Tool, copy: CopyFile) -> Result<Vec<u8>, ToolError> {
             program: program.clone(),
             source,
         })?;
-    if let Some(pinned) = sha256.filter(|pinned| !actual.eq_ignore_ascii_case(pinned)) {
+    if let Some(pinned) = sha256.filter(|pinned| actual != *pinned) {
         return Err(ToolError::OtherDigest {
             program,
             pinned,

@@ -50,7 +50,7 @@ pub const KEYS: &[Key] = &[
     ),
     Key::unset(
         "attestation.tool_sha256",
-        Form::Text,
+        Form::Sha256,
         "any content of the file is run",
         "the SHA-256 of the file, in hexadecimal",
         "SHA-256 that the program has to have.",

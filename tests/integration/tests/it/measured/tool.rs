@@ -11,6 +11,9 @@ use tonic::Code;
 
 use super::{kernel_of, setup, sha384};
 
+/// SHA-256 of no file here.
+const OTHER_DIGEST: &str = "0000000000000000000000000000000000000000000000000000000000000000";
+
 /// A script at `name` in a folder of its own.
 fn script(setup: &Setup, name: &str, body: &str) -> PathBuf {
     let folder = setup.folder.path().join("tools");
@@ -111,8 +114,8 @@ async fn a_program_that_fails_or_says_something_else_ends_the_launch() {
             name: "another program than was pinned",
             file: "gauge-tool",
             body: "echo hello",
-            pin: Some("00"),
-            refused: Some(&["config pins 00", "measuring-tool"]),
+            pin: Some(OTHER_DIGEST),
+            refused: Some(&["config pins 0000", "measuring-tool"]),
         },
         // Config allows one program, and the backend asks for another.
         case("not allowed", "other-tool", "exit 1", None),
