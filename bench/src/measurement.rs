@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use casemate_host::backend::{BackendConfig, BackendEngine, Launched, Limits, LoadedBackend};
 use casemate_host::spec::Origin;
 use casemate_host::spec::facts::FactRecord;
-use casemate_host::spec::plan::{BootInputs, DeviceRules, Firmware, LaunchPlan, Transport, Typed};
+use casemate_host::spec::plan::{BootInputs, Firmware, LaunchPlan};
 use casemate_host::spec::request::{Accelerator, Boot, HostContext, LaunchRequest, RequestFile};
 use casemate_host::vm::sealed::sealed_copy;
 
@@ -85,7 +85,12 @@ async fn warm(site: &Site, backend: &LoadedBackend, firmware: &Path) -> Result<F
         devices: Vec::new(),
         identity: None,
     };
-    let plan = plan();
+    let boot = BootInputs {
+        kernel: true,
+        initrd: true,
+        cmdline: true,
+    };
+    let plan = LaunchPlan::to_measure("EPYC-v4", Firmware::Bios(1), boot);
     let facts = FactRecord::default();
     let mut samples = Samples::default();
     for round in 0..WARM_UP + ROUNDS {
@@ -105,41 +110,6 @@ async fn warm(site: &Site, backend: &LoadedBackend, firmware: &Path) -> Result<F
         tokio::task::yield_now().await;
     }
     Ok(Figure::new(WARM, "us", &samples).with_budget(WARM_BUDGET))
-}
-
-fn plan() -> LaunchPlan {
-    let typed = |kind: &str| Typed {
-        kind: kind.to_owned(),
-        id: None,
-        properties: Vec::new(),
-    };
-    LaunchPlan {
-        machine: typed("q35"),
-        cpu: typed("EPYC-v4"),
-        smp: Vec::new(),
-        memory: Vec::new(),
-        memory_backend: None,
-        objects: Vec::new(),
-        extra_devices: Vec::new(),
-        guard: None,
-        firmware: Firmware::Bios(1),
-        boot: BootInputs {
-            kernel: true,
-            initrd: true,
-            cmdline: true,
-        },
-        devices: DeviceRules {
-            transport: Transport::Pci,
-            virtio_properties: Vec::new(),
-            refused: Vec::new(),
-        },
-        generated: Vec::new(),
-        leases: Vec::new(),
-        abilities: Vec::new(),
-        memory_overhead_bytes: 0,
-        identity_carrier: None,
-        findings: Vec::new(),
-    }
 }
 
 /// A file that was just written is hashed anew each time.

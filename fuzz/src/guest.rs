@@ -20,12 +20,11 @@
 
 use std::collections::BTreeMap;
 
-use casemate_backend::arbitrary::MemoryFiles;
+use casemate_backend::arbitrary::{MemoryFiles, launch_to_measure};
 use casemate_backend::bindings::casemate::tee::types::{
-    BootInputs, Firmware, HostContext, HostFile, Identity, Launch, LaunchPlan, LaunchRequest,
-    Origin, Register, RegisterValue, Setting, Typed, Value,
+    BootInputs, Firmware, HostContext, HostFile, Identity, Launch, LaunchRequest, Origin, Register,
+    RegisterValue, Setting, Typed, Value,
 };
-use casemate_backend::guard;
 use casemate_backend::memory::property;
 use casemate_firmware_images::Image;
 
@@ -196,38 +195,12 @@ impl Input {
     }
 
     pub fn launch(&self, firmware: Firmware, cpu: &str, guard: Typed) -> Launch {
-        let typed = |kind: &str| Typed {
-            kind: kind.to_owned(),
-            id: None,
-            properties: Vec::new(),
+        let objects = if self.has_guard {
+            vec![guard]
+        } else {
+            Vec::new()
         };
-        Launch {
-            plan: LaunchPlan {
-                machine: typed("q35"),
-                cpu: typed(cpu),
-                smp: Vec::new(),
-                memory: Vec::new(),
-                memory_backend: None,
-                objects: if self.has_guard {
-                    vec![guard]
-                } else {
-                    Vec::new()
-                },
-                extra_devices: Vec::new(),
-                guard: None,
-                firmware,
-                boot: self.boot(),
-                devices: guard::device_rules(),
-                generated: Vec::new(),
-                leases: Vec::new(),
-                abilities: Vec::new(),
-                memory_overhead_bytes: 0,
-                identity_carrier: None,
-                findings: Vec::new(),
-                extras: Vec::new(),
-            },
-            arguments: Vec::new(),
-        }
+        launch_to_measure(cpu, firmware, self.boot(), objects)
     }
 }
 

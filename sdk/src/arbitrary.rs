@@ -7,13 +7,51 @@ use proptest::prelude::*;
 
 use crate::bindings::casemate::tee::facts::FactError;
 use crate::bindings::casemate::tee::types::{
-    Choice, Error, Finding, HostContext, HostDevice, HostFile, Identity, LaunchPlan, LaunchRequest,
-    Origin, Setting, SettingSpec, Typed, Value,
+    BootInputs, Choice, Error, Finding, Firmware, HostContext, HostDevice, HostFile, Identity,
+    Launch, LaunchPlan, LaunchRequest, Origin, Setting, SettingSpec, Typed, Value,
 };
 use crate::facts::QemuFacts;
 use crate::files::{Digests, Files};
-use crate::guard::GuardFacts;
+use crate::guard::{self, GuardFacts};
 use crate::memory::property;
+
+/// A launch of a guest that is to be measured, as `casemate measure` makes one up: what no
+/// measurement reads is left empty.
+pub fn launch_to_measure(
+    cpu: &str,
+    firmware: Firmware,
+    boot: BootInputs,
+    objects: Vec<Typed>,
+) -> Launch {
+    let typed = |kind: &str| Typed {
+        kind: kind.to_owned(),
+        id: None,
+        properties: Vec::new(),
+    };
+    Launch {
+        plan: LaunchPlan {
+            machine: typed("q35"),
+            cpu: typed(cpu),
+            smp: Vec::new(),
+            memory: Vec::new(),
+            memory_backend: None,
+            objects,
+            extra_devices: Vec::new(),
+            guard: None,
+            firmware,
+            boot,
+            devices: guard::device_rules(),
+            generated: Vec::new(),
+            leases: Vec::new(),
+            abilities: Vec::new(),
+            memory_overhead_bytes: 0,
+            identity_carrier: None,
+            findings: Vec::new(),
+            extras: Vec::new(),
+        },
+        arguments: Vec::new(),
+    }
+}
 
 pub fn text() -> impl Strategy<Value = String> {
     prop_oneof![

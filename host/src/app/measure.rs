@@ -21,8 +21,7 @@ use crate::spec::Origin;
 use crate::spec::facts::{FactQuestion, FactRecord, FactValue};
 use crate::spec::identity::Identity;
 use crate::spec::permissions::Permissions;
-use crate::spec::plan::Value;
-use crate::spec::plan::{BootInputs, DeviceRules, Firmware, LaunchPlan, Transport, Typed};
+use crate::spec::plan::{BootInputs, Firmware, LaunchPlan, Value};
 use crate::spec::request::{
     Accelerator, Boot, Choice, HostContext, LaunchRequest, RequestFile, Setting,
 };
@@ -281,41 +280,16 @@ fn open(role: &'static str, path: &Path, index: usize) -> Result<RequestFile, Me
 }
 
 fn plan(wanted: &MeasureRequest, request: &LaunchRequest) -> LaunchPlan {
-    let typed = |kind: &str| Typed {
-        kind: kind.to_owned(),
-        id: None,
-        properties: Vec::new(),
-    };
     let first = request.host.files.first().map_or(0, |file| file.id);
+    let firmware = match &wanted.firmware {
+        FirmwareFile::Combined(_) => Firmware::Bios(first),
+        FirmwareFile::Igvm(_) => Firmware::Igvm(first),
+    };
     let has_kernel = wanted.kernel.is_some();
-    LaunchPlan {
-        machine: typed("q35"),
-        cpu: typed(&wanted.cpu),
-        smp: Vec::new(),
-        memory: Vec::new(),
-        memory_backend: None,
-        objects: Vec::new(),
-        extra_devices: Vec::new(),
-        guard: None,
-        firmware: match &wanted.firmware {
-            FirmwareFile::Combined(_) => Firmware::Bios(first),
-            FirmwareFile::Igvm(_) => Firmware::Igvm(first),
-        },
-        boot: BootInputs {
-            kernel: has_kernel,
-            initrd: has_kernel && wanted.initrd.is_some(),
-            cmdline: has_kernel,
-        },
-        devices: DeviceRules {
-            transport: Transport::Pci,
-            virtio_properties: Vec::new(),
-            refused: Vec::new(),
-        },
-        generated: Vec::new(),
-        leases: Vec::new(),
-        abilities: Vec::new(),
-        memory_overhead_bytes: 0,
-        identity_carrier: None,
-        findings: Vec::new(),
-    }
+    let boot = BootInputs {
+        kernel: has_kernel,
+        initrd: has_kernel && wanted.initrd.is_some(),
+        cmdline: has_kernel,
+    };
+    LaunchPlan::to_measure(&wanted.cpu, firmware, boot)
 }

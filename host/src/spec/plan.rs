@@ -192,6 +192,38 @@ impl PflashFirmware {
 }
 
 impl LaunchPlan {
+    /// Of a guest that is to be measured and not started: what no measurement reads is left empty.
+    pub fn to_measure(cpu: &str, firmware: Firmware, boot: BootInputs) -> Self {
+        let typed = |kind: &str| Typed {
+            kind: kind.to_owned(),
+            id: None,
+            properties: Vec::new(),
+        };
+        Self {
+            machine: typed("q35"),
+            cpu: typed(cpu),
+            smp: Vec::new(),
+            memory: Vec::new(),
+            memory_backend: None,
+            objects: Vec::new(),
+            extra_devices: Vec::new(),
+            guard: None,
+            firmware,
+            boot,
+            devices: DeviceRules {
+                transport: Transport::Pci,
+                virtio_properties: Vec::new(),
+                refused: Vec::new(),
+            },
+            generated: Vec::new(),
+            leases: Vec::new(),
+            abilities: Vec::new(),
+            memory_overhead_bytes: 0,
+            identity_carrier: None,
+            findings: Vec::new(),
+        }
+    }
+
     /// Ids of the files that the plan itself names; boot inputs are named by role.
     pub fn named_files(&self) -> BTreeSet<u32> {
         let mut ids: BTreeSet<u32> = match &self.firmware {

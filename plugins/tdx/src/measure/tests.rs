@@ -1,10 +1,10 @@
 //! The whole answer, what is refused, and a property: no input makes `measure` panic, or say
 //! something that is not safe to show.
 
-use casemate_backend::arbitrary;
+use casemate_backend::arbitrary::{self, launch_to_measure};
 use casemate_backend::bindings::casemate::tee::types::{
-    BootInputs, Choice, ErrorCode, HostContext, Identity, LaunchPlan, Origin, PflashFirmware,
-    RegisterValue, Setting, Typed, Value,
+    BootInputs, Choice, ErrorCode, HostContext, Identity, Origin, PflashFirmware, RegisterValue,
+    Setting, Typed, Value,
 };
 use casemate_backend::files::Files;
 use casemate_backend::guard;
@@ -174,36 +174,8 @@ pub(super) fn set(request: &mut LaunchRequest, key: &str, value: Value) {
     });
 }
 
-/// A plan as `casemate measure` makes one up.
 pub(super) fn launch(firmware: Firmware, boot: BootInputs, objects: Vec<Typed>) -> Launch {
-    let nothing = |kind: &str| Typed {
-        kind: kind.to_owned(),
-        id: None,
-        properties: Vec::new(),
-    };
-    Launch {
-        plan: LaunchPlan {
-            machine: nothing("q35"),
-            cpu: nothing("host"),
-            smp: Vec::new(),
-            memory: Vec::new(),
-            memory_backend: None,
-            objects,
-            extra_devices: Vec::new(),
-            guard: None,
-            firmware,
-            boot,
-            devices: guard::device_rules(),
-            generated: Vec::new(),
-            leases: Vec::new(),
-            abilities: Vec::new(),
-            memory_overhead_bytes: 0,
-            identity_carrier: None,
-            findings: Vec::new(),
-            extras: Vec::new(),
-        },
-        arguments: Vec::new(),
-    }
+    launch_to_measure("host", firmware, boot, objects)
 }
 
 pub(super) fn from_kernel() -> Launch {

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Stdio};
 use std::time::Duration;
 
+use casemate_integration::artifacts;
 use casemate_integration::daemon::{Daemon, Setup, Verb, eventually};
 use casemate_integration::processes::{self, stat};
 use casemate_proto::v1;
@@ -465,7 +466,24 @@ fn fixture(format: &str, name: &str) -> Value {
         .join(format)
         .join(name);
     let text = std::fs::read_to_string(&path).expect("the fixture is there");
+    for foreign in ["/tmp/", "/target/"] {
+        assert!(!text.contains(foreign), "{format}/{name} names {foreign}");
+    }
     serde_json::from_str(&text).expect("the fixture is JSON")
+}
+
+/// A record as an installed daemon would have written it: without a path of the machine of the test.
+fn as_installed(text: &str, daemon: &Daemon, record: &Value) -> String {
+    let state = daemon.state_dir.display().to_string();
+    let kernel = artifacts::kernel();
+    let guest = kernel.parent().expect("a folder").display().to_string();
+    let text = text
+        .replace(&state, "/var/lib/casemate")
+        .replace(&guest, "/usr/share/casemate");
+    match record["command"][0].as_str() {
+        Some(qemu) => text.replace(qemu, "/usr/bin/qemu-system-x86_64"),
+        None => text,
+    }
 }
 
 /// Format 1 was written by the daemons before VMs outlived them; its fixture is one of theirs.
@@ -587,6 +605,7 @@ async fn the_newest_fixture_is_what_is_written_today() {
         let text = std::fs::read_to_string(folder.join(name)).expect("it is there");
         let found: Value = serde_json::from_str(&text).expect("JSON");
         if let Some(folder) = std::env::var_os("CASEMATE_NEW_FIXTURES") {
+            let text = as_installed(&text, &daemon, &found);
             std::fs::write(Path::new(&folder).join(name), text).expect("a file");
             continue;
         }

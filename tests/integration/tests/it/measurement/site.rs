@@ -13,7 +13,7 @@ use casemate_host::backend::{
 use casemate_host::regular_file;
 use casemate_host::spec::Origin;
 use casemate_host::spec::facts::{FactQuestion, FactRecord, FactValue};
-use casemate_host::spec::plan::{BootInputs, DeviceRules, Firmware, LaunchPlan, Transport, Typed};
+use casemate_host::spec::plan::{BootInputs, Firmware, LaunchPlan};
 use casemate_host::spec::request::{
     Accelerator, Boot, Choice, HostContext, LaunchRequest, RequestFile, Setting,
 };
@@ -113,42 +113,17 @@ impl Guest {
     }
 
     fn plan(&self) -> LaunchPlan {
-        let typed = |kind: &str| Typed {
-            kind: kind.to_owned(),
-            id: None,
-            properties: Vec::new(),
+        let firmware = if self.is_igvm {
+            Firmware::Igvm(FIRMWARE)
+        } else {
+            Firmware::Bios(FIRMWARE)
         };
-        LaunchPlan {
-            machine: typed("q35"),
-            cpu: typed(&self.cpu),
-            smp: Vec::new(),
-            memory: Vec::new(),
-            memory_backend: None,
-            objects: Vec::new(),
-            extra_devices: Vec::new(),
-            guard: None,
-            firmware: if self.is_igvm {
-                Firmware::Igvm(FIRMWARE)
-            } else {
-                Firmware::Bios(FIRMWARE)
-            },
-            boot: BootInputs {
-                kernel: self.kernel.is_some(),
-                initrd: self.initrd.is_some(),
-                cmdline: self.cmdline.is_some(),
-            },
-            devices: DeviceRules {
-                transport: Transport::Pci,
-                virtio_properties: Vec::new(),
-                refused: Vec::new(),
-            },
-            generated: Vec::new(),
-            leases: Vec::new(),
-            abilities: Vec::new(),
-            memory_overhead_bytes: 0,
-            identity_carrier: None,
-            findings: Vec::new(),
-        }
+        let boot = BootInputs {
+            kernel: self.kernel.is_some(),
+            initrd: self.initrd.is_some(),
+            cmdline: self.cmdline.is_some(),
+        };
+        LaunchPlan::to_measure(&self.cpu, firmware, boot)
     }
 
     fn facts(&self) -> FactRecord {
