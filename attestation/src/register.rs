@@ -256,22 +256,12 @@ pub(crate) mod hexadecimal {
     use serde::{Deserialize as _, Deserializer, Serializer};
 
     pub(crate) fn text(bytes: &[u8]) -> String {
-        bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+        hex::encode(bytes)
     }
 
     pub(crate) fn bytes(text: &str) -> Result<Vec<u8>, String> {
-        let wrong = || format!("{text:?} is not hexadecimal with two digits for each byte");
-        let digits = text.as_bytes();
-        if !digits.len().is_multiple_of(2) || !digits.iter().all(u8::is_ascii_hexdigit) {
-            return Err(wrong());
-        }
-        digits
-            .chunks_exact(2)
-            .map(|pair| {
-                let pair = std::str::from_utf8(pair).map_err(|_| wrong())?;
-                u8::from_str_radix(pair, 16).map_err(|_| wrong())
-            })
-            .collect()
+        hex::decode(text)
+            .map_err(|_| format!("{text:?} is not hexadecimal with two digits for each byte"))
     }
 
     pub(super) fn serialize<S: Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {

@@ -84,10 +84,7 @@ impl Site {
         let path = self.components.join(format!("{name}.wasm"));
         let bytes =
             std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        let sha256 = Sha256::digest(&bytes)
-            .iter()
-            .map(|byte| format!("{byte:02x}"))
-            .collect::<String>();
+        let sha256 = hex::encode(Sha256::digest(&bytes));
         backend.insert("path".to_owned(), text(&path)?.into());
         backend.insert("sha256".to_owned(), sha256.into());
         Ok(())

@@ -187,7 +187,7 @@ pub(crate) fn assignment(text: &str) -> Result<(String, String), String> {
 /// Whether the bytes fit the algorithm is the daemon's to say.
 pub(crate) fn identity(text: &str) -> Result<v1::Identity, String> {
     let parts = text.split_once(':');
-    let parts = parts.and_then(|(algorithm, digits)| Some((algorithm, hexadecimal(digits)?)));
+    let parts = parts.and_then(|(algorithm, digits)| Some((algorithm, hex::decode(digits).ok()?)));
     match parts {
         Some((algorithm, digest)) if !algorithm.is_empty() && !digest.is_empty() => {
             Ok(v1::Identity {
@@ -197,17 +197,6 @@ pub(crate) fn identity(text: &str) -> Result<v1::Identity, String> {
         }
         _ => Err("wanted is ALGORITHM:HEX, such as sha-256: and 64 hexadecimal digits".to_owned()),
     }
-}
-
-fn hexadecimal(text: &str) -> Option<Vec<u8>> {
-    let (pairs, []) = text.as_bytes().as_chunks::<2>() else {
-        return None;
-    };
-    let digit = |byte: u8| char::from(byte).to_digit(16);
-    pairs
-        .iter()
-        .map(|&[high, low]| u8::try_from((digit(high)? << 4) | digit(low)?).ok())
-        .collect()
 }
 
 fn environment_file(path: &Path) -> Result<HashMap<String, String>, CliError> {

@@ -11,6 +11,7 @@ mod backends;
 mod configuration;
 mod doctor;
 mod from_proto;
+mod policy;
 mod predecessor;
 mod refusal;
 mod status;

@@ -184,8 +184,7 @@ fn igvm(run: &Run) -> Result<()> {
 }
 
 fn digest(bytes: &[u8]) -> String {
-    let digest = Sha256::digest(bytes);
-    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(Sha256::digest(bytes))
 }
 
 fn write(path: &Path, text: &str) -> Result<()> {

@@ -227,10 +227,7 @@ pub struct Peer {
 
 fn fingerprint(certificate: &[u8]) -> String {
     use sha2::Digest as _;
-    sha2::Sha256::digest(certificate)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    hex::encode(sha2::Sha256::digest(certificate))
 }
 
 impl Connected for Connection {

@@ -6,8 +6,8 @@ use casemate_proto::manager::manager_service_server::ManagerService;
 use tonic::{Request, Response, Status};
 
 use super::audit::Caller;
-use super::refusal::{Refusal, measurement_of};
-use super::{from_proto, status};
+use super::refusal::Refusal;
+use super::{from_proto, policy, status};
 use crate::spec::VmId;
 use crate::vm::manager::VmManager;
 use crate::vm::status::VmStatus;
@@ -87,11 +87,7 @@ impl ManagerService for Predecessor {
         request: Request<manager::AttestationPolicyReq>,
     ) -> Result<Response<manager::AttestationPolicyRes>, Status> {
         let vm = self.find(&request.into_inner().id)?;
-        let measurement = measurement_of(&vm).map_err(|error| status::of(&error))?;
-        let live = self.manager.host().live();
-        let make = || live.attestation.policy(measurement, PolicyFormat::Corim);
-        let policy = tokio::task::block_in_place(make);
-        let policy = policy.map_err(|error| status::of(&error))?;
+        let policy = policy::of(&self.manager, &vm, PolicyFormat::Corim)?;
         Ok(Response::new(manager::AttestationPolicyRes {
             info: policy.document,
             id: vm.id.to_string(),

@@ -1,10 +1,8 @@
 //! Errors that the edge itself finds: ids and names that are none, and answers that it cannot make.
 
-use casemate_attestation::Measurement;
 use casemate_catalogue::ErrorId;
 
 use crate::vm::catalogued::Catalogued;
-use crate::vm::status::VmStatus;
 
 /// Longest part of a wrong id or name that is repeated.
 const MAX_WANTED: usize = 64;
@@ -42,22 +40,6 @@ impl Refusal {
             wanted: brief(wanted),
         }
     }
-}
-
-/// What is known of a VM's registers; a backend that measures nothing has none.
-pub(super) fn measurement_of(vm: &VmStatus) -> Result<&Measurement, Refusal> {
-    let planned = vm.planned.as_ref();
-    if let Some(planned) = planned
-        && planned.measurement.is_none()
-    {
-        return Err(Refusal::NotMeasuredThen);
-    }
-    planned
-        .and_then(|planned| planned.measurement.as_deref())
-        .filter(|measurement| !measurement.registers.is_empty())
-        .ok_or_else(|| Refusal::NoMeasurement {
-            backend: planned.map_or_else(String::new, |planned| planned.backend.clone()),
-        })
 }
 
 fn brief(wanted: &str) -> String {

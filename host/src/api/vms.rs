@@ -9,8 +9,8 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::audit::Caller;
-use super::refusal::{Refusal, measurement_of};
-use super::{from_proto, status, to_proto};
+use super::refusal::Refusal;
+use super::{from_proto, policy, status, to_proto};
 use crate::spec::VmId;
 use crate::spec::lifecycle::Action;
 use crate::vm::console::{ConsoleRange, Follow};
@@ -326,11 +326,7 @@ impl VmService for Vms {
             .manager
             .get(parse_id(&id)?)
             .ok_or_else(|| status::of(&Refusal::no_such_vm(&id)))?;
-        let measurement = measurement_of(&vm).map_err(|error| status::of(&error))?;
-        let live = self.manager.host().live();
-        let make = || live.attestation.policy(measurement, format);
-        let policy = tokio::task::block_in_place(make);
-        let policy = policy.map_err(|error| status::of(&error))?;
+        let policy = policy::of(&self.manager, &vm, format)?;
         Ok(Response::new(v1::GetMeasurementResponse {
             document: policy.document,
             media_type: policy.media_type.to_owned(),

@@ -145,7 +145,7 @@ pub async fn measure(wanted: &MeasureRequest) -> Result<Measurement, MeasureErro
         })?;
         files.push(FileDigest {
             role: file.role.clone(),
-            sha384: digest.iter().map(|byte| format!("{byte:02x}")).collect(),
+            sha384: hex::encode(digest),
         });
     }
     Ok(Measurement {

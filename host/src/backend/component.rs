@@ -145,7 +145,7 @@ impl LoadedBackend {
         let compiler = engine.clone();
         let compiled = tokio::task::spawn_blocking(move || {
             let bytes = read_capped(&path, limits.component_bytes)?;
-            let sha256 = hex(&Sha256::digest(&bytes));
+            let sha256 = hex::encode(Sha256::digest(&bytes));
             pin.verify(&path, &sha256)?;
             let component = compile(&compiler, &path, &bytes)?;
             Ok::<_, LoadError>((component, sha256))
@@ -421,8 +421,4 @@ fn link(
     TeeBackend::add_to_linker::<_, HasSelf<_>>(&mut linker, |state: &mut CallState| state)
         .map_err(message)?;
     TeeBackendPre::new(linker.instantiate_pre(component).map_err(message)?).map_err(message)
-}
-
-pub(super) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

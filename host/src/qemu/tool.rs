@@ -100,6 +100,5 @@ fn digest(file: &std::fs::File) -> std::io::Result<String> {
             }
         }
     }
-    let digest = hasher.finalize();
-    Ok(digest.iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(hex::encode(hasher.finalize()))
 }

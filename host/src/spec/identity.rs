@@ -139,8 +139,7 @@ impl Identity {
 
     /// Lower-case hexadecimal, as `sha256sum` prints it.
     pub fn digest_hex(&self) -> String {
-        let digits = self.digest.iter().map(|byte| format!("{byte:02x}"));
-        digits.collect()
+        hex::encode(&self.digest)
     }
 }
 

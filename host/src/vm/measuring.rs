@@ -85,14 +85,10 @@ async fn file_digests(planned: &Planned) -> Result<Vec<FileDigest>, CreateError>
         })?;
         digests.push(FileDigest {
             role: file.role.clone(),
-            sha384: hex(&digest),
+            sha384: hex::encode(&digest),
         });
     }
     Ok(digests)
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// Asks the program that the backend names, if config allows it, and holds its answer against the
@@ -214,10 +210,10 @@ fn agree(program: &str, computed: &[Register], said: &[Register]) -> Result<(), 
                 register: ours.name.clone(),
                 computed: may_hold
                     .iter()
-                    .map(|one| hex(one))
+                    .map(hex::encode)
                     .collect::<Vec<_>>()
                     .join(" or "),
-                said: hex(value),
+                said: hex::encode(value),
             });
         }
     }
@@ -257,10 +253,10 @@ pub fn unchanged(before: &Measurement, now: Option<&Measurement>) -> Result<(), 
 
 fn in_words(value: &RegisterValue) -> String {
     match value {
-        RegisterValue::Computed(value) => hex(value),
+        RegisterValue::Computed(value) => hex::encode(value),
         RegisterValue::OneOf(several) => several
             .iter()
-            .map(|one| hex(&one.value))
+            .map(|one| hex::encode(&one.value))
             .collect::<Vec<_>>()
             .join(" or "),
         RegisterValue::Unknown(_) => "unknown".to_owned(),

@@ -85,8 +85,8 @@ pub async fn plan(host: &Host, live: &Arc<Live>, spec: &VmSpec) -> Result<Planne
     )
     .map_err(|error| CreateError::from_check(error, backend.name()))
     .inspect_err(|error| {
-        if let CreateError::Backend(CallError::Fault { backend, fault }) = error {
-            host.metrics.backend_fault(backend, fault.kind());
+        if let CreateError::Backend(error) = error {
+            host.count_fault(error);
         }
     })?;
     let mut planned = Planned {

@@ -29,10 +29,7 @@ pub fn component(name: &str) -> PathBuf {
 
 pub fn sha256(path: &Path) -> String {
     let bytes = std::fs::read(path).expect("the file is readable");
-    Sha256::digest(&bytes)
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect()
+    hex::encode(Sha256::digest(&bytes))
 }
 
 pub fn kernel() -> PathBuf {

@@ -238,12 +238,9 @@ fn named(algorithm: &str, digest: &[u8], spec: v1::VmSpec) -> v1::VmSpec {
 
 /// How the fixture's plans carry an identity: its bytes, and one zero.
 fn carrier(identity: &v1::VmIdentity) -> String {
-    let digits = identity.digest.as_bytes().chunks(2);
-    let bytes = digits.map(|pair| {
-        let pair = std::str::from_utf8(pair).expect("hexadecimal");
-        u8::from_str_radix(pair, 16).expect("hexadecimal")
-    });
-    base64(&bytes.chain([0]).collect::<Vec<u8>>())
+    let mut bytes = hex::decode(&identity.digest).expect("hexadecimal");
+    bytes.push(0);
+    base64(&bytes)
 }
 
 /// The identity of a plan, which its command carries.

@@ -43,11 +43,7 @@ pub(crate) fn kernel_of(setup: &Setup) -> PathBuf {
 }
 
 pub(crate) fn sha384(path: &Path) -> String {
-    hex(&Sha384::digest(std::fs::read(path).expect("it is there")))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    hex::encode(Sha384::digest(std::fs::read(path).expect("it is there")))
 }
 
 pub(crate) async fn json_of(daemon: &Daemon, id: &str) -> Value {
@@ -121,13 +117,13 @@ async fn a_vm_is_told_as_what_it_was_launched_from() {
     assert_eq!(corim.media_type, "application/rim+cbor");
     // Tag 501: an unsigned CoRIM.
     assert_eq!(corim.document[..3], [0xd9, 0x01, 0xf5]);
-    let bytes = hex(&corim.document);
+    let bytes = hex::encode(&corim.document);
     assert!(bytes.contains(&kernel), "the digest is in it");
     for name in ["gauge-digest", "Gauge Works", "Gauge 1"] {
-        assert!(bytes.contains(&hex(name.as_bytes())), "{name}");
+        assert!(bytes.contains(&hex::encode(name.as_bytes())), "{name}");
     }
     // What has no name in a CoRIM is not in it.
-    assert!(!bytes.contains(&hex(b"gauge-level")));
+    assert!(!bytes.contains(&hex::encode(b"gauge-level")));
 
     let trustee = daemon.measurement(&vm.id, Format::Trustee).await;
     let message: Value =
@@ -234,8 +230,8 @@ async fn pcr_values_and_a_signature_are_in_the_policy() {
     assert_eq!(signed.media_type, "application/rim+cose");
     // Tag 18: COSE_Sign1.
     assert_eq!(signed.document[0], 0xd2);
-    let bytes = hex(&signed.document);
-    assert!(bytes.contains(&pcr) && bytes.contains(&hex(b"pcr4")));
+    let bytes = hex::encode(&signed.document);
+    assert!(bytes.contains(&pcr) && bytes.contains(&hex::encode(b"pcr4")));
     let again = daemon.measurement(&vm.id, Format::Corim).await;
     assert_eq!(again.expect("again").document, signed.document);
     let document = json_of(&daemon, &vm.id).await;

@@ -117,9 +117,7 @@ impl Case {
     pub(crate) fn identity(&self) -> Option<(String, Vec<u8>)> {
         let text = self.identity.as_ref()?;
         let (algorithm, digits) = text.split_once(':').expect("algorithm:hexadecimal");
-        let digest = (0..digits.len()).step_by(2);
-        let digest = digest.map(|at| u8::from_str_radix(&digits[at..at + 2], 16));
-        let digest = digest.collect::<Result<_, _>>().expect("hexadecimal");
+        let digest = hex::decode(digits).expect("hexadecimal");
         Some((algorithm.to_owned(), digest))
     }
 

@@ -17,7 +17,7 @@ use serde::Deserialize;
 use tempfile::TempDir;
 
 use super::igvm::{self, Place};
-use super::site::{Guest, Site, hex, one};
+use super::site::{Guest, Site, one};
 
 const NO_HASHES: &str = "so the kernel would not be part of the launch measurement";
 const REGISTERS_FIRST: &str = "has pages after its registers (VMSA)";
@@ -271,7 +271,7 @@ async fn mrtds_are_those_of_td_shim_and_dstack() {
         let RegisterValue::OneOf(both) = &one(&registers, "mrtd").value else {
             panic!("{name}: {:?}", one(&registers, "mrtd"));
         };
-        let both: Vec<String> = both.iter().map(|one| hex(&one.value)).collect();
+        let both: Vec<String> = both.iter().map(|one| hex::encode(&one.value)).collect();
         assert_eq!(both, [&*value.one_pass, &*value.two_pass], "{name}");
         guest.qemu_version = Some("10.1.0".to_owned());
         let ours = site.value(&guest, &[], "mrtd").await;

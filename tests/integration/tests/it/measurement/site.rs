@@ -225,7 +225,7 @@ impl Site {
         let registers = self.measure(guest, settings).await?;
         match &one(&registers, register).value {
             RegisterValue::Unknown(reason) => Err(reason.clone()),
-            value => Ok(value.candidates().map(hex).collect()),
+            value => Ok(value.candidates().map(hex::encode).collect()),
         }
     }
 
@@ -238,7 +238,7 @@ impl Site {
     ) -> Result<String, String> {
         let registers = self.measure(guest, settings).await?;
         match &one(&registers, register).value {
-            RegisterValue::Computed(value) => Ok(hex(value)),
+            RegisterValue::Computed(value) => Ok(hex::encode(value)),
             RegisterValue::OneOf(several) => Err(format!("one of {} values", several.len())),
             RegisterValue::Unknown(reason) => Err(reason.clone()),
         }
@@ -250,8 +250,4 @@ pub(crate) fn one<'a>(registers: &'a [Register], name: &str) -> &'a Register {
     registers
         .find(|register| register.name == name)
         .unwrap_or_else(|| panic!("no register {name}"))
-}
-
-pub(crate) fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
