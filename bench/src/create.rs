@@ -86,13 +86,21 @@ async fn creates(
     let mut creates = Creates::default();
     for round in 0..warm_up + rounds {
         let before = daemon.metric(START_METRIC).await?;
-        let request = v1::CreateVmRequest { spec: Some(spec()) };
+        let request = v1::CreateVmRequest {
+            spec: Some(spec()),
+            ..Default::default()
+        };
         let (time, answer) = timed(client.create_vm(request)).await;
         let answer = answer.with_context(|| daemon.log_tail())?.into_inner();
         let qemu = (daemon.metric(START_METRIC).await? - before) * 1e3;
         ensure!(qemu > 0.0, "casemated did not count QEMU's start");
         let id = answer.vm.context("CreateVm gave no VM")?.id;
-        client.remove_vm(v1::RemoveVmRequest { id }).await?;
+        client
+            .remove_vm(v1::RemoveVmRequest {
+                id,
+                ..Default::default()
+            })
+            .await?;
         if round >= warm_up {
             let whole = milliseconds(time);
             creates.whole.add(whole);

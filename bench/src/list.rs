@@ -58,7 +58,7 @@ pub(crate) async fn measure(site: &Site) -> Result<Vec<Figure>> {
         let (list_time, length) = timed(raw.call()).await;
         let cpu_time = daemon.cpu_milliseconds()? - cpu_before;
         ensure!(length? > 0, "a list of VMs is not empty");
-        let (decoded_time, answer) = timed(client.list_vms(v1::ListVmsRequest {})).await;
+        let (decoded_time, answer) = timed(client.list_vms(v1::ListVmsRequest::default())).await;
         let count = answer?.into_inner().vms.len();
         ensure!(count == VMS, "{count} VMs are listed instead of {VMS}");
         let request = v1::GetVmRequest {
@@ -96,6 +96,7 @@ async fn create_many(daemon: &Daemon, count: usize) -> Result<()> {
         let mut client = client.clone();
         let request = v1::CreateVmRequest {
             spec: Some(create::spec()),
+            ..Default::default()
         };
         creating.spawn(async move { client.create_vm(request).await.map(drop) });
     }

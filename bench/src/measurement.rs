@@ -83,6 +83,7 @@ async fn warm(site: &Site, backend: &LoadedBackend, firmware: &Path) -> Result<F
         cpu: None,
         kernel_cmdline: "quiet console=null".to_owned(),
         devices: Vec::new(),
+        data_disks: Vec::new(),
         identity: None,
     };
     let boot = BootInputs {

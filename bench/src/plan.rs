@@ -132,6 +132,7 @@ fn request(site: &Site, backend: &LoadedBackend) -> Result<LaunchRequest> {
     };
     Ok(LaunchRequest {
         identity: None,
+        data_disks: Vec::new(),
         host: HostContext {
             architecture: "x86_64".to_owned(),
             accelerator: Accelerator::Kvm,

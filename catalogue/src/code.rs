@@ -75,16 +75,17 @@ impl GrpcCode {
         }
     }
 
-    /// By the mapping in `google/rpc/code.proto`. Its 499 is no registered status, so a call that
-    /// was cancelled is a timeout.
+    /// By the mapping in `google/rpc/code.proto`, but for two. Its 499 is no registered status, so a
+    /// call that was cancelled is a timeout. A precondition that fails is a conflict with how things
+    /// are (409, RFC 9110 section 15.5.10): with 400 a client would look for the fault in its request.
     pub fn http_status(self) -> u16 {
         match self {
-            Self::InvalidArgument | Self::FailedPrecondition | Self::OutOfRange => 400,
+            Self::InvalidArgument | Self::OutOfRange => 400,
             Self::Unauthenticated => 401,
             Self::PermissionDenied => 403,
             Self::NotFound => 404,
             Self::Cancelled => 408,
-            Self::AlreadyExists | Self::Aborted => 409,
+            Self::AlreadyExists | Self::FailedPrecondition | Self::Aborted => 409,
             Self::ResourceExhausted => 429,
             Self::Unknown | Self::Internal | Self::DataLoss => 500,
             Self::Unimplemented => 501,
@@ -102,12 +103,9 @@ impl GrpcCode {
             Self::FailedPrecondition | Self::Aborted => 6,
             Self::Unavailable | Self::DeadlineExceeded => 7,
             Self::Internal | Self::DataLoss => 8,
-            Self::Cancelled
-            | Self::Unknown
-            | Self::AlreadyExists
-            | Self::PermissionDenied
-            | Self::Unimplemented
-            | Self::Unauthenticated => 1,
+            Self::Unauthenticated | Self::PermissionDenied => 9,
+            Self::AlreadyExists => 10,
+            Self::Cancelled | Self::Unknown | Self::Unimplemented => 1,
         }
     }
 }
@@ -124,5 +122,12 @@ mod tests {
         }
         assert_eq!(GrpcCode::from_number(0), GrpcCode::Unknown);
         assert_eq!(GrpcCode::from_number(17), GrpcCode::Unknown);
+    }
+
+    /// Scripts decide by them.
+    #[test]
+    fn exit_codes_stay() {
+        let exits = GrpcCode::ALL.map(GrpcCode::exit_code);
+        assert_eq!(exits, [1, 1, 4, 7, 3, 10, 9, 5, 6, 6, 4, 1, 8, 7, 8, 9]);
     }
 }

@@ -30,12 +30,13 @@ pub enum Stage {
     Act,
     Remove,
     Console,
+    Distribution,
     Client,
 }
 
 impl Stage {
     /// In the order of the work.
-    pub const ALL: [Self; 12] = [
+    pub const ALL: [Self; 13] = [
         Self::StartUp,
         Self::Reload,
         Self::Call,
@@ -47,6 +48,7 @@ impl Stage {
         Self::Act,
         Self::Remove,
         Self::Console,
+        Self::Distribution,
         Self::Client,
     ];
 
@@ -63,6 +65,7 @@ impl Stage {
             Self::Act => "act",
             Self::Remove => "remove",
             Self::Console => "console",
+            Self::Distribution => "distribution",
             Self::Client => "client",
         }
     }
@@ -84,6 +87,9 @@ impl Stage {
             Self::Act => "A VM is started, stopped, paused, resumed or reset, or watched.",
             Self::Remove => "A VM is stopped and deleted.",
             Self::Console => "A guest's console is read.",
+            Self::Distribution => {
+                "A backend's component is pushed, pulled, pinned or checked, by `casemate` or at a load."
+            }
             Self::Client => "`casemate` itself, before or after the daemon's part.",
         }
     }
@@ -100,6 +106,8 @@ impl std::fmt::Display for Stage {
 pub enum Answer {
     /// As a gRPC status.
     Grpc(GrpcCode),
+    /// As a gRPC status, with an HTTP status that says more than the code's own.
+    GrpcAs(GrpcCode, u16),
     /// As an HTTP status that no gRPC code stands for.
     Http(u16),
     /// As the exit code of the program that ends.
@@ -123,7 +131,7 @@ pub struct Entry {
 impl Entry {
     pub fn grpc(&self) -> Option<GrpcCode> {
         match self.answer {
-            Answer::Grpc(code) => Some(code),
+            Answer::Grpc(code) | Answer::GrpcAs(code, _) => Some(code),
             Answer::Http(_) | Answer::Exit(_) | Answer::ExitOfItsCause => None,
         }
     }
@@ -131,7 +139,7 @@ impl Entry {
     pub fn http_status(&self) -> Option<u16> {
         match self.answer {
             Answer::Grpc(code) => Some(code.http_status()),
-            Answer::Http(status) => Some(status),
+            Answer::Http(status) | Answer::GrpcAs(_, status) => Some(status),
             Answer::Exit(_) | Answer::ExitOfItsCause => None,
         }
     }
@@ -139,7 +147,7 @@ impl Entry {
     /// Of `casemate`; of `casemated` for the stage `start-up`.
     pub fn exit_code(&self) -> Option<u8> {
         match self.answer {
-            Answer::Grpc(code) => Some(code.exit_code()),
+            Answer::Grpc(code) | Answer::GrpcAs(code, _) => Some(code.exit_code()),
             Answer::Exit(code) => Some(code),
             Answer::Http(_) | Answer::ExitOfItsCause => None,
         }

@@ -34,7 +34,7 @@ The *id* does not change between versions; the words do. The *subject* is what t
 - A problem over HTTP is RFC 9457: `type` is `urn:casemate:error:ID`, beside `title`, `status`, `detail` and `remedy`.
 - `casemate --format json` writes one object to standard error: `{\"error\": {\"id\", \"message\", \"code\", \"stage\", \"subject\", \"remedy\"}}`, and `qemu_stderr` where QEMU said anything. `code` is the name of the gRPC code, and null for errors of `casemate` itself; `subject` and `remedy` may be null.
 
-The exit code is that of `casemate`; for the stage `start-up` it is that of `casemated`. `casemate` ends by class: 2 the command line, 3 not found, 4 the request, 5 used up, 6 this host or QEMU, 7 not reached or not in time, 8 the daemon or a backend, 1 anything else. A command line that cannot be read at all is answered by its parser, with exit code 2, in the parser's own form and under no id. `casemated` ends with 78 (EX_CONFIG) for a config that has to be changed, and with 1 otherwise.
+The exit code is that of `casemate`; for the stage `start-up` it is that of `casemated`. `casemate` ends by class: 2 the command line, 3 not found, 4 the request, 5 used up, 6 this host or QEMU, 7 not reached or not in time, 8 the daemon or a backend, 9 who calls, 10 an idempotency key that was used for something else, 130 Ctrl-C, 1 anything else. A command line that cannot be read at all is answered by its parser, with exit code 2, in the parser's own form and under no id. `casemated` ends with 78 (EX_CONFIG) for a config that has to be changed, and with 1 otherwise.
 ";
 
 /// The page: an introduction, and a table for each stage.

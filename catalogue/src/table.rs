@@ -2,13 +2,17 @@
 //!
 //! A cause is one sentence about the class of errors. A remedy reads well after `remedy: `.
 
-use crate::Answer::{Exit, ExitOfItsCause, Grpc, Http};
+use crate::Answer::{Exit, ExitOfItsCause, Grpc, GrpcAs, Http};
 use crate::GrpcCode::{
-    Aborted, DeadlineExceeded, FailedPrecondition, Internal, InvalidArgument, NotFound,
-    ResourceExhausted, Unavailable, Unimplemented,
+    Aborted, AlreadyExists, DeadlineExceeded, FailedPrecondition, Internal, InvalidArgument,
+    NotFound, PermissionDenied, ResourceExhausted, Unauthenticated, Unavailable, Unimplemented,
 };
 use crate::{Entry, Stage};
 
+/// Of a request whose form is right and whose meaning is not (RFC 9110, section 15.5.21).
+const UNPROCESSABLE: u16 = 422;
+/// Of a condition of the caller's that does not hold (RFC 9110, section 15.5.13).
+const CONDITION_FAILED: u16 = 412;
 /// sysexits(3): the config has to be changed before another start.
 const EX_CONFIG: u8 = 78;
 
@@ -68,15 +72,21 @@ table! {
         ConfigBackendUnknown "config-backend-unknown" Exit(EX_CONFIG),
             "The config names a backend that it does not declare.",
             "add a `[[backend]]` of that name, or name another";
+        ConfigCanary "config-canary" Exit(EX_CONFIG),
+            "A backend is to take the place of one that there is not, or of all VMs.",
+            "name a `[[backend]]` that is no canary in `of`, and at least one label";
         ConfigDuplicateBackend "config-duplicate-backend" Exit(EX_CONFIG),
             "Two backends have the same name.",
             "give each `[[backend]]` a name of its own";
+        ConfigClient "config-client" Exit(EX_CONFIG),
+            "A `[[client]]` of the config file is not of its form, or is another's double.",
+            "mend what is named; docs/configuration.md has the keys of a `[[client]]`";
         ConfigNotSupportedYet "config-not-supported-yet" Exit(EX_CONFIG),
             "The config asks for something that this version cannot do yet.",
             "take the setting out, or use a version that has it";
         ListenerExposed "listener-exposed" Exit(EX_CONFIG),
             "A listener without protection would be reachable from other machines.",
-            "listen on loopback, set up mTLS (`server_cert`, `server_key`, `client_ca_certs`), or accept the exposure with `insecure = true` or CASEMATE_INSECURE=true";
+            "listen on loopback, set up TLS (`server_cert`, `server_key`) with `client_ca_certs` or a `[[client]]` that has a token, or accept the exposure with `insecure = true` or CASEMATE_INSECURE=true";
         TlsFiles "tls-files" Exit(EX_CONFIG),
             "The files for TLS are incomplete or cannot be used.",
             "give certificate and key as PEM files that casemated may read";
@@ -98,6 +108,9 @@ table! {
         PortInUse "port-in-use" Exit(1),
             "A listener's address cannot be had.",
             "end the program that listens there, or set another port";
+        SocketUnusable "socket-unusable" Exit(1),
+            "A listener's UNIX socket cannot be had.",
+            "end the program that serves it, take away what lies at the path, or set another `socket`";
         Engine "engine" Exit(1),
             "The engine that runs backends cannot be set up.",
             "see that the processor and the memory limits of the service allow it";
@@ -116,6 +129,9 @@ table! {
     }
 
     Reload {
+        ReloadRefused "reload-refused" Grpc(FailedPrecondition),
+            "The config or a backend that it names cannot be used, so nothing was changed.",
+            "mend what is named, and reload again";
         ReloadBackend "reload-backend" Exit(1),
             "A backend would not be in service after a reload, so nothing was changed.",
             "mend what is named, and send SIGHUP again; the old backend serves";
@@ -125,9 +141,24 @@ table! {
         ReloadLog "reload-log" Exit(1),
             "The log filter of a reload cannot be set, so nothing was changed.",
             "set `log` to a level such as `info`, and send SIGHUP again";
+        ReloadTls "reload-tls" Exit(1),
+            "The files for TLS cannot be used as they are now, so the ones read before serve on.",
+            "mend the file that is named: it is read again when it changes, and at SIGHUP";
     }
 
     Call {
+        Unauthenticated "unauthenticated" Grpc(Unauthenticated),
+            "The daemon does not know who calls.",
+            "call with what a `[[client]]` of the config is recognised by: a token (`authorization: Bearer TOKEN`), a certificate, or a user of the UNIX socket";
+        RoleMissing "role-missing" Grpc(PermissionDenied),
+            "The client does not have the role that the call needs.",
+            "add the role to `roles` of its `[[client]]` in the config file, and send SIGHUP";
+        CallRate "call-rate" Grpc(ResourceExhausted),
+            "The client calls more often than it may.",
+            "wait as long as the answer says, or raise `limits.calls_per_second` and `limits.call_burst`";
+        AuthenticationRate "authentication-rate" Grpc(ResourceExhausted),
+            "Too many wrong tokens came from this address.",
+            "wait as long as the answer says, and call with the right token";
         DeadlineExceeded "deadline-exceeded" Grpc(DeadlineExceeded),
             "The call's deadline passed before the work was done.",
             "look with `casemate vm list` what came of it, or give the call more time";
@@ -139,13 +170,31 @@ table! {
             "use a client and a daemon of the same version";
         RouteUnknown "route-unknown" Grpc(NotFound),
             "There is no such HTTP route.",
-            "the routes are /health, /ready and /metrics; everything else is gRPC, on another port";
+            "look for it at /docs, which shows all routes; gRPC is on another port";
         HttpMethod "http-method" Http(405),
             "The HTTP route does not have this method.",
-            "use GET";
+            "use a method that the header `Allow` names";
     }
 
     Request {
+        RequestMeaning "request-meaning" GrpcAs(InvalidArgument, UNPROCESSABLE),
+            "Fields of the request are each of their form, and do not fit together or name what cannot be.",
+            "change the field that is named";
+        ForeignHost "foreign-host" Http(421),
+            "An HTTP request came for a name that is not this host's, as a page of another site would send it.",
+            "call the daemon by an address or as `localhost`, or set up a `[[client]]`: then any name will do";
+        RequestForm "request-form" Grpc(InvalidArgument),
+            "A part of an HTTP request is not of its form.",
+            "give what the description at /docs says for this route";
+        MediaType "media-type" Http(415),
+            "The body of an HTTP request is of a kind that its route does not read.",
+            "send JSON, and say so: `Content-Type: application/json`";
+        RequestTooLarge "request-too-large" Http(413),
+            "The body of an HTTP request is larger than any request needs.",
+            "pass less, and let the guest fetch the rest";
+        IdempotencyKeyReused "idempotency-key-reused" GrpcAs(AlreadyExists, UNPROCESSABLE),
+            "The idempotency key belongs to a VM that was asked for otherwise.",
+            "use a key of its own for each VM; with a key that is sent again, send the same request again";
         RequestField "request-field" Grpc(InvalidArgument),
             "A field of the request has a value that it cannot have.",
             "give the field a value of the form that is named, or leave it out";
@@ -188,7 +237,7 @@ table! {
     }
 
     Plan {
-        BackendUnknown "backend-unknown" Grpc(InvalidArgument),
+        BackendUnknown "backend-unknown" GrpcAs(InvalidArgument, UNPROCESSABLE),
             "The VM is to have a backend that the config does not declare.",
             "`casemate backend list` shows what there is";
         BackendNotInService "backend-not-in-service" Grpc(FailedPrecondition),
@@ -200,22 +249,28 @@ table! {
         BackendArchitecture "backend-architecture" Grpc(FailedPrecondition),
             "The backend does not serve this host's architecture.",
             "choose another backend";
-        SettingUnknown "setting-unknown" Grpc(InvalidArgument),
+        SettingUnknown "setting-unknown" GrpcAs(InvalidArgument, UNPROCESSABLE),
             "The backend has no setting of this name.",
             "`casemate backend show NAME` lists its settings";
-        SettingForm "setting-form" Grpc(InvalidArgument),
+        SettingForm "setting-form" GrpcAs(InvalidArgument, UNPROCESSABLE),
             "A setting's value is not of the kind that the backend announces.",
             "give a value of the form that is named; `casemate backend show NAME` lists the kinds";
-        SettingNotPerRequest "setting-not-per-request" Grpc(InvalidArgument),
+        SettingNotPerRequest "setting-not-per-request" GrpcAs(InvalidArgument, UNPROCESSABLE),
             "The setting is the operator's, and a request may not have it.",
             "leave it out, or set it under `[backend.settings]` in the config file";
-        SettingPath "setting-path" Grpc(InvalidArgument),
+        SettingPath "setting-path" GrpcAs(InvalidArgument, UNPROCESSABLE),
             "The setting names a path of the host, which a request may not.",
             "leave it out, or set it under `[backend.settings]` in the config file";
         FileUnusable "file-unusable" Grpc(FailedPrecondition),
             "A file that the config names cannot be read.",
             "put the file there, or name another in the config file";
-        KernelCmdline "kernel-cmdline" Grpc(InvalidArgument),
+        ImageUnusable "image-unusable" Grpc(FailedPrecondition),
+            "A file that the request names is not below the image roots, or is no regular file.",
+            "name a regular file below one of `images.roots`";
+        FileNotAllowed "file-not-allowed" Grpc(PermissionDenied),
+            "The request names a file of the host by its path, which takes the role admin.",
+            "give a name below one of the image roots";
+        KernelCmdline "kernel-cmdline" GrpcAs(InvalidArgument, UNPROCESSABLE),
             "The kernel command line is too long or holds a control character.",
             "shorten it, and keep it on one line";
         NetworkProperties "network-properties" Grpc(FailedPrecondition),
@@ -242,7 +297,7 @@ table! {
         NotConfidential "not-confidential" Grpc(FailedPrecondition),
             "A confidential VM is asked for, and the backend plans one that is not.",
             "name a backend that guards its guests";
-        BackendRefusedRequest "backend-refused-request" Grpc(InvalidArgument),
+        BackendRefusedRequest "backend-refused-request" GrpcAs(InvalidArgument, UNPROCESSABLE),
             "The backend cannot do what the request asks for.",
             "change the request as the backend says";
         BackendRefusedHost "backend-refused-host" Grpc(FailedPrecondition),
@@ -277,7 +332,7 @@ table! {
             "set `vm.disk` in the config file";
         DiskUnusable "disk-unusable" Grpc(FailedPrecondition),
             "The disk image cannot be used, or names further files.",
-            "check `vm.disk` with `qemu-img info`, and set `disk.format` to its format";
+            "look at the image with `qemu-img info`, and say its format: `disk.format` in the config file, or the request's";
         DiskTool "disk-tool" Grpc(FailedPrecondition),
             "`qemu-img`, which makes the VM's disk, is missing or fails.",
             "install QEMU's tools, and check `vm.disk` with `qemu-img info`";
@@ -365,6 +420,9 @@ table! {
         FilesLeft "files-left" Grpc(Internal),
             "A VM is stopped, and a file or folder of it cannot be deleted. It stays in the list as `removing`, and casemated goes on trying.",
             "see in the log which path it is, and what holds it (`findmnt`, `lsof`)";
+        GenerationChanged "generation-changed" GrpcAs(Aborted, CONDITION_FAILED),
+            "The VM has changed since the caller last looked at it.",
+            "look at the VM again, and ask again with the generation that it has then";
         VmLost "vm-lost" Grpc(FailedPrecondition),
             "The VM is of an earlier daemon and may still run, so it is not touched.",
             "see in its detail what cannot be proven; where a process runs that is a VM of this host, end it by hand, and then start casemated anew";
@@ -376,10 +434,121 @@ table! {
             "see that the state directory's file system is well";
     }
 
+    Distribution {
+        ReferenceForm "reference-form" Exit(2),
+            "What is to be pushed, pulled, pinned or inspected is not named by a reference of its form.",
+            "write HOST[:PORT]/REPOSITORY:TAG or HOST[:PORT]/REPOSITORY@sha256:DIGEST, or the path of a file";
+        PlainHttp "plain-http" Exit(2),
+            "A registry or mirror of another machine would be asked without TLS.",
+            "use one that has TLS, or accept the exposure with --insecure-http";
+        RegistryUnreachable "registry-unreachable" Exit(7),
+            "A registry or mirror does not answer, or the connection to it broke.",
+            "see whether it runs and can be reached from here without a proxy; SSL_CERT_FILE names the authorities of its certificate";
+        RegistryDenied "registry-denied" Exit(9),
+            "A registry does not let this user do that.",
+            "log in with `docker login` or its like, which writes ~/.docker/config.json, as a user who may";
+        CredentialsUnusable "credentials-unusable" Exit(9),
+            "Docker's config, or a credential helper that it names, cannot be used.",
+            "mend the file that is named, or name another folder with DOCKER_CONFIG";
+        ArtifactUnknown "artifact-unknown" Exit(3),
+            "A registry or mirror has nothing of that name.",
+            "compare the reference with what the vendor published";
+        RegistryAnswer "registry-answer" Exit(8),
+            "A registry or mirror answered with an error.",
+            "see what it says, and its own log";
+        RedirectRefused "redirect-refused" Exit(11),
+            "A registry or mirror sends its reader on to a host that was not named.",
+            "if that host is where the registry stores its content, name it with --redirect-to HOST";
+        ArtifactForm "artifact-form" Exit(11),
+            "What a registry has under the reference is no backend as wkg lays components out.",
+            "compare the reference with what the vendor published";
+        ComponentTooLarge "component-too-large" Exit(11),
+            "Something is larger than a component, a signature or a manifest may be.",
+            "do not use it: no backend is that large";
+        ComponentShort "component-short" Exit(11),
+            "A component ended before its announced size.",
+            "try again; if it stays so, the registry's copy is damaged";
+        DigestMismatch "digest-mismatch" Exit(11),
+            "Content is not what its digest says: it was changed on its way or where it lies.",
+            "do not use it: pull from elsewhere, and tell who runs the registry or mirror";
+        NotAComponent "not-a-component" Exit(11),
+            "A file or an artifact is no WebAssembly component of the contract; precompiled code is never accepted.",
+            "get the vendor's component";
+        PinMismatch "pin-mismatch" Exit(11),
+            "A component is not the one that is pinned.",
+            "find out why it changed; if the new one is trusted, pin it with `casemate backend pin`";
+        OlderThanPinned "older-than-pinned" Exit(11),
+            "A component is older than the one that is pinned, or does not say which version it is.",
+            "pull the pinned version or a newer one; --allow-downgrade takes the older one";
+        NotPinned "not-pinned" Exit(11),
+            "The lock file does not have a component.",
+            "pin it with `casemate backend pin`, or name what it is held against: the right lock file (--lock), a digest (--sha256) or a key (--key)";
+        MirrorNeedsDigest "mirror-needs-digest" Exit(2),
+            "A mirror is to be asked for a component whose digest is not known.",
+            "give --sha256, pin the component first, or leave --mirror out";
+        MirrorAddress "mirror-address" Exit(2),
+            "The address of a mirror is not of its form.",
+            "give an http:// or https:// URL without user and query, or a folder";
+        LockFile "lock-file" Exit(1),
+            "The lock file cannot be read or written.",
+            "mend the file that is named, or restore it from where it is kept";
+        SignatureEnding "signature-ending" Exit(2),
+            "The ending of a signature's file does not say what made it.",
+            "name it FILE.sig (cosign sign-blob) or FILE.minisig (minisign)";
+        BackendName "backend-name" Exit(2),
+            "A backend's name is not of its form.",
+            "give another, of the form that is named";
+        ProjectExists "project-exists" Exit(1),
+            "`casemate backend new` would write into a folder that is there.",
+            "name another folder with --dir, or move that one away";
+        ProjectConfig "project-config" Exit(4),
+            "The `backend.toml` of a project is not what its config's lines can be made from.",
+            "give it one [[backend]] with a line `name = \"NAME\"`";
+        BackendBuild "backend-build" Exit(1),
+            "A backend's crate was not built into a component.",
+            "see Cargo's message above; where the target is missing: `rustup target add wasm32-unknown-unknown`, or give `-- -Zbuild-std=std,panic_abort` and RUSTC_BOOTSTRAP=1 to a compiler with rust-src";
+        SignatureKey "signature-key" Exit(2),
+            "A key that is to check signatures cannot be used.",
+            "name the vendor's public key: cosign.pub, or the .pub of minisign, readable for the program";
+        SignatureMissing "signature-missing" Exit(11),
+            "A component has no signature, and keys ask for one.",
+            "get the signature from the component's vendor, and put it beside the component, as FILE.sig (cosign) or FILE.minisig";
+        SignatureForm "signature-form" Exit(11),
+            "A signature is malformed or cannot be read.",
+            "get the signature anew from the component's vendor";
+        SignatureOtherKey "signature-other-key" Exit(11),
+            "A signature was made with a key that is not trusted.",
+            "do not use the component, unless its vendor says that the key is theirs; then add it to the keys";
+        SignatureMismatch "signature-mismatch" Exit(11),
+            "A signature is not one of this component by a trusted key.",
+            "do not use the component: get it and its signature anew, and compare the key with what its vendor published";
+    }
+
     Client {
         EndpointForm "endpoint-form" Exit(2),
             "The endpoint is not the address of a daemon.",
-            "give a URL such as http://127.0.0.1:7001";
+            "give a URL such as http://127.0.0.1:7001, https://host.example:7001 or unix:///run/casemate/grpc.sock";
+        ClientTls "client-tls" Exit(2),
+            "The files for TLS to the daemon are incomplete, cannot be used, or the endpoint speaks no TLS.",
+            "use an https:// endpoint, and name PEM files: --client-cert and --client-key together";
+        TlsFailed "tls-failed" Exit(7),
+            "TLS with the daemon failed: one end does not trust the other's certificate, or it is for another name.",
+            "name the daemon's authority with --ca-cert, the daemon as its certificate does, and your own certificate with --client-cert and --client-key if it asks for one";
+        TokenForm "token-form" Exit(2),
+            "The file of `--token-file`, or CASEMATE_TOKEN, holds no token.",
+            "a token is one line of visible ASCII characters, without blanks";
+        TokenExposed "token-exposed" Exit(2),
+            "A token would cross a network unencrypted.",
+            "use an https:// endpoint, or one of this machine: loopback or unix://";
+        ContextUnknown "context-unknown" Exit(2),
+            "No context has this name.",
+            "`casemate context list` shows all; `casemate context set NAME --endpoint URL` makes one";
+        ContextName "context-name" Exit(2),
+            "A context's name is not of its form.",
+            "use 1 to 63 letters, digits, `.`, `_` and `-`";
+        ContextsFile "contexts-file" Exit(1),
+            "The file of the contexts cannot be read or written.",
+            "mend the file that is named, or take it away";
         DaemonUnreachable "daemon-unreachable" Exit(7),
             "Nothing answers at the endpoint.",
             "is casemated running (systemctl status casemated)? Name its gRPC address with --endpoint or CASEMATE_ENDPOINT if it is another one";
@@ -401,6 +570,9 @@ table! {
         VmNameAmbiguous "vm-name-ambiguous" Exit(4),
             "Several VMs have this name or an ID that begins so.",
             "give more of the ID";
+        GenerationOfOne "generation-of-one" Exit(2),
+            "`--expect-generation` is given with several VMs.",
+            "a generation is one VM's: name that VM alone";
         VmsNotRemoved "vms-not-removed" ExitOfItsCause,
             "Some of several VMs were not removed.",
             "see the errors of the single VMs";
@@ -428,11 +600,23 @@ table! {
         EnvironmentFile "environment-file" Exit(4),
             "A line of the file of variables cannot be read.",
             "a line is NAME=VALUE, empty, or begins with #";
+        SpecFile "spec-file" Exit(4),
+            "The file of `--file` describes no VM.",
+            "give YAML or JSON of a VmSpec, as docs/cli.md shows it";
+        VmEndedEarly "vm-ended-early" Exit(6),
+            "The VM ended while `vm create --wait` waited for its agent.",
+            "see what the guest wrote: `casemate vm logs ID`";
+        AgentSilent "agent-silent" Exit(7),
+            "Nothing answered at the VM's agent address within `--wait-timeout`.",
+            "the VM goes on: see `casemate vm logs ID`, or wait longer with --wait-timeout";
+        Interrupted "interrupted" Exit(130),
+            "Ctrl-C ended the command while the daemon was at work.",
+            "look with `casemate vm list` what there is";
         ClientStart "client-start" Exit(1),
             "casemate itself cannot start or go on.",
             "see whether this user may have more processes and open files";
         OutputUnwritable "output-unwritable" Exit(1),
             "The answer cannot be written.",
-            "see where standard output goes, and whether there is room";
+            "see where the output goes, and whether there is room and a right to write";
     }
 }

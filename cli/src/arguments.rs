@@ -5,9 +5,10 @@ use std::time::Duration;
 use clap::{CommandFactory, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
+use crate::connection::ConnectionArguments;
 use crate::error::CliError;
 use crate::screen::Screen;
-use crate::{backend, config, doctor, measure, plan, vm};
+use crate::{backend, config, context, doctor, man, measure, plan, vm};
 
 const GLOBAL_OPTIONS: &str = "Global options";
 
@@ -15,36 +16,43 @@ const EXIT_CODES: &str = "\
 Exit codes:
   0  done
   1  another failure: a file of yours, the terminal, a call that the daemon does not know
-  2  the command line is wrong
-  3  no such VM or backend
+  2  the command line is wrong, or what it says of the connection
+  3  no such VM or backend, nothing of that name in a registry
   4  the request is at fault (INVALID_ARGUMENT, or an ID that fits several VMs)
   5  something is used up (RESOURCE_EXHAUSTED): a limit, a port, memory
-  6  this host or VM cannot do it, QEMU ended during the launch, or `vm watch` was too slow
-     (FAILED_PRECONDITION, ABORTED); `doctor` found that no VM can be started
-  7  the daemon cannot be reached or did not answer in time (UNAVAILABLE, DEADLINE_EXCEEDED)
-  8  the daemon or a backend is at fault (INTERNAL)
-  130  Ctrl-C ended `vm watch` or `vm logs --follow`
+  6  this host or VM cannot do it, QEMU ended during the launch, the VM has changed since, or
+     a watch was too slow (FAILED_PRECONDITION, ABORTED); `doctor` found that no VM can be
+     started; the VM ended while `vm create --wait` waited
+  7  the daemon cannot be reached or did not answer in time (UNAVAILABLE, DEADLINE_EXCEEDED), or
+     the VM's agent did not
+  8  the daemon, a registry or a backend is at fault (INTERNAL)
+  9  who calls is not known to the daemon, or may not do this (UNAUTHENTICATED, PERMISSION_DENIED)
+  10  the idempotency key was used for another request (ALREADY_EXISTS)
+  11  a component was not taken: it is not what was pinned, signed or asked for, or no component
+  130  Ctrl-C ended `vm create`, a watch or `vm logs --follow`
 With several IDs, the highest code of all.
 docs/errors.md lists the errors by the ID that each shows on its last line.
 
 Environment:
-  CASEMATE_ENDPOINT  where the daemon is, as --endpoint
-  NO_COLOR           no colours, if it is set to anything";
+  CASEMATE_ENDPOINT     where the daemon is, as --endpoint
+  CASEMATE_CONTEXT      which context says so, as --context
+  CASEMATE_CA_CERT      as --ca-cert
+  CASEMATE_CLIENT_CERT  as --client-cert
+  CASEMATE_CLIENT_KEY   as --client-key
+  CASEMATE_TOKEN        the token itself; --token-file names its file
+  XDG_CONFIG_HOME       casemate/contexts.toml below it holds the contexts; ~/.config, if not set
+  DOCKER_CONFIG         config.json below it says who this user is to registries; ~/.docker, if not set
+  SSL_CERT_FILE         PEM of the authorities that may have signed a registry's certificate
+  NO_COLOR              no colours, if it is set to anything
+The command line comes before the environment, the environment before a context that is not named
+on the command line; `casemate context show` says what is in effect.";
 
 /// Runs and shows VMs through the daemon casemated.
 #[derive(Debug, Parser)]
 #[command(name = "casemate", version, after_long_help = EXIT_CODES)]
 pub(crate) struct Arguments {
-    /// Address of the daemon.
-    #[arg(
-        long,
-        global = true,
-        help_heading = GLOBAL_OPTIONS,
-        env = "CASEMATE_ENDPOINT",
-        value_name = "URL",
-        default_value = "http://127.0.0.1:7001"
-    )]
-    pub(crate) endpoint: String,
+    #[command(flatten)]
+    pub(crate) connection: ConnectionArguments,
 
     /// How to show the answer.
     #[arg(long, global = true, help_heading = GLOBAL_OPTIONS, value_enum, default_value_t = Output::Table)]
@@ -61,8 +69,17 @@ pub(crate) struct Arguments {
 /// How an answer is shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Format {
+    /// For people.
     Table,
+    /// For programs.
+    Data(Data),
+}
+
+/// The same values in either.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Data {
     Json,
+    Yaml,
 }
 
 /// What `--format` takes.
@@ -71,8 +88,10 @@ pub(crate) enum Output {
     /// For people.
     #[value(alias = "text")]
     Table,
-    /// For programs: one JSON value, or one on each line from `vm watch`.
+    /// For programs: one JSON value, or one on each line from a watch.
     Json,
+    /// The same as YAML; from a watch a document each.
+    Yaml,
     /// Of `measure` and `vm measurement`: CoRIM (CBOR), signed where a key is configured.
     Corim,
     /// Of `measure` and `vm measurement`: reference values for Trustee's RVPS (JSON).
@@ -83,7 +102,8 @@ impl Output {
     /// How everything but a policy is shown.
     pub(crate) fn format(self) -> Format {
         match self {
-            Self::Json => Format::Json,
+            Self::Json => Format::Data(Data::Json),
+            Self::Yaml => Format::Data(Data::Yaml),
             Self::Table | Self::Corim | Self::Trustee => Format::Table,
         }
     }
@@ -104,7 +124,7 @@ pub(crate) enum Verb {
     /// Create, run, show, watch and remove VMs, and read their consoles.
     #[command(subcommand)]
     Vm(vm::VmVerb),
-    /// Show the backends that the daemon has loaded.
+    /// Show the backends that the daemon has loaded; push, pull, pin and check components.
     #[command(subcommand)]
     Backend(backend::BackendVerb),
     /// Show the QEMU command that `vm create` would run, without running it.
@@ -120,12 +140,18 @@ pub(crate) enum Verb {
     Config(config::ConfigVerb),
     /// Show whether VMs can be started on the daemon's host, and if not, why and what to do.
     Doctor(doctor::DoctorArguments),
+    /// Name hosts, and choose the one that commands are for.
+    #[command(subcommand)]
+    Context(context::ContextVerb),
     /// Print a completion script for a shell.
     Completions(CompletionsArguments),
+    /// Print the manual page, or write a page of every command.
+    Man(man::ManArguments),
 }
 
 #[derive(Debug, clap::Args)]
 pub(crate) struct CompletionsArguments {
+    /// The shell.
     shell: Shell,
 }
 
@@ -138,7 +164,7 @@ impl CompletionsArguments {
     }
 }
 
-fn timeout(text: &str) -> Result<Duration, String> {
+pub(crate) fn timeout(text: &str) -> Result<Duration, String> {
     let timeout = duration(text)?;
     if timeout.is_zero() {
         return Err("must be longer than nothing".to_owned());

@@ -1,42 +1,29 @@
-//! `casemate backend`: what the daemon has loaded, and what it lets each backend have.
+//! `casemate backend`: what the daemon has loaded, and how a component gets to where it loads it
+//! from. The second needs no daemon: pulling is not the work of a privileged program.
 
-use casemate_proto::v1::Backend;
+use std::time::Duration;
+
 use clap::Subcommand;
-use serde_json::Value;
 
-use crate::arguments::Format;
 use crate::client::Client;
+use crate::doctor;
 use crate::error::CliError;
-use crate::screen::{Column, Content, Screen, Tinted, Tone};
-use crate::{findings, json};
+use crate::screen::Screen;
 
-/// As many digits as tell two files apart at a glance.
-const SHORT_DIGEST: usize = 12;
-
-const LIST_COLUMNS: &[Column] = &[
-    Column::new("NAME", Content::Text),
-    Column::new("TEE", Content::Word),
-    Column::new("PROTECTION", Content::Word),
-    Column::new("VERSION", Content::Word),
-    Column::new("STATUS", Content::Word),
-    Column::new("DEFAULT", Content::Word),
-    Column::if_wide("SHA256", Content::Word, 1),
-];
-
-const SETTING_COLUMNS: &[Column] = &[
-    Column::new("SETTING", Content::Word),
-    Column::new("KIND", Content::Text),
-    Column::new("VALUE", Content::Text),
-    Column::new("PER VM", Content::Word),
-    Column::new("DESCRIPTION", Content::Text),
-];
-
-const GRANT_COLUMNS: &[Column] = &[
-    Column::new("GRANT", Content::Word),
-    Column::new("WHAT", Content::Text),
-    Column::new("GRANTED", Content::Word),
-    Column::new("REASON", Content::Text),
-];
+mod build;
+mod component;
+mod fetch;
+mod inspect;
+mod loaded;
+mod lock;
+mod new;
+mod pin;
+mod pull;
+mod push;
+pub(crate) mod refused;
+mod trust;
+mod verify;
+mod watch;
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum BackendVerb {
@@ -44,224 +31,50 @@ pub(crate) enum BackendVerb {
     #[command(visible_alias = "ls")]
     List,
     /// Show one backend: its settings, what it is granted, and whether this host can run it.
-    Show(ShowArguments),
-}
-
-#[derive(Debug, clap::Args)]
-pub(crate) struct ShowArguments {
-    /// Name of the backend in the daemon's configuration.
-    name: String,
+    Show(loaded::ShowArguments),
+    /// Say whether a backend can start VMs on this host now, as `doctor` does of all.
+    Check(loaded::ShowArguments),
+    /// Have the daemon read its config and its backends anew, and say what changed.
+    Reload,
+    /// Show what reloads make of the backends, as it happens.
+    Watch,
+    /// Make a project of a backend that builds, passes its tests and conforms as it comes.
+    New(new::NewArguments),
+    /// Build a backend's crate into a component, and print the lines for the daemon's config.
+    Build(build::BuildArguments),
+    /// Put a component, and its signature, into a registry.
+    ///
+    /// It lies there as wkg lays components out, and its signature beside it. Who this user is to
+    /// the registry is taken from Docker's config.
+    Push(push::PushArguments),
+    /// Fetch a component from a registry or a mirror, checked before anything of it is parsed.
+    Pull(pull::PullArguments),
+    /// Pin a component in the lock file, and print the lines for the daemon's config.
+    Pin(pin::PinArguments),
+    /// Hold a component's file against a digest, a lock file and keys.
+    Verify(verify::VerifyArguments),
+    /// Show what a component is, without running it.
+    Inspect(inspect::InspectArguments),
 }
 
 pub(crate) async fn run(
     verb: BackendVerb,
-    client: Client,
+    client: impl FnOnce() -> Result<Client, CliError>,
+    timeout: Duration,
     screen: &Screen,
 ) -> Result<(), CliError> {
     match verb {
-        BackendVerb::List => list(client, screen).await,
-        BackendVerb::Show(arguments) => show(arguments, client, screen).await,
-    }
-}
-
-async fn list(mut client: Client, screen: &Screen) -> Result<(), CliError> {
-    let backends = client.list_backends().await?;
-    match screen.format {
-        Format::Json => {
-            let values: Vec<Value> = backends.iter().map(json::backend_in_list).collect();
-            screen.write_json(&Value::Array(values))
-        }
-        Format::Table => {
-            let rows: Vec<Vec<Tinted>> = backends.iter().map(row).collect();
-            screen.write_table(LIST_COLUMNS, &rows)
-        }
-    }
-}
-
-async fn show(
-    arguments: ShowArguments,
-    mut client: Client,
-    screen: &Screen,
-) -> Result<(), CliError> {
-    let backend = client.get_backend(arguments.name).await?;
-    match screen.format {
-        Format::Json => screen.write_json(&json::backend(&backend)),
-        Format::Table => screen.write_raw(page(&backend, screen).as_bytes()),
-    }
-}
-
-fn row(backend: &Backend) -> Vec<Tinted> {
-    vec![
-        plain(&backend.name),
-        plain(&backend.tee),
-        plain(&backend.protection),
-        plain(&backend.version),
-        (backend.status.clone(), status_tone(&backend.status)),
-        plain(if backend.is_default { "yes" } else { "" }),
-        plain(
-            &backend
-                .sha256
-                .chars()
-                .take(SHORT_DIGEST)
-                .collect::<String>(),
-        ),
-    ]
-}
-
-fn page(backend: &Backend, screen: &Screen) -> String {
-    let fields: Vec<(&str, Tinted)> = vec![
-        ("name", plain(&backend.name)),
-        ("tee", plain(&backend.tee)),
-        ("protection", plain(&backend.protection)),
-        ("vendor", plain(&backend.vendor)),
-        ("version", plain(&backend.version)),
-        ("contract", plain(&backend.api_version)),
-        ("architectures", plain(&backend.architectures.join(", "))),
-        (
-            "status",
-            (backend.status.clone(), status_tone(&backend.status)),
-        ),
-        ("error", (backend.error.clone(), Tone::Bad)),
-        (
-            "default",
-            plain(if backend.is_default { "yes" } else { "no" }),
-        ),
-        ("path", plain(&backend.path)),
-        ("sha256", plain(&backend.sha256)),
-    ];
-    let shown: Vec<(&str, Tinted)> = fields
-        .into_iter()
-        .filter(|(_, (value, _))| !value.is_empty())
-        .collect();
-    let mut text = screen.block(&shown);
-    if !backend.settings.is_empty() {
-        let rows: Vec<Vec<Tinted>> = backend
-            .settings
-            .iter()
-            .map(|setting| {
-                vec![
-                    plain(&setting.key),
-                    plain(&setting.kind),
-                    plain(&setting.value),
-                    plain(if setting.per_request { "yes" } else { "no" }),
-                    plain(&setting.description),
-                ]
-            })
-            .collect();
-        text.push('\n');
-        text.push_str(&screen.table(SETTING_COLUMNS, &rows));
-    }
-    if !backend.grants.is_empty() {
-        let rows: Vec<Vec<Tinted>> = backend
-            .grants
-            .iter()
-            .map(|grant| {
-                let granted = if grant.granted {
-                    ("yes".to_owned(), Tone::Good)
-                } else {
-                    ("no".to_owned(), Tone::Attention)
-                };
-                vec![
-                    plain(&grant.kind),
-                    plain(&grant.what),
-                    granted,
-                    plain(&grant.reason),
-                ]
-            })
-            .collect();
-        text.push('\n');
-        text.push_str(&screen.table(GRANT_COLUMNS, &rows));
-    }
-    if !backend.findings.is_empty() {
-        text.push_str("\nfindings on this host:\n");
-        text.push_str(&findings::lines(&backend.findings, |text, tone| {
-            screen.tint(text, tone)
-        }));
-    }
-    text
-}
-
-fn plain(text: &str) -> Tinted {
-    (text.to_owned(), Tone::Plain)
-}
-
-fn status_tone(status: &str) -> Tone {
-    match status {
-        "in-service" => Tone::Good,
-        "failed" => Tone::Bad,
-        _ => Tone::Attention,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use casemate_proto::v1::{BackendSetting, Finding, Grant};
-
-    use super::*;
-    use crate::screen::piped;
-
-    fn sample() -> Backend {
-        Backend {
-            name: "plain-kvm".to_owned(),
-            tee: "none".to_owned(),
-            protection: "none".to_owned(),
-            version: "0.1.0".to_owned(),
-            sha256: "0123456789abcdef".to_owned(),
-            status: "in-service".to_owned(),
-            is_default: true,
-            settings: vec![BackendSetting {
-                key: "firmware".to_owned(),
-                kind: "one-of:auto|none".to_owned(),
-                value: "auto".to_owned(),
-                description: "which firmware".to_owned(),
-                per_request: true,
-            }],
-            grants: vec![Grant {
-                kind: "fact".to_owned(),
-                what: "qemu-type *".to_owned(),
-                reason: "to check names".to_owned(),
-                granted: false,
-            }],
-            findings: vec![Finding {
-                id: "kvm.device".to_owned(),
-                severity: "pass".to_owned(),
-                detail: "/dev/kvm opens".to_owned(),
-                ..Finding::default()
-            }],
-            ..Backend::default()
-        }
-    }
-
-    #[test]
-    fn a_list_shortens_the_digest() {
-        let table = piped(Format::Table).table(LIST_COLUMNS, &[row(&sample())]);
-        assert_eq!(
-            table,
-            "NAME       TEE   PROTECTION  VERSION  STATUS      DEFAULT  SHA256\n\
-             plain-kvm  none  none        0.1.0    in-service  yes      0123456789ab\n"
-        );
-    }
-
-    #[test]
-    fn a_page_has_settings_grants_and_findings() {
-        assert_eq!(
-            page(&sample(), &piped(Format::Table)),
-            "name:        plain-kvm\n\
-             tee:         none\n\
-             protection:  none\n\
-             version:     0.1.0\n\
-             status:      in-service\n\
-             default:     yes\n\
-             sha256:      0123456789abcdef\n\
-             \n\
-             SETTING   KIND              VALUE  PER VM  DESCRIPTION\n\
-             firmware  one-of:auto|none  auto   yes     which firmware\n\
-             \n\
-             GRANT  WHAT         GRANTED  REASON\n\
-             fact   qemu-type *  no       to check names\n\
-             \n\
-             findings on this host:\n\
-             pass  kvm.device: /dev/kvm opens\n"
-        );
+        BackendVerb::List => loaded::list(client()?, screen).await,
+        BackendVerb::Show(arguments) => loaded::show(arguments, client()?, screen).await,
+        BackendVerb::Check(arguments) => doctor::of(Some(arguments.name), client()?, screen).await,
+        BackendVerb::Reload => loaded::reload(client()?, screen).await,
+        BackendVerb::Watch => watch::run(client()?, screen).await,
+        BackendVerb::New(arguments) => new::run(&arguments, screen),
+        BackendVerb::Build(arguments) => build::run(&arguments, screen).await,
+        BackendVerb::Push(arguments) => push::run(&arguments, timeout, screen).await,
+        BackendVerb::Pull(arguments) => pull::run(&arguments, timeout, screen).await,
+        BackendVerb::Pin(arguments) => pin::run(&arguments, timeout, screen).await,
+        BackendVerb::Verify(arguments) => verify::run(&arguments, screen),
+        BackendVerb::Inspect(arguments) => inspect::run(&arguments, timeout, screen).await,
     }
 }

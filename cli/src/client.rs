@@ -7,27 +7,38 @@ use std::time::Duration;
 use casemate_proto::v1;
 use casemate_proto::v1::backend_service_client::BackendServiceClient;
 use casemate_proto::v1::config_service_client::ConfigServiceClient;
-use casemate_proto::v1::doctor_service_client::DoctorServiceClient;
 use casemate_proto::v1::vm_service_client::VmServiceClient;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Response, Status, TimeoutExpired};
 
+use crate::connection::Connection;
 use crate::error::CliError;
-use crate::vm::{Acceptance, Change, Manner};
+use crate::vm::{Change, Changing};
 use crate::waiting;
 
+pub(crate) use address::{Address, Reach, reach_of};
 pub(crate) use messages::Messages;
 use messages::Patience;
+pub(crate) use token::Token;
 
+mod address;
+mod change;
 mod messages;
+mod tls;
+mod token;
 
 /// A daemon that is there accepts at once; one that is away on the network need not be waited for
 /// as long as for a VM's start.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 
+const CONNECTING: &str = "connect to the daemon";
+
 /// A plan carries the files that the backend generated, and tonic's 4 MiB are less than those may
 /// be.
 const MAX_ANSWER_BYTES: usize = 64 * 1024 * 1024;
+
+/// Most VMs of a page, which is the daemon's own limit: fewer pages are fewer calls.
+const PAGE_SIZE: u32 = 1000;
 
 /// Longest deadline that is sent: the protocol has eight digits for it, and a longer one is no
 /// deadline to anybody.
@@ -42,18 +53,40 @@ pub(crate) struct Client {
     endpoint: Endpoint,
     /// As the caller wrote it, for messages.
     address: String,
+    reach: Reach,
+    token: Option<Token>,
     timeout: Duration,
     channel: Option<Channel>,
 }
 
 impl Client {
-    pub(crate) fn new(address: &str, timeout: Duration) -> Result<Self, CliError> {
+    pub(crate) fn new(connection: &Connection, timeout: Duration) -> Result<Self, CliError> {
+        let address = Address::parse(&connection.endpoint.value)?;
+        let token = connection.token(&address)?;
+        let endpoint = match &address {
+            Address::Http { url, .. } | Address::Https { url, .. } => {
+                Endpoint::from_shared(url.clone())
+            }
+            Address::Unix(path) => Endpoint::from_shared(format!("unix://{}", path.display())),
+        };
+        let endpoint = endpoint.map_err(|error| CliError::Endpoint {
+            endpoint: connection.endpoint.value.clone(),
+            reason: innermost_cause(&error),
+        })?;
+        let endpoint = tls::applied(endpoint, &address, connection)?;
         Ok(Self {
-            endpoint: endpoint_of(address)?.connect_timeout(CONNECT_TIMEOUT.min(timeout)),
-            address: address.to_owned(),
+            endpoint: endpoint.connect_timeout(CONNECT_TIMEOUT.min(timeout)),
+            address: connection.endpoint.value.clone(),
+            reach: address.reach(),
+            token,
             timeout,
             channel: None,
         })
+    }
+
+    /// Whether the daemon runs on this machine.
+    pub(crate) fn reach(&self) -> Reach {
+        self.reach
     }
 
     /// For answers without an end: a daemon that is gone without a word is found out, though nothing
@@ -63,18 +96,22 @@ impl Client {
             .endpoint
             .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
             .keep_alive_timeout(KEEP_ALIVE_TIMEOUT);
+        // One that was made before is not asked.
+        self.channel = None;
         self
     }
 
-    pub(crate) async fn create_vm(&mut self, spec: v1::VmSpec) -> Result<v1::Vm, CliError> {
-        const DOING: &str = "create the VM";
+    pub(crate) async fn create_vm(
+        &mut self,
+        request: v1::CreateVmRequest,
+    ) -> Result<v1::CreateVmResponse, CliError> {
         let mut service = self.vms().await?;
-        let request = self.request(v1::CreateVmRequest { spec: Some(spec) });
-        let answer = self.call(DOING, service.create_vm(request)).await?;
-        answer.vm.ok_or(CliError::Incomplete {
-            doing: DOING,
-            missing: "VM",
-        })
+        let request = self.request(request);
+        let mut answer = self
+            .call("create the VM", service.create_vm(request))
+            .await?;
+        answer.vm = answer.vm.map(known);
+        Ok(answer)
     }
 
     pub(crate) async fn get_vm(&mut self, id: String) -> Result<v1::Vm, CliError> {
@@ -82,17 +119,37 @@ impl Client {
         let mut service = self.vms().await?;
         let request = self.request(v1::GetVmRequest { id });
         let answer = self.call(DOING, service.get_vm(request)).await?;
-        answer.vm.ok_or(CliError::Incomplete {
+        answer.vm.map(known).ok_or(CliError::Incomplete {
             doing: DOING,
             missing: "VM",
         })
     }
 
-    pub(crate) async fn list_vms(&mut self) -> Result<Vec<v1::Vm>, CliError> {
+    /// Those that fit, page by page.
+    pub(crate) async fn list_vms(
+        &mut self,
+        mut wanted: v1::ListVmsRequest,
+    ) -> Result<Vec<v1::Vm>, CliError> {
+        const DOING: &str = "list VMs";
+        wanted.page_size = PAGE_SIZE;
         let mut service = self.vms().await?;
-        let request = self.request(v1::ListVmsRequest {});
-        let answer = self.call("list VMs", service.list_vms(request)).await?;
-        Ok(answer.vms)
+        let mut vms = Vec::new();
+        loop {
+            let request = self.request(wanted.clone());
+            let page = self.call(DOING, service.list_vms(request)).await?;
+            vms.extend(page.vms.into_iter().map(known));
+            if page.next_page_token.is_empty() {
+                return Ok(vms);
+            }
+            // Such a list would have no end.
+            if page.next_page_token == wanted.page_token {
+                return Err(CliError::Incomplete {
+                    doing: DOING,
+                    missing: "next page",
+                });
+            }
+            wanted.page_token = page.next_page_token;
+        }
     }
 
     pub(crate) async fn measurement(
@@ -109,67 +166,19 @@ impl Client {
     /// changes run at once.
     pub(crate) async fn change_vm(
         &mut self,
-        change: Change,
+        changing: Changing,
         id: String,
     ) -> Result<Option<v1::Vm>, CliError> {
-        let doing = change.words().one;
+        let doing = changing.change.words().one;
         let mut service = self.vms().await?;
-        let call = self.send(change, id, &mut service);
+        let call = self.send(changing, id, &mut service);
         let limited = tokio::time::timeout(self.timeout, call).await;
         match answer_of(doing, self.timeout, limited)? {
-            None if change != Change::Remove => Err(CliError::Incomplete {
+            None if changing.change != Change::Remove => Err(CliError::Incomplete {
                 doing,
                 missing: "VM",
             }),
-            vm => Ok(vm),
-        }
-    }
-
-    async fn send(
-        &self,
-        change: Change,
-        id: String,
-        service: &mut VmServiceClient<Channel>,
-    ) -> Result<Option<v1::Vm>, Status> {
-        match change {
-            Change::Start(acceptance) => {
-                let accept_measurement = acceptance == Acceptance::Any;
-                let request = self.request(v1::StartVmRequest {
-                    id,
-                    accept_measurement,
-                });
-                Ok(service.start_vm(request).await?.into_inner().vm)
-            }
-            Change::Stop(manner) => {
-                let force = manner == Manner::Forced;
-                let request = self.request(v1::StopVmRequest { id, force });
-                Ok(service.stop_vm(request).await?.into_inner().vm)
-            }
-            Change::Restart(manner, acceptance) => {
-                let request = self.request(v1::RestartVmRequest {
-                    id,
-                    force: manner == Manner::Forced,
-                    accept_measurement: acceptance == Acceptance::Any,
-                });
-                Ok(service.restart_vm(request).await?.into_inner().vm)
-            }
-            Change::Pause => {
-                let request = self.request(v1::PauseVmRequest { id });
-                Ok(service.pause_vm(request).await?.into_inner().vm)
-            }
-            Change::Resume => {
-                let request = self.request(v1::ResumeVmRequest { id });
-                Ok(service.resume_vm(request).await?.into_inner().vm)
-            }
-            Change::Reset => {
-                let request = self.request(v1::ResetVmRequest { id });
-                Ok(service.reset_vm(request).await?.into_inner().vm)
-            }
-            Change::Remove => {
-                let request = self.request(v1::RemoveVmRequest { id });
-                service.remove_vm(request).await?;
-                Ok(None)
-            }
+            vm => Ok(vm.map(known)),
         }
     }
 
@@ -180,7 +189,7 @@ impl Client {
         const DOING: &str = "read the console";
         let mut service = self.vms().await?;
         let (request, patience) = if wanted.follow {
-            (Self::endless_request(wanted), Patience::Endless)
+            (self.endless_request(wanted), Patience::Endless)
         } else {
             (self.request(wanted), Patience::Of(self.timeout))
         };
@@ -194,7 +203,7 @@ impl Client {
     ) -> Result<Messages<v1::WatchVmsResponse>, CliError> {
         const DOING: &str = "watch the VMs";
         let mut service = self.vms().await?;
-        let request = Self::endless_request(wanted);
+        let request = self.endless_request(wanted);
         let messages = self.call(DOING, service.watch_vms(request)).await?;
         Ok(Messages::new(DOING, Patience::Endless, messages))
     }
@@ -219,7 +228,7 @@ impl Client {
 
     pub(crate) async fn explain_config(&mut self) -> Result<Vec<v1::ConfigValue>, CliError> {
         let mut service = ConfigServiceClient::new(self.channel().await?);
-        let request = v1::ExplainConfigRequest {};
+        let request = self.request(v1::ExplainConfigRequest {});
         let answer = self
             .call("explain the config", service.explain_config(request))
             .await?;
@@ -237,17 +246,32 @@ impl Client {
         })
     }
 
+    pub(crate) async fn reload_backends(&mut self) -> Result<v1::ReloadBackendsResponse, CliError> {
+        let mut service = self.backends().await?;
+        let request = self.request(v1::ReloadBackendsRequest {});
+        self.call("reload", service.reload_backends(request)).await
+    }
+
+    pub(crate) async fn watch_backends(
+        &mut self,
+    ) -> Result<Messages<v1::WatchBackendsResponse>, CliError> {
+        const DOING: &str = "watch the backends";
+        let mut service = self.backends().await?;
+        let request = self.endless_request(v1::WatchBackendsRequest {});
+        let messages = self.call(DOING, service.watch_backends(request)).await?;
+        Ok(Messages::new(DOING, Patience::Endless, messages))
+    }
+
     /// Of that backend, or of all.
     pub(crate) async fn diagnose(
         &mut self,
         backend: Option<String>,
-    ) -> Result<v1::DiagnoseResponse, CliError> {
-        let service = DoctorServiceClient::new(self.channel().await?);
-        let mut service = service.max_decoding_message_size(MAX_ANSWER_BYTES);
-        let request = self.request(v1::DiagnoseRequest {
+    ) -> Result<v1::CheckHostResponse, CliError> {
+        let mut service = self.backends().await?;
+        let request = self.request(v1::CheckHostRequest {
             backend: backend.unwrap_or_default(),
         });
-        self.call("examine the host", service.diagnose(request))
+        self.call("examine the host", service.check_host(request))
             .await
     }
 
@@ -267,12 +291,16 @@ impl Client {
         if let Some(channel) = &self.channel {
             return Ok(channel.clone());
         }
-        let connected = waiting::shown("connect to the daemon", self.endpoint.connect()).await;
+        let connected = waiting::shown(CONNECTING, self.endpoint.connect()).await;
         match connected {
             Ok(channel) => {
                 self.channel = Some(channel.clone());
                 Ok(channel)
             }
+            Err(error) if tls::is_distrust(&error) => Err(CliError::TlsFailed {
+                doing: CONNECTING,
+                reason: innermost_cause(&error),
+            }),
             Err(error) => Err(CliError::Unreachable {
                 endpoint: self.address.clone(),
                 reason: innermost_cause(&error),
@@ -283,16 +311,23 @@ impl Client {
     /// The daemon ends a call that has no deadline after a time of its own, which may be shorter
     /// than the one wanted here.
     fn request<Message>(&self, message: Message) -> Request<Message> {
-        let mut request = Request::new(message);
-        request.set_timeout(self.timeout.min(MAX_DEADLINE));
-        request
+        self.request_within(message, self.timeout.min(MAX_DEADLINE))
     }
 
     /// For an answer without an end. It brings a deadline all the same, because the daemon gives a
     /// call without one a short one of its own.
-    fn endless_request<Message>(message: Message) -> Request<Message> {
+    fn endless_request<Message>(&self, message: Message) -> Request<Message> {
+        self.request_within(message, MAX_DEADLINE)
+    }
+
+    fn request_within<Message>(&self, message: Message, deadline: Duration) -> Request<Message> {
         let mut request = Request::new(message);
-        request.set_timeout(MAX_DEADLINE);
+        request.set_timeout(deadline);
+        if let Some(token) = &self.token {
+            request
+                .metadata_mut()
+                .insert("authorization", token.header());
+        }
         request
     }
 
@@ -317,7 +352,15 @@ fn answer_of<Answer>(
         Ok(Ok(answer)) => Ok(answer),
         // The channel counts the same time, and may come to its end first.
         Ok(Err(status)) if is_from_timer(&status) => Err(CliError::Timeout { doing, timeout }),
-        Ok(Err(status)) if is_from_transport(&status) => Err(CliError::Broken { doing }),
+        // A daemon that wants a certificate says so after it has shown its own.
+        Ok(Err(status)) if tls::is_distrust(&status) => Err(CliError::TlsFailed {
+            doing,
+            reason: innermost_cause(&status),
+        }),
+        Ok(Err(status)) if is_from_transport(&status) => Err(CliError::Broken {
+            doing,
+            reason: innermost_cause(&status),
+        }),
         Ok(Err(status)) => Err(CliError::Refused {
             doing,
             status: Box::new(status),
@@ -343,30 +386,11 @@ fn is_from_timer(status: &Status) -> bool {
     false
 }
 
-/// `http://HOST:PORT`, or `HOST:PORT` for short.
-fn endpoint_of(address: &str) -> Result<Endpoint, CliError> {
-    let refused = |reason: &str| CliError::Endpoint {
-        endpoint: address.to_owned(),
-        reason: reason.to_owned(),
-    };
-    let url = match address.split_once("://") {
-        Some(("http", _)) => address.to_owned(),
-        Some(("https", _)) => {
-            return Err(refused(
-                "casemate speaks no TLS yet; use http:// and a listener without TLS",
-            ));
-        }
-        Some(_) => return Err(refused("the scheme is not http")),
-        None => format!("http://{address}"),
-    };
-    let endpoint = Endpoint::from_shared(url).map_err(|error| refused(&innermost_cause(&error)))?;
-    if endpoint.uri().host().is_none_or(str::is_empty) {
-        return Err(refused("it names no host"));
-    }
-    if endpoint.uri().port().is_none() {
-        return Err(refused("it names no port"));
-    }
-    Ok(endpoint)
+/// A later daemon may have states that this client does not know.
+pub(crate) fn known(mut vm: v1::Vm) -> v1::Vm {
+    vm.set_state(vm.state());
+    vm.set_restart_policy(vm.restart_policy());
+    vm
 }
 
 /// tonic's own words ("transport error") say less than what is behind them.
@@ -383,20 +407,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn addresses_are_checked() {
-        for (address, is_accepted) in [
-            ("http://127.0.0.1:7001", true),
-            ("http://[::1]:7001", true),
-            ("127.0.0.1:7001", true),
-            ("host.example:7001", true),
-            ("https://127.0.0.1:7001", false),
-            ("unix:///run/casemate.sock", false),
-            ("http://127.0.0.1", false),
-            ("http://:7001", false),
-            ("two words:1", false),
-            ("", false),
-        ] {
-            assert_eq!(endpoint_of(address).is_ok(), is_accepted, "{address}");
-        }
+    fn a_state_of_a_later_daemon_is_none_that_is_known() {
+        let vm = known(v1::Vm {
+            state: 99,
+            restart_policy: 99,
+            ..v1::Vm::default()
+        });
+        assert_eq!((vm.state, vm.restart_policy), (0, 0));
     }
 }

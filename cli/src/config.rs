@@ -2,7 +2,6 @@
 
 use casemate_proto::v1::ConfigValue;
 use clap::Subcommand;
-use serde_json::Value;
 
 use crate::arguments::Format;
 use crate::client::Client;
@@ -60,10 +59,7 @@ pub(crate) async fn explain(
     let mut values = client.explain_config().await?;
     values.retain(|value| arguments.wants(value));
     match screen.format {
-        Format::Json => {
-            let values: Vec<Value> = values.iter().map(json::config_value).collect();
-            screen.write_json(&Value::Array(values))
-        }
+        Format::Data(_) => screen.write_value(&json::value(&values)?),
         Format::Table => {
             let rows: Vec<Vec<Tinted>> = values.iter().flat_map(rows).collect();
             screen.write_table(COLUMNS, &rows)

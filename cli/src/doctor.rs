@@ -1,6 +1,6 @@
 //! `casemate doctor`: what keeps VMs from being started on the daemon's host, and what to do.
 
-use casemate_proto::v1::{BackendDiagnosis, DiagnoseResponse, Finding};
+use casemate_proto::v1::{BackendDiagnosis, CheckHostResponse, Finding};
 
 use crate::arguments::Format;
 use crate::client::Client;
@@ -17,25 +17,34 @@ pub(crate) struct DoctorArguments {
 
 pub(crate) async fn run(
     arguments: DoctorArguments,
+    client: Client,
+    screen: &Screen,
+) -> Result<(), CliError> {
+    of(arguments.backend, client, screen).await
+}
+
+/// Of that backend, or of all.
+pub(crate) async fn of(
+    backend: Option<String>,
     mut client: Client,
     screen: &Screen,
 ) -> Result<(), CliError> {
-    let diagnosis = client.diagnose(arguments.backend.clone()).await?;
+    let diagnosis = client.diagnose(backend.clone()).await?;
     match screen.format {
-        Format::Json => screen.write_json(&json::diagnosis(&diagnosis))?,
+        Format::Data(_) => screen.write_value(&json::value(&diagnosis)?)?,
         Format::Table => screen.write_raw(tree(&diagnosis, screen).as_bytes())?,
     }
     if diagnosis.usable {
         return Ok(());
     }
     Err(CliError::HostUnfit {
-        backend: arguments.backend,
+        backend,
         cause: first_cause(&diagnosis),
     })
 }
 
 /// The host first: what it lacks, no backend has.
-fn tree(diagnosis: &DiagnoseResponse, screen: &Screen) -> String {
+fn tree(diagnosis: &CheckHostResponse, screen: &Screen) -> String {
     let mut text = branch("host", &diagnosis.host_findings, screen);
     for backend in &diagnosis.backends {
         text.push('\n');
@@ -79,7 +88,7 @@ fn first_failure(findings: &[Finding]) -> Option<&Finding> {
 }
 
 /// Of the host, else of the first backend.
-fn first_cause(diagnosis: &DiagnoseResponse) -> String {
+fn first_cause(diagnosis: &CheckHostResponse) -> String {
     let of_host = first_failure(&diagnosis.host_findings);
     let of_backends = diagnosis
         .backends
@@ -107,7 +116,7 @@ mod tests {
         }
     }
 
-    fn sample() -> DiagnoseResponse {
+    fn sample() -> CheckHostResponse {
         let backend = |name: &str, findings| BackendDiagnosis {
             name: name.to_owned(),
             tee: "none".to_owned(),
@@ -116,7 +125,7 @@ mod tests {
             findings,
             ..BackendDiagnosis::default()
         };
-        DiagnoseResponse {
+        CheckHostResponse {
             host_findings: vec![
                 finding("host.qemu", "pass", "QEMU 10.0.2", ""),
                 finding("host.kvm", "note", "emulated", "use KVM"),
@@ -175,7 +184,7 @@ mod tests {
         diagnosis.host_findings.push(lack);
         assert_eq!(first_cause(&diagnosis), "no KVM");
         assert_eq!(
-            first_cause(&DiagnoseResponse::default()),
+            first_cause(&CheckHostResponse::default()),
             "there is no backend"
         );
     }

@@ -7,8 +7,9 @@ use casemate_catalogue::ErrorId;
 use casemate_host::backend::catalog::chain;
 use casemate_host::vm::catalogued::Catalogued;
 use serde_json::{Value, json};
-use tonic::Status;
+use tonic::{Code, Status};
 
+use crate::backend::refused::Refused as ComponentRefused;
 use crate::plain_text;
 use crate::refusal::Refusal;
 
@@ -16,8 +17,8 @@ use crate::refusal::Refusal;
 const OTHER: u8 = 1;
 
 /// Where the daemon gives none.
-const CUT_OFF_REMEDY: &str = "run `casemate vm watch` again, which begins with all VMs as they are; \
-    let nothing slow read its output";
+const CUT_OFF_REMEDY: &str = "run the command again, which begins with everything as it is; let \
+    nothing slow read its output";
 
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum CliError {
@@ -25,8 +26,34 @@ pub(crate) enum CliError {
     Endpoint { endpoint: String, reason: String },
     #[error("cannot reach casemated at {endpoint}: {reason}")]
     Unreachable { endpoint: String, reason: String },
-    #[error("cannot {doing}: the connection to the daemon broke before it answered")]
-    Broken { doing: &'static str },
+    #[error("cannot {doing}: TLS with the daemon failed: {reason}")]
+    TlsFailed { doing: &'static str, reason: String },
+    #[error("no TLS to the daemon: {reason}")]
+    Tls { reason: String },
+    #[error("{place} holds no token: wanted is one line of visible ASCII characters")]
+    Token { place: String },
+    #[error(
+        "the token of {named_by} is not sent to {endpoint}: whoever is on the way there could read it"
+    )]
+    TokenExposed {
+        endpoint: String,
+        /// Who named the token.
+        named_by: String,
+    },
+    #[error("there is no context {name:?}")]
+    ContextUnknown { name: String },
+    #[error(
+        "{name:?} is no name of a context: wanted are 1 to 63 letters, digits, `.`, `_` and `-`"
+    )]
+    ContextName { name: String },
+    #[error("the contexts in {} cannot be {what}: {reason}", .path.display())]
+    ContextsFile {
+        path: PathBuf,
+        what: &'static str,
+        reason: String,
+    },
+    #[error("cannot {doing}: the connection to the daemon broke before it answered: {reason}")]
+    Broken { doing: &'static str, reason: String },
     #[error("cannot {doing} any longer: the connection to the daemon broke, or the daemon ended")]
     BrokenOff { doing: &'static str },
     #[error("cannot {doing}: no answer within {}", humantime::format_duration(*.timeout))]
@@ -51,6 +78,24 @@ pub(crate) enum CliError {
         doing: &'static str,
         missing: &'static str,
     },
+    #[error("the daemon's answer cannot be shown: {reason}")]
+    Unshowable { reason: String },
+    #[error("--expect-generation is for one VM, and {wanted} are named")]
+    GenerationOfOne { wanted: usize },
+    #[error("VM {id} is {state}{}", of_detail(.detail))]
+    EndedEarly {
+        id: String,
+        state: &'static str,
+        detail: String,
+    },
+    #[error("VM {id} runs, and nothing answered at {address} within {}", humantime::format_duration(*.waited))]
+    AgentSilent {
+        id: String,
+        address: String,
+        waited: Duration,
+    },
+    #[error("interrupted: {left}")]
+    Interrupted { left: Left },
     #[error("no VM has {wanted:?} as its name, its ID or the beginning of its ID")]
     NoSuchVm { wanted: String },
     #[error("{wanted:?} fits several VMs:\n{}", .candidates.join("\n"))]
@@ -87,6 +132,14 @@ pub(crate) enum CliError {
         line: usize,
         reason: String,
     },
+    /// Nothing of a value is in the reason: it may be secret.
+    #[error("{file} describes no VM: {reason}")]
+    SpecFile { file: String, reason: String },
+    #[error("cannot write the pages to {}: {source}", .folder.display())]
+    Pages {
+        folder: PathBuf,
+        source: std::io::Error,
+    },
     /// What is wrong, in the host's own words.
     #[error("{message}")]
     Measure {
@@ -95,6 +148,9 @@ pub(crate) enum CliError {
         subject: Option<String>,
         id: ErrorId,
     },
+    /// Boxed, because few errors are as large.
+    #[error("{}", plain_text::escaped(&chain(.0.as_ref())))]
+    Component(Box<ComponentRefused>),
     #[error("--set {key} is given twice")]
     SetTwice { key: String },
     #[error("there is no backend {backend:?}: looked for {looked}")]
@@ -110,6 +166,16 @@ pub(crate) enum CliError {
 }
 
 impl CliError {
+    /// Of a watch: the daemon does not keep changes for a reader that does not take them.
+    pub(crate) fn of_watch(self) -> Self {
+        match self {
+            Self::Refused { doing, status } if status.code() == Code::Aborted => {
+                Self::CutOff { doing, status }
+            }
+            error => error,
+        }
+    }
+
     /// What the host's own code says, which this program ran itself.
     pub(crate) fn measure(error: &dyn Catalogued) -> Self {
         Self::Measure {
@@ -125,10 +191,22 @@ impl CliError {
         match self {
             Self::Endpoint { .. } => ErrorId::EndpointForm,
             Self::Unreachable { .. } => ErrorId::DaemonUnreachable,
+            Self::TlsFailed { .. } => ErrorId::TlsFailed,
+            Self::Tls { .. } => ErrorId::ClientTls,
+            Self::Token { .. } => ErrorId::TokenForm,
+            Self::TokenExposed { .. } => ErrorId::TokenExposed,
+            Self::ContextUnknown { .. } => ErrorId::ContextUnknown,
+            Self::ContextName { .. } => ErrorId::ContextName,
+            Self::ContextsFile { .. } => ErrorId::ContextsFile,
+            Self::GenerationOfOne { .. } => ErrorId::GenerationOfOne,
+            Self::EndedEarly { .. } => ErrorId::VmEndedEarly,
+            Self::AgentSilent { .. } => ErrorId::AgentSilent,
+            Self::Interrupted { .. } => ErrorId::Interrupted,
+            Self::SpecFile { .. } => ErrorId::SpecFile,
             Self::Broken { .. } | Self::BrokenOff { .. } => ErrorId::ConnectionBroken,
             Self::Timeout { .. } => ErrorId::ClientTimeout,
             Self::Refused { status, .. } | Self::CutOff { status, .. } => Refusal::of(status).id,
-            Self::Incomplete { .. } => ErrorId::AnswerIncomplete,
+            Self::Incomplete { .. } | Self::Unshowable { .. } => ErrorId::AnswerIncomplete,
             Self::NoSuchVm { .. } => ErrorId::VmNameUnknown,
             Self::AmbiguousVm { .. } => ErrorId::VmNameAmbiguous,
             Self::NotAllDone { id, .. } => *id,
@@ -136,12 +214,13 @@ impl CliError {
             Self::Input { .. } => ErrorId::InputUnreadable,
             Self::EnvironmentFile { .. } => ErrorId::EnvironmentFile,
             Self::Measure { id, .. } => *id,
+            Self::Component(refused) => refused.id(),
             Self::SetTwice { .. } => ErrorId::SettingTwice,
             Self::NoBackendFile { .. } => ErrorId::MeasureBackend,
             Self::NoPolicy => ErrorId::FormatOfPolicies,
             Self::BinaryToTerminal => ErrorId::BinaryToTerminal,
             Self::Runtime(_) => ErrorId::ClientStart,
-            Self::Output(_) => ErrorId::OutputUnwritable,
+            Self::Output(_) | Self::Pages { .. } => ErrorId::OutputUnwritable,
         }
     }
 
@@ -158,13 +237,21 @@ impl CliError {
     /// What the error is about.
     fn subject(&self) -> Option<String> {
         let subject = match self {
-            Self::Endpoint { endpoint, .. } | Self::Unreachable { endpoint, .. } => {
-                endpoint.clone()
+            Self::Endpoint { endpoint, .. }
+            | Self::Unreachable { endpoint, .. }
+            | Self::TokenExposed { endpoint, .. } => endpoint.clone(),
+            Self::Token { place } => place.clone(),
+            Self::ContextUnknown { name } | Self::ContextName { name } => name.clone(),
+            Self::EndedEarly { id, .. } | Self::AgentSilent { id, .. } => id.clone(),
+            Self::SpecFile { file, .. } => file.clone(),
+            Self::ContextsFile { path, .. } | Self::Pages { folder: path, .. } => {
+                path.display().to_string()
             }
             Self::Refused { status, .. } | Self::CutOff { status, .. } => {
                 return Refusal::of(status).subject;
             }
             Self::Measure { subject, .. } => subject.clone()?,
+            Self::Component(refused) => refused.subject()?,
             Self::SetTwice { key } => key.clone(),
             Self::NoBackendFile { backend, .. } => backend.clone(),
             Self::NoSuchVm { wanted } | Self::AmbiguousVm { wanted, .. } => wanted.clone(),
@@ -175,6 +262,11 @@ impl CliError {
             | Self::BrokenOff { .. }
             | Self::Timeout { .. }
             | Self::Incomplete { .. }
+            | Self::Unshowable { .. }
+            | Self::Tls { .. }
+            | Self::TlsFailed { .. }
+            | Self::GenerationOfOne { .. }
+            | Self::Interrupted { .. }
             | Self::NotAllDone { .. }
             | Self::HostUnfit { .. }
             | Self::NoPolicy
@@ -207,12 +299,19 @@ impl CliError {
         }
     }
 
-    fn remedy(&self) -> &str {
-        match self {
+    fn remedy(&self) -> String {
+        let remedy = match self {
             Self::Measure { remedy, .. } => remedy,
             // Of the id of its worst cause, which was told with that cause.
             Self::NotAllDone { .. } => ErrorId::VmsNotRemoved.entry().remedy,
             _ => self.id().entry().remedy,
+        };
+        match self {
+            // Ready to be copied.
+            Self::EndedEarly { id, .. } | Self::AgentSilent { id, .. } => {
+                remedy.replace("logs ID", &format!("logs {}", plain_text::stripped(id)))
+            }
+            _ => remedy.to_owned(),
         }
     }
 
@@ -236,6 +335,41 @@ impl CliError {
     }
 }
 
+impl From<ComponentRefused> for CliError {
+    fn from(refused: ComponentRefused) -> Self {
+        Self::Component(Box::new(refused))
+    }
+}
+
+/// What an interrupted command leaves.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Left {
+    /// Nobody waits for the VM any more, and the daemon unmakes it.
+    NoVm,
+    /// The request has an idempotency key, and goes on.
+    Request,
+    Vm(String),
+}
+
+impl std::fmt::Display for Left {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::NoVm => f.write_str("the daemon unmakes what it has begun, and no VM is left"),
+            Self::Request => f.write_str(
+                "the daemon goes on for the idempotency key; the same command again gives its VM",
+            ),
+            Self::Vm(id) => write!(f, "VM {id} is there; `casemate vm remove {id}` removes it"),
+        }
+    }
+}
+
+fn of_detail(detail: &str) -> String {
+    match plain_text::escaped(detail) {
+        detail if detail.is_empty() => detail,
+        detail => format!(": {detail}"),
+    }
+}
+
 fn of_backend(name: Option<&str>) -> String {
     name.map_or_else(String::new, |name| {
         format!(" of backend {}", plain_text::escaped(name))
@@ -244,8 +378,6 @@ fn of_backend(name: Option<&str>) -> String {
 
 #[cfg(test)]
 mod tests {
-    use tonic::Code;
-
     use super::*;
 
     #[test]
@@ -259,6 +391,9 @@ mod tests {
             (Code::Unavailable, "UNAVAILABLE", 7),
             (Code::DeadlineExceeded, "DEADLINE_EXCEEDED", 7),
             (Code::Internal, "INTERNAL", 8),
+            (Code::Unauthenticated, "UNAUTHENTICATED", 9),
+            (Code::PermissionDenied, "PERMISSION_DENIED", 9),
+            (Code::AlreadyExists, "ALREADY_EXISTS", 10),
             (Code::Unimplemented, "UNIMPLEMENTED", 1),
         ] {
             let error = CliError::Refused {
@@ -299,7 +434,13 @@ mod tests {
         );
         for (error, exit) in [
             (error, 3),
-            (CliError::Broken { doing: "x" }, 7),
+            (
+                CliError::Broken {
+                    doing: "x",
+                    reason: String::new(),
+                },
+                7,
+            ),
             (CliError::BrokenOff { doing: "x" }, 7),
             (CliError::Output(std::io::Error::other("x")), 1),
             (

@@ -1,10 +1,11 @@
-//! Ctrl-C as the ordinary end of a verb that has no other.
+//! Ctrl-C: the ordinary end of a verb that has no other, and of one that leaves something behind,
+//! which it says.
 //!
 //! The rest of the verbs have the system's own way, by which a signal ends them.
 
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::error::CliError;
+use crate::error::{CliError, Left};
 
 /// What a shell gives for a program that SIGINT ended.
 const EXIT_INTERRUPTED: i32 = 130;
@@ -29,4 +30,16 @@ pub(crate) fn ends_the_program() -> Result<(), CliError> {
         })
         .map_err(CliError::Runtime)?;
     Ok(())
+}
+
+/// The work, or what it leaves where Ctrl-C comes first.
+pub(crate) async fn or_left<Answer>(
+    left: Left,
+    work: impl Future<Output = Result<Answer, CliError>>,
+) -> Result<Answer, CliError> {
+    tokio::select! {
+        biased;
+        answer = work => answer,
+        Ok(()) = tokio::signal::ctrl_c() => Err(CliError::Interrupted { left }),
+    }
 }

@@ -93,8 +93,8 @@ pub(crate) async fn run(
         Output::Table => {
             return screen.write_text(&text::render(&measurement, pcrs.as_ref()));
         }
-        Output::Json => {
-            return screen.write_json(&json::document(&measurement, pcrs.as_ref()));
+        Output::Json | Output::Yaml => {
+            return screen.write_value(&json::document(&measurement, pcrs.as_ref()));
         }
         Output::Corim => PolicyFormat::Corim,
         Output::Trustee => PolicyFormat::Trustee,

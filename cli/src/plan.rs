@@ -40,11 +40,15 @@ pub(crate) async fn run(
         write_remarks(&plan, screen);
         return Ok(());
     }
-    if screen.format == Format::Json {
-        return screen.write_json(&json::plan(&plan));
+    show(&plan, screen)
+}
+
+pub(crate) fn show(plan: &PlanVmResponse, screen: &Screen) -> Result<(), CliError> {
+    if screen.format != Format::Table {
+        return screen.write_value(&json::value(plan)?);
     }
     screen.write_text(&command(&plan.command))?;
-    write_remarks(&plan, screen);
+    write_remarks(plan, screen);
     Ok(())
 }
 

@@ -1,9 +1,16 @@
 //! From what a person types to a VM: its ID, the beginning of its ID, or its name.
 
-use casemate_proto::v1::Vm;
+use casemate_proto::v1::{ListVmsRequest, Vm};
 
+use crate::client::Client;
 use crate::error::CliError;
 use crate::plain_text;
+
+/// Asks the daemon for its VMs.
+pub(crate) async fn id(client: &mut Client, wanted: &str) -> Result<String, CliError> {
+    let vms = client.list_vms(ListVmsRequest::default()).await?;
+    Ok(one(&vms, wanted)?.id.clone())
+}
 
 /// A full ID always means that VM. Otherwise name and beginning of an ID count alike, and only one
 /// VM may fit: a removal must not guess.

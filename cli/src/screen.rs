@@ -5,18 +5,25 @@ use std::io::{IsTerminal, Write};
 
 use comfy_table::{Cell, CellAlignment, Color, ColumnConstraint, ContentArrangement, Table};
 use serde_json::Value;
+use unicode_width::UnicodeWidthStr as _;
 
-use crate::arguments::Format;
+use crate::arguments::{Data, Format};
 use crate::error::CliError;
-use crate::plain_text;
+use crate::{plain_text, yaml};
+
+/// Keys that are longer do not move the values of the others.
+const WIDEST_KEY: usize = 64;
 
 /// Space between two columns.
 const COLUMN_GAP: u16 = 2;
 
+/// Digits of an ID that is cut: still as good as always the beginning of one VM's only.
+const SHORT_ID: usize = 8;
+
 /// A text that is broken into pieces shorter than this is hard to read.
 const NARROWEST_TEXT: usize = 14;
 
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Screen {
     pub(crate) format: Format,
     output: Sink,
@@ -61,6 +68,8 @@ pub(crate) enum Content {
     Text,
     /// Is read as one word or copied by people, and therefore never broken.
     Word,
+    /// As a word; its beginning alone will do where there is no room.
+    Id,
     Number,
 }
 
@@ -97,6 +106,27 @@ impl Column {
     }
 }
 
+/// Order of a column that is worth more than the end of an ID.
+pub(crate) const LAST_TO_GO: u8 = 0;
+
+/// How a table gets its room.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Fit {
+    /// Indices of columns.
+    kept: Vec<usize>,
+    ids: Ids,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Ids {
+    Whole,
+    Cut,
+}
+
+fn beginning(id: &str) -> String {
+    id.chars().take(SHORT_ID).collect()
+}
+
 /// A cell's text and what its colour says.
 pub(crate) type Tinted = (String, Tone);
 
@@ -115,6 +145,11 @@ impl Screen {
         self.output != Sink::FileOrPipe
     }
 
+    /// Whether an answer that changes is drawn in place.
+    pub(crate) fn is_redrawn(&self) -> bool {
+        self.output_is_terminal() && self.format == Format::Table
+    }
+
     pub(crate) fn write_raw(&self, bytes: &[u8]) -> Result<(), CliError> {
         let mut output = std::io::stdout().lock();
         output
@@ -123,13 +158,38 @@ impl Screen {
             .map_err(CliError::Output)
     }
 
-    pub(crate) fn write_json(&self, value: &Value) -> Result<(), CliError> {
-        self.write_raw(plain_text::escaped_json(&format!("{value:#}\n")).as_bytes())
+    /// A terminal that is made narrower or wider meanwhile.
+    pub(crate) fn with_the_width_of_now(&self) -> Self {
+        Self {
+            width: Table::new().width(),
+            ..*self
+        }
     }
 
-    /// One value of several, each on a line.
-    pub(crate) fn write_json_line(&self, value: &Value) -> Result<(), CliError> {
-        self.write_raw(plain_text::escaped_json(&format!("{value}\n")).as_bytes())
+    /// Draws in place of what is on the terminal, as far as there are lines.
+    pub(crate) fn redraw(&self, text: &str) -> Result<(), CliError> {
+        let height = crossterm::terminal::size().map_or(usize::MAX, |(_, rows)| rows.into());
+        self.write_raw(frame(text, height).as_bytes())
+    }
+
+    /// The answer, for programs.
+    pub(crate) fn write_value(&self, value: &Value) -> Result<(), CliError> {
+        match self.format {
+            Format::Data(Data::Yaml) => self.write_text(&yaml::text(value)?),
+            Format::Data(Data::Json) | Format::Table => {
+                self.write_raw(plain_text::escaped_json(&format!("{value:#}\n")).as_bytes())
+            }
+        }
+    }
+
+    /// One value of several: JSON on a line each, YAML as a document each.
+    pub(crate) fn write_one_value(&self, value: &Value) -> Result<(), CliError> {
+        match self.format {
+            Format::Data(Data::Yaml) => self.write_text(&format!("---\n{}", yaml::text(value)?)),
+            Format::Data(Data::Json) | Format::Table => {
+                self.write_raw(plain_text::escaped_json(&format!("{value}\n")).as_bytes())
+            }
+        }
     }
 
     /// Text of several lines whose control characters a terminal must not obey. A file gets it
@@ -171,7 +231,7 @@ impl Screen {
     /// On a terminal the table fits its width; in a file or a pipe each row is one line with all
     /// columns.
     pub(crate) fn table(&self, columns: &[Column], rows: &[Vec<Tinted>]) -> String {
-        let kept = self.kept_columns(columns, rows);
+        let Fit { kept, ids } = self.fit(columns, rows);
         let mut table = Table::new();
         table.load_style(comfy_table::presets::NOTHING);
         match self.width {
@@ -194,7 +254,10 @@ impl Screen {
         for row in rows {
             table.add_row(kept.iter().map(|&index| {
                 let (text, tone) = &row[index];
-                self.cell(text, *tone)
+                match (columns[index].content, ids) {
+                    (Content::Id, Ids::Cut) => self.cell(&beginning(text), *tone),
+                    _ => self.cell(text, *tone),
+                }
             }));
         }
         for (position, &index) in kept.iter().enumerate() {
@@ -204,7 +267,7 @@ impl Screen {
             column.set_padding((0, COLUMN_GAP));
             match columns[index].content {
                 Content::Text => {}
-                Content::Word => {
+                Content::Word | Content::Id => {
                     column.set_constraint(ColumnConstraint::ContentWidth);
                 }
                 Content::Number => {
@@ -223,43 +286,59 @@ impl Screen {
                 .filter(|index| !kept.contains(index))
                 .map(|index| columns[index].name)
                 .collect();
-            let note = format!("(no room for {})", left_out.join(", "));
+            let names = format!("(no room for {})", left_out.join(", "));
+            let note = match self.width {
+                Some(width) if names.len() > usize::from(width) => {
+                    format!("(no room for {} columns)", left_out.len())
+                }
+                _ => names,
+            };
             text.push_str(&self.tint(&note, Tone::Dim));
             text.push('\n');
         }
         text
     }
 
-    /// Indices of the columns for which there is room.
-    fn kept_columns(&self, columns: &[Column], rows: &[Vec<Tinted>]) -> Vec<usize> {
-        let mut kept: Vec<usize> = (0..columns.len()).collect();
-        let Some(width) = self.width else {
-            return kept;
+    /// Columns go one after the other, until the rest has room; before the last of them, IDs are
+    /// cut.
+    fn fit(&self, columns: &[Column], rows: &[Vec<Tinted>]) -> Fit {
+        let mut fit = Fit {
+            kept: (0..columns.len()).collect(),
+            ids: Ids::Whole,
         };
-        let needed: Vec<usize> = columns
-            .iter()
-            .enumerate()
-            .map(|(index, column)| {
-                let cells = rows.iter().map(|row| row[index].0.chars().count());
-                let natural = cells.chain([column.name.len()]).max().unwrap_or(0);
-                let least = match column.content {
-                    Content::Text => natural.min(NARROWEST_TEXT),
-                    Content::Word | Content::Number => natural,
-                };
-                least + usize::from(COLUMN_GAP)
-            })
-            .collect();
-        while kept.iter().map(|&index| needed[index]).sum::<usize>() > usize::from(width) {
-            let order = |&index: &usize| match columns[index].keep {
-                Keep::Always => None,
-                Keep::IfWide(order) => Some(order),
+        let Some(width) = self.width else {
+            return fit;
+        };
+        let needed = |index: usize, ids: Ids| {
+            let column = columns[index];
+            let cells = rows.iter().map(|row| match (column.content, ids) {
+                (Content::Id, Ids::Cut) => beginning(&row[index].0).width(),
+                _ => row[index].0.width(),
+            });
+            let natural = cells.chain([column.name.len()]).max().unwrap_or(0);
+            let least = match column.content {
+                Content::Text => natural.min(NARROWEST_TEXT),
+                Content::Word | Content::Id | Content::Number => natural,
             };
-            let Some(goes) = kept.iter().filter_map(order).max() else {
-                break;
-            };
-            kept.retain(|index| order(index) != Some(goes));
+            least + usize::from(COLUMN_GAP)
+        };
+        let order = |index: &usize| match columns[*index].keep {
+            Keep::Always => None,
+            Keep::IfWide(order) => Some(order),
+        };
+        loop {
+            let total: usize = fit.kept.iter().map(|&index| needed(index, fit.ids)).sum();
+            if total <= usize::from(width) {
+                return fit;
+            }
+            match fit.kept.iter().filter_map(order).max() {
+                Some(goes) if goes > LAST_TO_GO || fit.ids == Ids::Cut => {
+                    fit.kept.retain(|index| order(index) != Some(goes));
+                }
+                _ if fit.ids == Ids::Whole => fit.ids = Ids::Cut,
+                _ => return fit,
+            }
         }
-        kept
     }
 
     fn cell(&self, text: &str, tone: Tone) -> Cell {
@@ -277,9 +356,17 @@ impl Screen {
 
     /// `key: value` lines with the values below each other.
     pub(crate) fn block(&self, fields: &[(&str, Tinted)]) -> String {
-        let width = fields.iter().map(|(key, _)| key.len()).max().unwrap_or(0) + 1;
+        let keys = fields.iter().map(|(key, _)| plain_text::stripped(key));
+        let keys: Vec<String> = keys.collect();
+        let width = keys
+            .iter()
+            .map(|key| key.width())
+            .max()
+            .unwrap_or(0)
+            .min(WIDEST_KEY)
+            + 1;
         let mut text = String::new();
-        for (key, (value, tone)) in fields {
+        for (key, (_, (value, tone))) in keys.iter().zip(fields) {
             let key = format!("{key}:");
             let value = plain_text::stripped(value);
             let value = tinted(&value, *tone, self.output);
@@ -299,11 +386,15 @@ impl Screen {
 
     /// As the answer would have been: for people, or one line of JSON.
     pub(crate) fn error_report(&self, error: &CliError) -> String {
-        if self.format == Format::Json {
-            let report = serde_json::json!({"error": error.to_json()});
-            return plain_text::escaped_json(&format!("{report}\n"));
+        let value = || serde_json::json!({"error": error.to_json()});
+        match self.format {
+            Format::Data(Data::Yaml) => match yaml::text(&value()) {
+                Ok(text) => plain_text::escaped(&text),
+                Err(_) => self.report("", error),
+            },
+            Format::Data(Data::Json) => plain_text::escaped_json(&format!("{}\n", value())),
+            Format::Table => self.report("", error),
         }
-        self.report("", error)
     }
 
     /// For people: which of several things the error is about comes first.
@@ -321,6 +412,32 @@ impl Screen {
         }
         report
     }
+}
+
+/// From the upper left corner on; what was there before is cleared line by line, which does not
+/// flicker.
+fn frame(text: &str, height: usize) -> String {
+    const HOME: &str = "\x1b[H";
+    const CLEAR_REST_OF_LINE: &str = "\x1b[K";
+    const CLEAR_BELOW: &str = "\x1b[J";
+    let lines: Vec<&str> = text.lines().collect();
+    // The cursor needs a line, too.
+    let room = height.saturating_sub(1).max(1);
+    let mut frame = HOME.to_owned();
+    let (shown, more) = match lines.len() > room {
+        true => lines.split_at(room - 1),
+        false => (lines.as_slice(), [].as_slice()),
+    };
+    for line in shown {
+        frame.push_str(&format!("{line}{CLEAR_REST_OF_LINE}\n"));
+    }
+    if !more.is_empty() {
+        let lines = more.len();
+        frame.push_str(&format!(
+            "(no room for {lines} lines){CLEAR_REST_OF_LINE}\n"
+        ));
+    }
+    frame + CLEAR_BELOW
 }
 
 fn colour_of(tone: Tone) -> Option<Color> {
@@ -345,6 +462,14 @@ fn tinted(text: &str, tone: Tone, sink: Sink) -> String {
         format!("\x1b[{code}m{text}\x1b[0m")
     } else {
         text.to_owned()
+    }
+}
+
+#[cfg(test)]
+pub(crate) fn wide(format: Format, width: u16) -> Screen {
+    Screen {
+        width: Some(width),
+        ..piped(format)
     }
 }
 
@@ -414,7 +539,18 @@ mod tests {
              0123456789  abcdefghijklmnop  EPYC\n            qrstuvw\n\
              (no room for TEE)\n"
         );
-        assert!(table_at(20).ends_with("(no room for CPU, TEE)\n"));
+        assert!(table_at(22).ends_with("(no room for CPU, TEE)\n"));
+        assert!(table_at(20).ends_with("(no room for 2 columns)\n"));
+    }
+
+    #[test]
+    fn a_frame_fits_the_height() {
+        assert_eq!(frame("one\ntwo\n", 4), "\x1b[Hone\x1b[K\ntwo\x1b[K\n\x1b[J");
+        assert_eq!(
+            frame("one\ntwo\nthree\nfour\n", 4),
+            "\x1b[Hone\x1b[K\ntwo\x1b[K\n(no room for 2 lines)\x1b[K\n\x1b[J"
+        );
+        assert!(frame("one\n", 0).contains("one"));
     }
 
     #[test]
@@ -424,6 +560,11 @@ mod tests {
             piped(Format::Table).block(&fields),
             "name:        a b\nprotection:  none\n"
         );
+        let long = "k".repeat(100_000);
+        let fields = [("a\u{1b}[8m\n", plain("x")), (&*long, plain("y"))];
+        let text = piped(Format::Table).block(&fields);
+        assert!(text.starts_with("a[8m"), "{}", &text[..20]);
+        assert!(text.ends_with(":  y\n") && !text.contains('\u{1b}'));
     }
 
     #[test]

@@ -3,7 +3,8 @@
 //! Only their form is checked here. What makes sense is the daemon's to say, because it depends on
 //! its configuration and on the backend.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
+use std::io::Read as _;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -13,9 +14,21 @@ use clap::ValueEnum;
 use crate::error::CliError;
 use crate::{arguments, byte_size};
 
+mod file;
+
+const DISK_FORMATS: [&str; 2] = ["raw", "qcow2"];
+
+/// Of a secret, which the daemon takes; one byte more is read, for the daemon to refuse it.
+const MAX_SECRET_BYTES: u64 = 64 * 1024;
+
 /// What the VM is to be; what is left out is the operator's default.
 #[derive(Debug, clap::Args)]
 pub(crate) struct SpecArguments {
+    /// The VM in a file, YAML or JSON: fields of the API's VmSpec; `-` is standard input. What else
+    /// is given here wins.
+    #[arg(long, value_name = "FILE")]
+    file: Option<PathBuf>,
+
     /// Name for people; need not be unique.
     #[arg(long)]
     name: Option<String>,
@@ -44,6 +57,34 @@ pub(crate) struct SpecArguments {
     #[arg(long, value_enum)]
     boot: Option<BootArgument>,
 
+    /// Kernel to boot, by its name below the operator's image roots.
+    #[arg(long, value_name = "NAME")]
+    kernel: Option<String>,
+
+    /// Initial RAM disk, by its name.
+    #[arg(long, value_name = "NAME")]
+    initrd: Option<String>,
+
+    /// Firmware in one file, by its name.
+    #[arg(long, value_name = "NAME")]
+    firmware: Option<String>,
+
+    /// IGVM file to start from, by its name.
+    #[arg(long, value_name = "NAME")]
+    igvm: Option<String>,
+
+    /// Disk image to boot from, by its name.
+    #[arg(long, value_name = "NAME")]
+    disk: Option<String>,
+
+    /// Format of that image; the operator's, if this is left out.
+    #[arg(long, value_name = "FORMAT", value_parser = DISK_FORMATS)]
+    disk_format: Option<String>,
+
+    /// A further disk, which the guest cannot write to; may be repeated.
+    #[arg(long, value_name = "ID=NAME,format=raw|qcow2", value_parser = data_disk)]
+    data_disk: Vec<v1::DataDisk>,
+
     /// Kernel command line in place of the operator's; not secret.
     #[arg(long, value_name = "TEXT", allow_hyphen_values = true)]
     cmdline: Option<String>,
@@ -57,17 +98,22 @@ pub(crate) struct SpecArguments {
     #[arg(long, value_name = "FILE")]
     env_file: Option<PathBuf>,
 
+    /// A secret for the guest: the bytes of a file of yours, as the file secrets/NAME there; may be
+    /// repeated.
+    #[arg(long, value_name = "NAME=FILE", value_parser = named_file)]
+    secret: Vec<(String, String)>,
+
     /// PEM certificate that the guest's agent uses as a client.
     #[arg(long, value_name = "FILE")]
-    client_cert: Option<PathBuf>,
+    agent_cert: Option<PathBuf>,
 
     /// PEM key of that certificate.
     #[arg(long, value_name = "FILE")]
-    client_key: Option<PathBuf>,
+    agent_key: Option<PathBuf>,
 
-    /// PEM certificate of the authority that signs the agent's server.
+    /// PEM certificate of the authority that signs what the guest's agent talks to.
     #[arg(long, value_name = "FILE")]
-    server_ca: Option<PathBuf>,
+    agent_ca: Option<PathBuf>,
 
     /// What the guest's attestation reports carry: sha-256, sha-384, sha-512 or raw, and the bytes
     /// in hexadecimal. Left out: the operator's, or the digest of the configuration.
@@ -85,6 +131,10 @@ pub(crate) struct SpecArguments {
     /// When to start the VM again after its QEMU ended by itself; never, if this is left out.
     #[arg(long, value_enum, value_name = "WHEN")]
     restart: Option<RestartArgument>,
+
+    /// A label, for people and programs that look for VMs; may be repeated.
+    #[arg(long, value_name = "KEY=VALUE", value_parser = assignment)]
+    label: Vec<(String, String)>,
 
     /// Refuse unless the guest is guarded against its host.
     #[arg(long)]
@@ -111,68 +161,162 @@ enum RestartArgument {
 
 impl SpecArguments {
     pub(crate) fn to_request(&self) -> Result<v1::VmSpec, CliError> {
-        let mut environment = match &self.env_file {
-            Some(path) => environment_file(path)?,
-            None => HashMap::new(),
+        let mut spec = match &self.file {
+            Some(path) => file::read(path)?,
+            None => v1::VmSpec::default(),
         };
-        environment.extend(self.env.iter().cloned());
-        let boot = match self.boot {
-            None => v1::Boot::Unspecified,
-            Some(BootArgument::Kernel) => v1::Boot::Kernel,
-            Some(BootArgument::Disk) => v1::Boot::Disk,
-        };
-        let restart_policy = match self.restart {
-            None => v1::RestartPolicy::Unspecified,
-            Some(RestartArgument::Never) => v1::RestartPolicy::Never,
-            Some(RestartArgument::OnFailure) => v1::RestartPolicy::OnFailure,
-            Some(RestartArgument::Always) => v1::RestartPolicy::Always,
-        };
-        Ok(v1::VmSpec {
-            name: self.name.clone().unwrap_or_default(),
-            backend: self.backend.clone().unwrap_or_default(),
-            vcpus: self.vcpus.unwrap_or_default(),
-            memory_bytes: self.memory.unwrap_or_default(),
-            machine: self.machine.clone().unwrap_or_default(),
-            cpu: self.cpu.clone().unwrap_or_default(),
-            boot: boot.into(),
-            kernel_cmdline: self.cmdline.clone(),
-            environment,
-            certificates: self.certificates()?,
-            settings: self.set.iter().cloned().collect(),
-            ttl: self.ttl.map(to_proto_duration),
-            require_confidential: self.require_confidential,
-            restart_policy: restart_policy.into(),
-            identity: self.identity.clone(),
-        })
-    }
-
-    fn certificates(&self) -> Result<Option<v1::Certificates>, CliError> {
-        if self.client_cert.is_none() && self.client_key.is_none() && self.server_ca.is_none() {
-            return Ok(None);
+        if let Some(path) = &self.env_file {
+            spec.environment.extend(environment_file(path)?);
         }
-        Ok(Some(v1::Certificates {
-            client_certificate: optional_file(self.client_cert.as_deref())?,
-            client_key: optional_file(self.client_key.as_deref())?,
-            server_ca: optional_file(self.server_ca.as_deref())?,
-        }))
+        spec.environment.extend(self.env.iter().cloned());
+        spec.settings.extend(self.set.iter().cloned());
+        spec.labels.extend(self.label.iter().cloned());
+        for (name, path) in &self.secret {
+            spec.secrets.insert(name.clone(), secret(Path::new(path))?);
+        }
+        for (field, given) in [
+            (&mut spec.name, &self.name),
+            (&mut spec.backend, &self.backend),
+            (&mut spec.machine, &self.machine),
+            (&mut spec.cpu, &self.cpu),
+        ] {
+            overlay(field, given.as_ref());
+        }
+        overlay(&mut spec.vcpus, self.vcpus.as_ref());
+        overlay(&mut spec.memory_bytes, self.memory.as_ref());
+        if let Some(boot) = self.boot {
+            spec.set_boot(boot.into());
+        }
+        if let Some(restart) = self.restart {
+            spec.set_restart_policy(restart.into());
+        }
+        spec.kernel_cmdline = self.cmdline.clone().or(spec.kernel_cmdline);
+        spec.ttl_seconds = self.ttl.map(whole_seconds).or(spec.ttl_seconds);
+        spec.identity = self.identity.clone().or(spec.identity);
+        spec.require_confidential |= self.require_confidential;
+        self.overlay_files(&mut spec.files);
+        self.overlay_certificates(&mut spec.certificates)?;
+        for disk in &self.data_disk {
+            match spec.data_disks.iter_mut().find(|known| known.id == disk.id) {
+                Some(known) => known.clone_from(disk),
+                None => spec.data_disks.push(disk.clone()),
+            }
+        }
+        Ok(spec)
+    }
+
+    fn overlay_files(&self, files: &mut Option<v1::Files>) {
+        let given = [
+            &self.kernel,
+            &self.initrd,
+            &self.firmware,
+            &self.igvm,
+            &self.disk,
+            &self.disk_format,
+        ];
+        if given.iter().all(|name| name.is_none()) {
+            return;
+        }
+        let files = files.get_or_insert_default();
+        let fields = [
+            &mut files.kernel,
+            &mut files.initrd,
+            &mut files.firmware,
+            &mut files.igvm,
+            &mut files.disk,
+            &mut files.disk_format,
+        ];
+        for (field, name) in fields.into_iter().zip(given) {
+            overlay(field, name.as_ref());
+        }
+    }
+
+    fn overlay_certificates(
+        &self,
+        certificates: &mut Option<v1::Certificates>,
+    ) -> Result<(), CliError> {
+        let given = [&self.agent_cert, &self.agent_key, &self.agent_ca];
+        if given.iter().all(|path| path.is_none()) {
+            return Ok(());
+        }
+        let certificates = certificates.get_or_insert_default();
+        let fields = [
+            &mut certificates.client_certificate,
+            &mut certificates.client_key,
+            &mut certificates.server_ca,
+        ];
+        for (field, path) in fields.into_iter().zip(given) {
+            if let Some(path) = path {
+                *field = std::fs::read(path).map_err(|source| unreadable(path, source))?;
+            }
+        }
+        Ok(())
     }
 }
 
-fn to_proto_duration(duration: Duration) -> prost_types::Duration {
-    prost_types::Duration {
-        // The daemon refuses a time that long with a better message than one from here.
-        seconds: i64::try_from(duration.as_secs()).unwrap_or(i64::MAX),
-        nanos: i32::try_from(duration.subsec_nanos()).unwrap_or_default(),
+fn overlay<Value: Clone>(field: &mut Value, given: Option<&Value>) {
+    if let Some(value) = given {
+        field.clone_from(value);
     }
 }
 
-fn optional_file(path: Option<&Path>) -> Result<Vec<u8>, CliError> {
-    match path {
-        Some(path) => std::fs::read(path).map_err(|source| CliError::Input {
-            path: path.to_owned(),
-            source,
-        }),
-        None => Ok(Vec::new()),
+impl From<BootArgument> for v1::Boot {
+    fn from(boot: BootArgument) -> Self {
+        match boot {
+            BootArgument::Kernel => Self::Kernel,
+            BootArgument::Disk => Self::Disk,
+        }
+    }
+}
+
+impl From<RestartArgument> for v1::RestartPolicy {
+    fn from(restart: RestartArgument) -> Self {
+        match restart {
+            RestartArgument::Never => Self::Never,
+            RestartArgument::OnFailure => Self::OnFailure,
+            RestartArgument::Always => Self::Always,
+        }
+    }
+}
+
+/// Rounded up: a VM is not removed before its time.
+pub(crate) fn whole_seconds(duration: Duration) -> u32 {
+    let seconds = duration.as_secs() + u64::from(duration.subsec_nanos() > 0);
+    // The daemon refuses a time that long with a better message than one from here.
+    u32::try_from(seconds).unwrap_or(u32::MAX)
+}
+
+fn unreadable(path: &Path, source: std::io::Error) -> CliError {
+    CliError::Input {
+        path: path.to_owned(),
+        source,
+    }
+}
+
+fn secret(path: &Path) -> Result<Vec<u8>, CliError> {
+    let mut bytes = Vec::new();
+    std::fs::File::open(path)
+        .and_then(|file| file.take(MAX_SECRET_BYTES + 1).read_to_end(&mut bytes))
+        .map_err(|source| unreadable(path, source))?;
+    Ok(bytes)
+}
+
+fn data_disk(text: &str) -> Result<v1::DataDisk, String> {
+    let parts = text.split_once('=').and_then(|(id, rest)| {
+        let (image, format) = rest.rsplit_once(",format=")?;
+        Some((id, image, format))
+    });
+    match parts {
+        Some((id, image, format))
+            if !id.is_empty() && !image.is_empty() && DISK_FORMATS.contains(&format) =>
+        {
+            Ok(v1::DataDisk {
+                id: id.to_owned(),
+                image: image.to_owned(),
+                format: format.to_owned(),
+            })
+        }
+        _ => Err("wanted is ID=NAME,format=raw or ID=NAME,format=qcow2".to_owned()),
     }
 }
 
@@ -182,6 +326,10 @@ pub(crate) fn assignment(text: &str) -> Result<(String, String), String> {
         // The text itself may be a secret that lost its name, so it is not repeated.
         _ => Err("wanted is NAME=VALUE".to_owned()),
     }
+}
+
+fn named_file(text: &str) -> Result<(String, String), String> {
+    assignment(text).map_err(|_| "wanted is NAME=FILE, and FILE is a file of yours".to_owned())
 }
 
 /// Whether the bytes fit the algorithm is the daemon's to say.
@@ -199,11 +347,8 @@ pub(crate) fn identity(text: &str) -> Result<v1::Identity, String> {
     }
 }
 
-fn environment_file(path: &Path) -> Result<HashMap<String, String>, CliError> {
-    let text = std::fs::read_to_string(path).map_err(|source| CliError::Input {
-        path: path.to_owned(),
-        source,
-    })?;
+fn environment_file(path: &Path) -> Result<BTreeMap<String, String>, CliError> {
+    let text = std::fs::read_to_string(path).map_err(|source| unreadable(path, source))?;
     parse_environment(&text).map_err(|(line, reason)| CliError::EnvironmentFile {
         path: path.to_owned(),
         line,
@@ -212,8 +357,8 @@ fn environment_file(path: &Path) -> Result<HashMap<String, String>, CliError> {
 }
 
 /// A value is taken as it stands, with its quotes and blanks; the error carries the line's number.
-fn parse_environment(text: &str) -> Result<HashMap<String, String>, (usize, String)> {
-    let mut environment = HashMap::new();
+fn parse_environment(text: &str) -> Result<BTreeMap<String, String>, (usize, String)> {
+    let mut environment = BTreeMap::new();
     for (index, line) in text.lines().enumerate() {
         if line.trim().is_empty() || line.trim_start().starts_with('#') {
             continue;
@@ -284,7 +429,7 @@ mod tests {
         assert_eq!(spec.environment["A"], "1");
         assert_eq!(spec.environment["B"], "x=y");
         assert_eq!(spec.settings["firmware"], "none");
-        assert_eq!(spec.ttl.map(|ttl| ttl.seconds), Some(5400));
+        assert_eq!(spec.ttl_seconds, Some(5400));
         assert_eq!(spec.restart_policy(), v1::RestartPolicy::OnFailure);
         let identity = spec.identity.unwrap();
         assert_eq!(identity.algorithm, "raw");
@@ -319,11 +464,91 @@ mod tests {
             ["--identity=raw:0g"],
             ["--identity=raw:+0"],
             ["--identity=raw:ü"],
+            ["--label=x"],
+            ["--secret=x"],
+            ["--disk-format=vdi"],
+            ["--data-disk=data"],
+            ["--data-disk=data=a.raw"],
+            ["--data-disk==a.raw,format=raw"],
+            ["--data-disk=data=,format=raw"],
+            ["--data-disk=data=a,format=vdi"],
         ] {
             assert!(request(&line).is_err(), "{line:?}");
         }
-        let error = request(&["--client-cert=/does/not/exist"]).unwrap_err();
+        let error = request(&["--secret=x"]).unwrap_err();
+        assert!(error.contains("wanted is NAME=FILE"), "{error}");
+        let error = request(&["--agent-cert=/does/not/exist"]).unwrap_err();
         assert!(error.starts_with("cannot read /does/not/exist"), "{error}");
+    }
+
+    #[test]
+    fn what_is_given_wins_over_the_file() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = |name: &str| folder.path().join(name).display().to_string();
+        std::fs::write(path("key"), b"\x00\xff").unwrap();
+        std::fs::write(path("cert"), b"pem").unwrap();
+        std::fs::write(
+            path("spec.yaml"),
+            "name: file\ncpu: file\nvcpus: 8\nboot: kernel\nttl_seconds: 9\n\
+             labels: {a: file, b: file}\nfiles: {kernel: file, initrd: file}\n\
+             certificates: {client_key: aGk=}\nrequire_confidential: true\n\
+             data_disks: [{id: one, image: file, format: raw}]\n",
+        )
+        .unwrap();
+        let spec = request(&[
+            &format!("--file={}", path("spec.yaml")),
+            "--name=flag",
+            "--vcpus=2",
+            "--boot=disk",
+            "--label=a=flag",
+            "--kernel=flag",
+            "--disk=d,format=x",
+            "--disk-format=qcow2",
+            "--firmware=fw",
+            "--igvm=ig",
+            "--data-disk=one=a=b,c,format=qcow2",
+            "--data-disk=two=x,format=raw",
+            &format!("--secret=token={}", path("key")),
+            &format!("--agent-cert={}", path("cert")),
+        ])
+        .unwrap();
+        assert_eq!((spec.name.as_str(), spec.cpu.as_str()), ("flag", "file"));
+        assert_eq!((spec.vcpus, spec.ttl_seconds), (2, Some(9)));
+        assert_eq!(spec.boot(), v1::Boot::Disk);
+        assert!(spec.require_confidential);
+        assert_eq!((&*spec.labels["a"], &*spec.labels["b"]), ("flag", "file"));
+        let files = spec.files.unwrap();
+        assert_eq!(
+            files,
+            v1::Files {
+                kernel: "flag".to_owned(),
+                initrd: "file".to_owned(),
+                firmware: "fw".to_owned(),
+                igvm: "ig".to_owned(),
+                disk: "d,format=x".to_owned(),
+                disk_format: "qcow2".to_owned(),
+            }
+        );
+        let disk = |id: &str, image: &str, format: &str| v1::DataDisk {
+            id: id.to_owned(),
+            image: image.to_owned(),
+            format: format.to_owned(),
+        };
+        assert_eq!(
+            spec.data_disks,
+            [disk("one", "a=b,c", "qcow2"), disk("two", "x", "raw")]
+        );
+        assert_eq!(spec.secrets["token"], [0x00, 0xff]);
+        let certificates = spec.certificates.unwrap();
+        assert_eq!(certificates.client_certificate, b"pem");
+        assert_eq!(certificates.client_key, b"hi");
+
+        let error = request(&["--file=/does/not/exist"]).unwrap_err();
+        assert!(error.starts_with("cannot read /does/not/exist"), "{error}");
+        // A file without an end is not read to its end.
+        let endless = request(&["--secret=x=/dev/zero"]).unwrap();
+        assert_eq!(endless.secrets["x"].len(), 64 * 1024 + 1);
+        assert!(request(&["--file=/dev/zero"]).is_err());
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! `casemate vm`: the life of VMs.
 
+use std::collections::BTreeMap;
+
 use casemate_proto::v1::{RestartPolicy, VmIdentity, VmState};
 use clap::Subcommand;
 
@@ -8,15 +10,18 @@ use crate::client::Client;
 use crate::error::CliError;
 use crate::screen::{Screen, Tone};
 
-pub(crate) use change::{Acceptance, Change, Manner};
+pub(crate) use change::{Acceptance, Change, Changing, Manner};
 
 mod change;
 mod create;
 mod exit;
+mod filter;
 mod list;
+mod live;
 mod logs;
 mod measurement;
 mod show;
+mod wait;
 mod watch;
 
 /// Where a VM is wanted: its ID, the beginning of its ID if only one VM has it, or its name if only
@@ -25,9 +30,9 @@ mod watch;
 pub(crate) enum VmVerb {
     /// Make a VM, start it and wait until it runs.
     Create(Box<create::CreateArguments>),
-    /// List all VMs.
+    /// List VMs: all, or those that fit.
     #[command(visible_alias = "ls")]
-    List,
+    List(list::ListArguments),
     /// Show all about one VM.
     Show(show::ShowArguments),
     /// Print every change of VMs as it happens, the VMs as they are first.
@@ -49,12 +54,15 @@ pub(crate) enum VmVerb {
     Resume(change::VmsArguments),
     /// Boot guests again in the same QEMU, as the reset button does.
     Reset(change::VmsArguments),
+    /// Set when VMs are removed, counted from now.
+    Extend(change::ExtendArguments),
     /// Stop VMs and delete all that belongs to them.
     #[command(visible_alias = "rm")]
     Remove(change::VmsArguments),
     /// Print what the guest wrote on its console.
     Logs(logs::LogsArguments),
-    /// Print what a verifier will see of a VM: `--format table`, `json`, `corim` or `trustee`.
+    /// Print what a verifier will see of a VM: `--format table`, `json`, `yaml`, `corim` or
+    /// `trustee`.
     Measurement(measurement::MeasurementArguments),
 }
 
@@ -66,7 +74,7 @@ pub(crate) async fn run(
 ) -> Result<(), CliError> {
     match verb {
         VmVerb::Create(arguments) => create::run(&arguments, client, screen).await,
-        VmVerb::List => list::run(client, screen).await,
+        VmVerb::List(arguments) => list::run(arguments, client, screen).await,
         VmVerb::Show(arguments) => show::run(&arguments, client, screen).await,
         VmVerb::Watch(arguments) => watch::run(&arguments, client, screen).await,
         VmVerb::Logs(arguments) => logs::run(&arguments, client, screen).await,
@@ -88,6 +96,10 @@ pub(crate) async fn run(
         VmVerb::Pause(wanted) => change::run(Change::Pause, wanted, client, screen).await,
         VmVerb::Resume(wanted) => change::run(Change::Resume, wanted, client, screen).await,
         VmVerb::Reset(wanted) => change::run(Change::Reset, wanted, client, screen).await,
+        VmVerb::Extend(extend) => {
+            let change = Change::Extend(extend.life());
+            change::run(change, extend.wanted, client, screen).await
+        }
         VmVerb::Remove(wanted) => change::run(Change::Remove, wanted, client, screen).await,
     }
 }
@@ -126,6 +138,15 @@ pub(crate) fn state_name(state: VmState) -> &'static str {
         VmState::Stopped => "stopped",
         VmState::Unresponsive => "unresponsive",
     }
+}
+
+/// `a=1, b=2`.
+fn label_words(labels: &BTreeMap<String, String>) -> String {
+    let words: Vec<String> = labels
+        .iter()
+        .map(|(key, value)| format!("{key}={value}"))
+        .collect();
+    words.join(", ")
 }
 
 fn state_tone(state: VmState) -> Tone {

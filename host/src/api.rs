@@ -1,5 +1,7 @@
 //! The daemon's edge: gRPC and HTTP. It converts, calls the manager, and converts back.
 
+pub mod access;
+pub mod config;
 pub mod deadline;
 pub mod grpc;
 pub mod http;
@@ -7,13 +9,10 @@ pub mod listener;
 pub mod tls;
 
 mod audit;
-mod backends;
-mod configuration;
-mod doctor;
+mod calls;
 mod from_proto;
 mod policy;
-mod predecessor;
 mod refusal;
+mod refused;
 mod status;
 mod to_proto;
-mod vms;

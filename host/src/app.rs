@@ -1,22 +1,22 @@
 //! Wires every module; the only file that knows them all.
 
 mod check;
+mod listeners;
 pub mod measure;
 pub mod notify;
 pub mod problem;
 mod reload;
 
 use std::future::Future;
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use serde_json::json;
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{Semaphore, watch};
 
 use crate::api;
+use crate::api::access::gate::Gate;
 use crate::api::deadline::DefaultDeadline;
 use crate::api::listener::Listener;
-use crate::api::tls::{Alpn, TlsAcceptor, TlsConfig};
 use crate::backend::{BackendEngine, Catalog, Limits};
 use crate::config::sources::Effective;
 use crate::config::{Config, Inputs, Loaded, explain};
@@ -31,12 +31,14 @@ use crate::vm::config::Outbound;
 use crate::vm::doctor::LookTurn;
 use crate::vm::events::VmEvents;
 use crate::vm::manager::{Host, MOST_TOOLS, VmManager};
+use crate::vm::reloading::{ReloadQueue, Reloads};
 use crate::vm::sealed::SealedFiles;
 
 pub use check::check;
 pub use problem::{BuildError, RunError};
 
 use check::of_backends;
+use listeners::{ListenersTls, listen};
 use notify::Notifier;
 use reload::Reloader;
 
@@ -73,13 +75,20 @@ pub struct App {
     grpc: Listener,
     http: Listener,
     default_deadline: DefaultDeadline,
+    gate: Arc<Gate>,
+    tls: ListenersTls,
     instance_id: Arc<str>,
     reloader: Reloader,
 }
 
 impl App {
     /// `inputs` is where `loaded` came from, for reloads.
-    pub async fn build(inputs: Inputs, loaded: Loaded, log: LogFilter) -> Result<Self, BuildError> {
+    pub async fn build(
+        inputs: Inputs,
+        loaded: Loaded,
+        log: LogFilter,
+        reloads: Reloads,
+    ) -> Result<Self, BuildError> {
         let Loaded {
             config,
             effective,
@@ -88,7 +97,7 @@ impl App {
         for warning in &warnings {
             tracing::warn!("{warning}");
         }
-        let (grpc_tls, http_tls) = tls_acceptors(&config)?;
+        let tls = ListenersTls::new(&config)?;
         let store = StateDir::open(&config.state_dir, &config.secrets_dir)?;
         match store.secrets() {
             Some(folder) => tracing::debug!(path = %folder.display(), "secrets lie in memory"),
@@ -122,8 +131,7 @@ impl App {
                 "not root: all QEMUs run as this user, and each could read the others' files"
             );
         }
-        let grpc = listen("grpc", config.grpc.listener.address(), grpc_tls).await?;
-        let http = listen("http", config.http.address(), http_tls).await?;
+        let (grpc, http) = listen(&config, &tls).await?;
         let (grpc_address, http_address) = (grpc.address(), http.address());
         let probing = match &uids {
             Some(_) => Credentials::User {
@@ -134,31 +142,47 @@ impl App {
         };
         let qemu = Arc::new(Qemu::new(config.qemu.binary.clone(), probing));
         let engine = BackendEngine::new(Limits::default())?;
-        let (catalog, probed) =
-            tokio::join!(load_catalog(&engine, &config, &effective), qemu.info());
+        let nothing = Catalog::default();
+        let (catalog, probed) = tokio::join!(
+            load_catalog(&engine, &config, &effective, &nothing),
+            qemu.info()
+        );
         if let Err(error) = probed {
             tracing::error!(error = %crate::backend::catalog::chain(&error), "no QEMU yet");
         }
         for warning in of_backends(&config, &effective, &catalog) {
             tracing::warn!("{warning}");
         }
-        let metrics = Metrics::new(env!("CARGO_PKG_VERSION"), &instance_id)?;
+        let metrics = Arc::new(Metrics::new(env!("CARGO_PKG_VERSION"), &instance_id)?);
         metrics.set_vm_limit(config.max_vms);
         let own_ports = [grpc_address.port(), http_address.port()];
         // One pool for all ranges that reloads bring.
         let ports = Ports::new(1..=u16::MAX, own_ports);
-        let rows = explain::rows(&effective, &config.backends, &[]);
+        let rows = explain::rows(&effective, &config, &[]);
         let endpoints = json!({
             "pid": std::process::id(),
             "grpc": grpc_address.to_string(),
             "http": http_address.to_string(),
         });
         let default_deadline = DefaultDeadline::new(config.grpc.timeout);
+        let gate = Arc::new(Gate::new(
+            &config.clients,
+            config.limits,
+            config.grpc.reflection,
+            Arc::clone(&metrics),
+        ));
+        let clients = config.clients.clone();
+        let sockets: Vec<String> = [&config.grpc.listener.socket, &config.http.listener.socket]
+            .into_iter()
+            .flatten()
+            .map(|path| path.display().to_string())
+            .collect();
         let on_boot = config.on_boot;
         let live = reload::live(config, catalog, qemu, &ports, rows);
         let events = Arc::new(VmEvents::new(store.first_generation()?));
         let host = Arc::new(Host {
             live: arc_swap::ArcSwap::from_pointee(live),
+            reloads,
             store,
             capacity,
             uids,
@@ -183,7 +207,13 @@ impl App {
             ports,
             log,
             default_deadline: default_deadline.clone(),
+            clients,
+            gate: Arc::clone(&gate),
+            tls: tls.clone(),
         };
+        if !sockets.is_empty() {
+            tracing::info!(sockets = sockets.join(", "), "listening on UNIX sockets");
+        }
         tracing::info!(grpc = %grpc_address, http = %http_address, instance = instance_id, "listening");
         Ok(Self {
             manager,
@@ -191,17 +221,19 @@ impl App {
             grpc,
             http,
             default_deadline,
+            gate,
+            tls,
             instance_id: instance_id.into(),
             _announcement: announcement,
         })
     }
 
-    /// Serves until `stop` resolves, then lets go of all VMs, or stops them, and ends. Each message
-    /// of `reloads` reads the config anew.
+    /// Serves until `stop` resolves, then lets go of all VMs, or stops them, and ends. Whoever asks
+    /// in `reloads` has the config read anew.
     pub async fn run(
         self,
         stop: impl Future<Output = ()>,
-        reloads: mpsc::Receiver<()>,
+        reloads: ReloadQueue,
         notifier: Notifier,
     ) -> Result<(), RunError> {
         let (stopping, stopped) = watch::channel(false);
@@ -216,15 +248,19 @@ impl App {
         let grpc = api::grpc::serve(
             self.grpc,
             self.manager.clone(),
-            self.default_deadline,
+            self.default_deadline.clone(),
+            Arc::clone(&self.gate),
             wait(stopped.clone()),
         );
         let http = api::http::serve(
             self.http,
             self.manager.clone(),
             Arc::clone(&self.instance_id),
+            self.default_deadline,
+            self.gate,
             wait(stopped),
         );
+        self.tls.watch(&self.manager.host().metrics);
         let (mut grpc, mut http) = (tokio::spawn(grpc), tokio::spawn(http));
         notifier.ready(&serving);
         // Until the runtime ends: a shutdown that is slow is alive.
@@ -262,42 +298,19 @@ fn flatten(result: Result<Result<(), RunError>, tokio::task::JoinError>) -> Resu
     result.unwrap_or_else(|error| Err(RunError::Http(std::io::Error::other(error))))
 }
 
-/// For gRPC and for HTTP; none where the config names no certificate.
-fn tls_acceptors(
+/// `before` is what serves until now.
+async fn load_catalog(
+    engine: &BackendEngine,
     config: &Config,
-) -> Result<(Option<TlsAcceptor>, Option<TlsAcceptor>), BuildError> {
-    let acceptor = |listener, tls: &TlsConfig, alpn| {
-        tls.acceptor(alpn).map_err(|source| BuildError::Tls {
-            listener,
-            source: Box::new(source),
-        })
-    };
-    Ok((
-        acceptor("grpc", &config.grpc.listener.tls, Alpn::H2)?,
-        acceptor("http", &config.http.tls, Alpn::Http11)?,
-    ))
-}
-
-async fn load_catalog(engine: &BackendEngine, config: &Config, effective: &Effective) -> Catalog {
+    effective: &Effective,
+    before: &Catalog,
+) -> Catalog {
     Catalog::load(
         engine,
         config.backends.clone(),
         config.default_backend.clone(),
         Config::shared_settings(effective),
+        before,
     )
     .await
-}
-
-async fn listen(
-    listener: &'static str,
-    address: SocketAddr,
-    tls: Option<TlsAcceptor>,
-) -> Result<Listener, BuildError> {
-    Listener::bind(listener, address, tls)
-        .await
-        .map_err(|source| BuildError::Listen {
-            listener,
-            address,
-            source,
-        })
 }

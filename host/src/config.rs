@@ -12,6 +12,7 @@
 //! Each module declares its keys beside the struct that reads them (`KEYS`). The predecessor's names
 //! are known to `environment::predecessor` alone. All that is wrong is reported at once.
 
+mod clients;
 pub mod document;
 pub mod environment;
 pub mod explain;
@@ -22,19 +23,21 @@ pub mod problem;
 pub mod sources;
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::api::tls::TlsConfig;
+use crate::api::access::clients::{ClientConfig, Mark};
+use crate::api::config::{GrpcListener, HttpListener, Limits, Listener};
 use crate::backend::BackendConfig;
 use crate::backend::settings::{SharedRank, SharedSetting};
 use crate::lease::CapacityLimits;
 use crate::spec::Origin;
 use crate::vm::attestation::AttestationConfig;
 use crate::vm::config::{DiskConfig, NetworkConfig, QemuConfig, VmDefaults};
+use crate::vm::images::{self, ImagesConfig};
 use environment::Given;
 use environment::predecessor::BackendChoice;
 use form::Form;
@@ -55,7 +58,7 @@ pub const KEYS: &[Key] = &[
         "secrets_dir",
         Form::Path,
         "/run/casemate",
-        "Where environment and certificates of VMs lie while these exist, if it is on a tmpfs; else \
+        "Where environment, secrets and certificates of VMs lie while these exist, if it is on a tmpfs; else \
          they lie in the state directory. What lies in memory goes with the host's boot.",
     )
     .at_restart(),
@@ -122,89 +125,23 @@ pub const KEYS: &[Key] = &[
         "plain-kvm",
         "Backend of VMs whose request names none. Sources that name different ones are an error.",
     ),
+    Key::unset(
+        "backend_signature_keys",
+        Form::Text,
+        "no signature is asked for",
+        "/etc/casemate/keys/cosign.pub",
+        "Public keys of which one has to have signed every backend's component, or paths of their \
+         files, separated by `:`; a backend's own `signature_keys` comes before.",
+    ),
     Key::new(
         "insecure",
         Form::Boolean,
         "false",
-        "Accepts listeners off loopback without TLS and client authentication: whoever reaches \
-         them can run VMs.",
+        "Accepts listeners off loopback without TLS and authentication: whoever reaches them can run \
+         VMs.",
     )
     .at_restart(),
-    Key::new(
-        "grpc.host",
-        Form::Host,
-        "127.0.0.1",
-        "Address of the gRPC listener.",
-    )
-    .at_restart(),
-    Key::new(
-        "grpc.port",
-        Form::Port,
-        "7001",
-        "Port of the gRPC listener; 0 means a free one.",
-    )
-    .at_restart(),
-    Key::new(
-        "grpc.timeout",
-        Form::Duration,
-        "60s",
-        "How long a call may take that brings no deadline of its own.",
-    ),
-    tls_key("grpc.server_cert", SERVER_CERT),
-    tls_key("grpc.server_key", SERVER_KEY),
-    tls_key("grpc.server_ca_certs", SERVER_CA_CERTS),
-    tls_key("grpc.client_ca_certs", CLIENT_CA_CERTS),
-    Key::new(
-        "http.host",
-        Form::Host,
-        "127.0.0.1",
-        "Address of the HTTP listener.",
-    )
-    .at_restart(),
-    Key::new(
-        "http.port",
-        Form::Port,
-        "7003",
-        "Port of the HTTP listener; 0 means a free one.",
-    )
-    .at_restart(),
-    tls_key("http.server_cert", SERVER_CERT),
-    tls_key("http.server_key", SERVER_KEY),
-    tls_key("http.server_ca_certs", SERVER_CA_CERTS),
-    tls_key("http.client_ca_certs", CLIENT_CA_CERTS),
 ];
-
-const SERVER_CERT: TlsFile = TlsFile {
-    without: "no TLS",
-    example: "/etc/casemate/tls/server.pem",
-    doc: "Certificate of the listener (PEM). With its key it turns TLS on.",
-};
-const SERVER_KEY: TlsFile = TlsFile {
-    without: "no TLS",
-    example: "/etc/casemate/tls/server.key",
-    doc: "Private key of the certificate (PEM, without passphrase).",
-};
-const SERVER_CA_CERTS: TlsFile = TlsFile {
-    without: "the certificate is sent alone",
-    example: "/etc/casemate/tls/intermediates.pem",
-    doc: "Certificates that are sent along with the listener's own, for clients that only know the \
-          root (PEM).",
-};
-const CLIENT_CA_CERTS: TlsFile = TlsFile {
-    without: "clients need no certificate",
-    example: "/etc/casemate/tls/clients-ca.pem",
-    doc: "What a client's certificate has to chain to (PEM). Turns client authentication on.",
-};
-
-struct TlsFile {
-    without: &'static str,
-    example: &'static str,
-    doc: &'static str,
-}
-
-const fn tls_key(name: &'static str, file: TlsFile) -> Key {
-    Key::unset(name, Form::Path, file.without, file.example, file.doc).at_restart()
-}
 
 /// Most memory of a VM, far above any machine.
 const MAX_MEMORY: u64 = 1 << 46;
@@ -212,7 +149,9 @@ const MAX_MEMORY: u64 = 1 << 46;
 /// Every declared key, in the order of the documented file.
 pub fn keys() -> impl Iterator<Item = &'static Key> {
     KEYS.iter()
+        .chain(crate::api::config::KEYS)
         .chain(crate::vm::config::KEYS)
+        .chain(crate::vm::images::KEYS)
         .chain(crate::vm::attestation::KEYS)
 }
 
@@ -283,16 +222,30 @@ pub struct Config {
     pub leases: BTreeMap<String, u64>,
     #[serde(default)]
     pub default_backend: Option<String>,
+    #[serde(default)]
+    pub backend_signature_keys: Option<String>,
     pub insecure: bool,
     pub grpc: GrpcListener,
-    pub http: Listener,
+    pub http: HttpListener,
+    pub limits: Limits,
     pub qemu: QemuConfig,
     pub network: NetworkConfig,
     pub disk: DiskConfig,
+    pub images: ImagesConfig,
     pub attestation: AttestationConfig,
     pub vm: VmDefaults,
     #[serde(skip)]
     pub backends: Vec<BackendConfig>,
+    /// Who may call; none: whoever reaches a listener.
+    #[serde(skip)]
+    pub clients: Vec<ClientConfig>,
+}
+
+/// The arrays of tables, which only the file has.
+#[derive(Clone, Debug, Default)]
+pub struct Tables {
+    pub backends: Vec<BackendConfig>,
+    pub clients: Vec<ClientConfig>,
 }
 
 impl Config {
@@ -326,30 +279,6 @@ pub enum OnBoot {
     Start,
 }
 
-/// Where to listen, and with which certificates.
-#[derive(Clone, Debug, Deserialize)]
-pub struct Listener {
-    pub host: IpAddr,
-    pub port: u16,
-    #[serde(flatten)]
-    pub tls: TlsConfig,
-}
-
-impl Listener {
-    pub fn address(&self) -> SocketAddr {
-        SocketAddr::new(self.host, self.port)
-    }
-}
-
-/// The listener of calls, which have deadlines.
-#[derive(Clone, Debug, Deserialize)]
-pub struct GrpcListener {
-    #[serde(flatten)]
-    pub listener: Listener,
-    #[serde(deserialize_with = "crate::vm::config::duration")]
-    pub timeout: Duration,
-}
-
 impl Inputs {
     /// For reloads: a file that was there has to stay there.
     pub fn pinned(self) -> Self {
@@ -364,13 +293,13 @@ impl Inputs {
     pub fn load(&self) -> Result<Loaded, ConfigErrors> {
         let mut errors = Vec::new();
         let mut candidates = Vec::new();
-        let mut backends = Vec::new();
+        let mut tables = Tables::default();
         match self.read_file() {
             Ok(None) => {}
             Ok(Some((path, text))) => {
                 let content = file::parse(path, &text, &mut errors);
                 candidates.extend(content.candidates);
-                backends = content.backends;
+                tables = content.tables;
             }
             Err(error) => errors.push(error),
         }
@@ -380,7 +309,7 @@ impl Inputs {
         candidates.extend(choose_backend(
             &candidates,
             environment.choices,
-            &backends,
+            &tables.backends,
             &mut errors,
         ));
         let mut effective = Effective::choose(candidates, &mut errors);
@@ -395,7 +324,7 @@ impl Inputs {
         if !errors.is_empty() {
             return Err(ConfigErrors(errors));
         }
-        let config = Config::from_effective(&effective, backends)
+        let config = Config::from_effective(&effective, tables)
             .map_err(|error| ConfigErrors(vec![error]))?;
         config.check(&effective, &mut errors);
         if !errors.is_empty() {
@@ -403,6 +332,8 @@ impl Inputs {
         }
         let mut warnings = environment.warnings;
         warnings.extend(unusable_files(&effective));
+        warnings.extend(unusable_roots(&config, &effective));
+        warnings.extend(config.unseen_clients());
         Ok(Loaded {
             config,
             effective,
@@ -530,12 +461,19 @@ fn choose_backend(
 
 impl Config {
     /// The structs of the modules, from values in effect.
-    pub fn from_effective(
-        effective: &Effective,
-        backends: Vec<BackendConfig>,
-    ) -> Result<Self, ConfigError> {
+    pub fn from_effective(effective: &Effective, tables: Tables) -> Result<Self, ConfigError> {
         let mut config: Self = effective.table().try_into()?;
-        config.backends = backends;
+        config.backends = tables.backends;
+        if let Some(keys) = &config.backend_signature_keys {
+            let keys: Vec<String> = keys.split(':').map(str::to_owned).collect();
+            for backend in &mut config.backends {
+                backend.signature_keys.get_or_insert_with(|| keys.clone());
+            }
+        }
+        config.clients = tables.clients;
+        if effective.is_given(images::ROOTS) {
+            config.images.origin = Origin::Operator;
+        }
         config.vm.origins = effective
             .entries()
             .filter(|(key, _)| key.starts_with("vm."))
@@ -553,8 +491,9 @@ impl Config {
         Ok(config)
     }
 
-    /// Rules that concern more than one value.
-    fn check(&self, effective: &Effective, errors: &mut Vec<ConfigError>) {
+    /// Rules that concern more than one value: for a config that was read, and for what a reload
+    /// makes of it.
+    pub fn check(&self, effective: &Effective, errors: &mut Vec<ConfigError>) {
         let source = |key: &str| {
             effective
                 .get(key)
@@ -592,10 +531,12 @@ impl Config {
         }
         for (listener, key, config) in [
             ("gRPC", "grpc.host", &self.grpc.listener),
-            ("HTTP", "http.host", &self.http),
+            ("HTTP", "http.host", &self.http.listener),
         ] {
             let address = config.address();
-            if !self.insecure && !is_loopback(address.ip()) && !config.tls.is_authenticated() {
+            let is_closed =
+                config.tls.is_on() && (config.tls.client_ca_certs.is_some() || self.has_tokens());
+            if !self.insecure && !is_loopback(address.ip()) && !is_closed {
                 errors.push(ConfigError::Exposed {
                     listener,
                     address,
@@ -605,6 +546,39 @@ impl Config {
                 });
             }
         }
+    }
+
+    /// Clients that bring what no listener asks for.
+    fn unseen_clients(&self) -> Vec<Warning> {
+        let listeners = [&self.grpc.listener, &self.http.listener];
+        let has_sockets = listeners.iter().any(|listener| listener.socket.is_some());
+        let asks = |listener: &&Listener| listener.tls.client_ca_certs.is_some();
+        let has_authority = listeners.iter().any(asks);
+        let missing = |client: &ClientConfig| {
+            let mut needs = client.marks.iter().map(|mark| match mark {
+                Mark::Token(_) => None,
+                Mark::Uid(_) if has_sockets => None,
+                Mark::Uid(_) => Some("`grpc.socket` or `http.socket`"),
+                _ if has_authority => None,
+                _ => Some("`client_ca_certs` of a listener"),
+            });
+            // One that can be seen is enough.
+            let first = needs.next()??;
+            needs.all(|needs| needs.is_some()).then_some(first)
+        };
+        let unseen = self.clients.iter().filter_map(|client| {
+            Some(Warning::UnseenClient {
+                client: client.name.clone(),
+                needs: missing(client)?,
+            })
+        });
+        unseen.collect()
+    }
+
+    /// Whether somebody may call who brings a token and no certificate.
+    pub fn has_tokens(&self) -> bool {
+        let mut marks = self.clients.iter().flat_map(|client| &client.marks);
+        marks.any(|mark| matches!(mark, Mark::Token(_)))
     }
 
     /// The settings that every backend is given that announces them.
@@ -629,7 +603,8 @@ impl Config {
     }
 }
 
-fn is_loopback(address: IpAddr) -> bool {
+/// What no other machine reaches: 127.0.0.0/8, also as IPv6 writes it, and `::1`.
+pub fn is_loopback(address: IpAddr) -> bool {
     address.to_canonical().is_loopback()
 }
 
@@ -655,6 +630,22 @@ fn unusable_files(effective: &Effective) -> Vec<Warning> {
         }
     }
     warnings
+}
+
+/// Image roots that somebody named and that are not there now, which is nobody's loss but of those
+/// who name images.
+fn unusable_roots(config: &Config, effective: &Effective) -> Vec<Warning> {
+    let source = effective
+        .get(images::ROOTS)
+        .map_or_else(String::new, |entry| entry.source.to_string());
+    let unusable = config.images.unusable_roots().into_iter();
+    unusable
+        .map(|(path, error)| Warning::UnusableRoot {
+            path,
+            source: source.clone(),
+            reason: error.to_string(),
+        })
+        .collect()
 }
 
 #[cfg(test)]

@@ -7,9 +7,9 @@ use casemate_host::app::notify::Notifier;
 use casemate_host::app::{self, App, BuildError, LogFilter, RunError};
 use casemate_host::config::{ConfigErrors, ConfigFile, Inputs, Loaded, environment, explain};
 use casemate_host::vm::catalogued::Catalogued;
+use casemate_host::vm::reloading::Reloads;
 use clap::Parser;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::mpsc;
 use tracing_subscriber::EnvFilter;
 
 /// Where the config file lies unless somebody names it.
@@ -123,7 +123,7 @@ fn exit_code(error: &impl Catalogued) -> ExitCode {
 
 #[expect(clippy::print_stdout, reason = "what the flag asks for")]
 fn print_explanation(loaded: &Loaded) -> ExitCode {
-    let rows = explain::rows(&loaded.effective, &loaded.config.backends, &[]);
+    let rows = explain::rows(&loaded.effective, &loaded.config, &[]);
     print!("{}", explain::text(&rows));
     ExitCode::SUCCESS
 }
@@ -159,22 +159,22 @@ async fn serve(inputs: Inputs, loaded: Loaded, log: LogFilter) -> Result<(), Ser
     let mut interrupt = listen(SignalKind::interrupt())?;
     let mut terminate = listen(SignalKind::terminate())?;
     let mut hangup = listen(SignalKind::hangup())?;
-    // One that waits is enough: it will read the newest config.
-    let (reload, reloads) = mpsc::channel(1);
+    let (reloads, queue) = Reloads::new();
+    let signalled = reloads.clone();
     let stop = async move {
         loop {
             tokio::select! {
                 _ = interrupt.recv() => return,
                 _ = terminate.recv() => return,
-                _ = hangup.recv() => drop(reload.try_send(())),
+                _ = hangup.recv() => signalled.signal(),
             }
         }
     };
-    let app = App::build(inputs, loaded, log)
+    let app = App::build(inputs, loaded, log, reloads)
         .await
         .map_err(ServeError::Build)?;
     let notifier = Notifier::new(&environment::service_manager());
-    app.run(stop, reloads, notifier)
+    app.run(stop, queue, notifier)
         .await
         .map_err(ServeError::Run)
 }

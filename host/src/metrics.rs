@@ -30,8 +30,12 @@ pub struct Metrics {
     backend_call_seconds: HistogramVec,
     backend_faults: IntCounterVec,
     config_reloads: IntCounterVec,
+    backend_reloads: IntCounterVec,
+    backend_info: IntGaugeVec,
     exits: IntCounterVec,
     adopted: IntCounterVec,
+    tls_reloads: IntCounterVec,
+    api_refusals: IntCounterVec,
 }
 
 impl Metrics {
@@ -83,6 +87,20 @@ impl Metrics {
             ),
             &["outcome"],
         )?;
+        let backend_reloads = IntCounterVec::new(
+            Opts::new(
+                "casemate_backend_reloads_total",
+                "What reloads did to each backend (added, replaced, reconfigured, unchanged, failed, removed, refused).",
+            ),
+            &["backend", "change"],
+        )?;
+        let backend_info = IntGaugeVec::new(
+            Opts::new(
+                "casemate_backend_info",
+                "1 for each backend in service, with its technology, its own version and the SHA-256 of its component.",
+            ),
+            &["backend", "tee", "version", "sha256"],
+        )?;
         let exits = IntCounterVec::new(
             Opts::new(
                 "casemate_vm_exits_total",
@@ -97,6 +115,22 @@ impl Metrics {
             ),
             &["outcome"],
         )?;
+        let tls_reloads = IntCounterVec::new(
+            Opts::new(
+                "casemate_tls_reloads_total",
+                "Files of TLS that were read again, by listener and outcome (applied, refused).",
+            ),
+            &["listener", "outcome"],
+        )?;
+        let api_refusals = IntCounterVec::new(
+            Opts::new(
+                "casemate_api_refusals_total",
+                "Calls that were refused for who made them or how often, by the error's id.",
+            ),
+            &["reason"],
+        )?;
+        registry.register(Box::new(tls_reloads.clone()))?;
+        registry.register(Box::new(api_refusals.clone()))?;
         registry.register(Box::new(exits.clone()))?;
         registry.register(Box::new(adopted.clone()))?;
         registry.register(Box::new(vms.clone()))?;
@@ -107,6 +141,8 @@ impl Metrics {
         registry.register(Box::new(backend_call_seconds.clone()))?;
         registry.register(Box::new(backend_faults.clone()))?;
         registry.register(Box::new(config_reloads.clone()))?;
+        registry.register(Box::new(backend_reloads.clone()))?;
+        registry.register(Box::new(backend_info.clone()))?;
         registry.register(Box::new(build_info))?;
         Ok(Self {
             registry,
@@ -119,8 +155,12 @@ impl Metrics {
             backend_call_seconds,
             backend_faults,
             config_reloads,
+            backend_reloads,
+            backend_info,
             exits,
             adopted,
+            tls_reloads,
+            api_refusals,
         })
     }
 
@@ -163,8 +203,31 @@ impl Metrics {
         self.config_reloads.with_label_values(&[outcome]).inc();
     }
 
-    /// The text format, with `vms` counted now.
-    pub fn render<'a>(&self, states: impl IntoIterator<Item = &'a str>) -> String {
+    /// `change` is one of a fixed set.
+    pub fn backend_reloaded(&self, backend: &str, change: &str) {
+        self.backend_reloads
+            .with_label_values(&[backend, change])
+            .inc();
+    }
+
+    pub fn tls_reloaded(&self, listener: &str, outcome: &str) {
+        self.tls_reloads
+            .with_label_values(&[listener, outcome])
+            .inc();
+    }
+
+    /// `reason` is the id of the error.
+    pub fn refused(&self, reason: &'static str) {
+        self.api_refusals.with_label_values(&[reason]).inc();
+    }
+
+    /// The text format, with VMs and backends as they are now: for each VM its state, for each
+    /// backend in service its name, technology, version and digest.
+    pub fn render<'a>(
+        &self,
+        states: impl IntoIterator<Item = &'a str>,
+        backends: impl IntoIterator<Item = [&'a str; 4]>,
+    ) -> String {
         let _rendering = self
             .rendering
             .lock()
@@ -172,6 +235,10 @@ impl Metrics {
         self.vms.reset();
         for state in states {
             self.vms.with_label_values(&[state]).inc();
+        }
+        self.backend_info.reset();
+        for labels in backends {
+            self.backend_info.with_label_values(&labels).set(1);
         }
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             let tasks = runtime.metrics().num_alive_tasks();

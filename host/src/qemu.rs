@@ -16,4 +16,7 @@ pub mod process;
 pub mod qmp;
 pub mod schema;
 pub mod tool;
+mod type_names;
 pub mod vm_process;
+
+pub use type_names::cpu_type;

@@ -5,6 +5,7 @@
 
 pub mod byte_size;
 pub mod facts;
+pub mod files;
 pub mod first_version;
 pub mod go_duration;
 pub mod identity;
@@ -85,6 +86,13 @@ pub fn printable(text: &str) -> String {
             c => c,
         })
         .collect()
+}
+
+/// Its beginning, of `most` characters: enough to tell what it is.
+pub fn printable_start(text: &str, most: usize) -> String {
+    // Each character stays one.
+    let start: String = text.chars().take(most).collect();
+    printable(&start)
 }
 
 #[cfg(test)]

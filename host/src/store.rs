@@ -37,8 +37,8 @@ use crate::spec::VmId;
 pub use deadline::{BootTime, Deadline, Now};
 pub use folders::{FolderAccess, KEPT_STARTS, RecordFolder, VmFiles, VmFolder};
 pub use record::{
-    ExitRecord, FoundRecord, LaunchRecord, ProcessRecord, Progress, RECORD_FORMAT, RecordError,
-    VmRecord, WITH_DAEMON,
+    ExitRecord, FoundRecord, IdempotencyRecord, LaunchRecord, ProcessRecord, Progress,
+    RECORD_FORMAT, RecordError, VmRecord, WITH_DAEMON,
 };
 
 /// Bytes of a record: a plan has a MiB at most, and facts have some.
@@ -97,7 +97,18 @@ pub struct StateDir {
     path: PathBuf,
     /// Where shares lie; none: in the VM's own folder.
     secrets: Option<PathBuf>,
-    _lock: File,
+    _lock: Lock,
+}
+
+/// Unlocks by itself: closing alone would leave the lock to a child that another thread has just
+/// forked, until that child's exec closes its copy.
+#[derive(Debug)]
+struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        let _ = rustix::fs::flock(&self.0, FlockOperation::Unlock);
+    }
 }
 
 impl StateDir {
@@ -130,9 +141,11 @@ impl StateDir {
                 holder: format!("process {holder}"),
             });
         }
-        lock.set_len(0)
+        let lock = Lock(lock);
+        lock.0
+            .set_len(0)
             .map_err(io_error(&lock_path, "writing the lock"))?;
-        (&lock)
+        (&lock.0)
             .write_all(std::process::id().to_string().as_bytes())
             .map_err(io_error(&lock_path, "writing the lock"))?;
         // Of a daemon that was killed: it is true again when this one serves.
@@ -470,6 +483,8 @@ mod tests {
             other => panic!("{other:?}"),
         }
         let id = first.instance_id().unwrap();
+        // What a child has of it between fork and exec.
+        let _inherited = first._lock.0.try_clone().unwrap();
         drop(first);
         assert_eq!(
             StateDir::open(&path, Path::new("/no/such"))

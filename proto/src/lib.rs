@@ -1,5 +1,7 @@
-//! Generated gRPC code and nothing else.
+//! Generated gRPC code, and how its messages look as JSON.
 #![forbid(unsafe_code)]
+
+pub mod json;
 
 /// The predecessor's interface, `manager.ManagerService`.
 pub mod manager {

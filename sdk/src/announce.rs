@@ -7,6 +7,9 @@ use crate::settings::{SetBy, identifier, spec, text};
 pub const MEMORY_ID: &str = "memory-id";
 const DEFAULT_MEMORY_ID: &str = "ram1";
 
+const IDENTITY: &str = "identity";
+const NO_IDENTITY: &str = "none";
+
 pub fn need(fact: &str, pattern: &str, reason: &str) -> Need {
     Need {
         fact: fact.to_owned(),
@@ -39,6 +42,18 @@ pub fn since(kind: &str, version: &str) -> Extra {
         key: format!("qemu-since:{kind}"),
         value: version.to_owned(),
     }
+}
+
+/// No report of the technology carries an identity: the host then gives VMs none. A request in which
+/// a caller names one all the same is to be refused.
+pub fn no_identity() -> Extra {
+    extra(IDENTITY, NO_IDENTITY)
+}
+
+/// Whether that is announced.
+pub(crate) fn announces_no_identity(extras: &[Extra]) -> bool {
+    let mut extras = extras.iter();
+    extras.any(|extra| extra.key == IDENTITY && extra.value == NO_IDENTITY)
 }
 
 /// A key with a value, such as `corim.vendor`.

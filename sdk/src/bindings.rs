@@ -7,7 +7,7 @@
     reason = "the contract calls its error `error`, and the generated type follows it"
 )]
 
-// The exported symbols are named like `casemate:tee/backend@0.1.0#plan`. An ELF linker takes the
+// The exported symbols are named like `casemate:tee/backend@1.0.0#plan`. An ELF linker takes the
 // `@` for a symbol version, so backends use the macro for WebAssembly only.
 wit_bindgen::generate!({
     path: "../wit",
@@ -25,12 +25,12 @@ pub mod measurement {
         inline: "
             package casemate:tee-parts;
             world measurement-part {
-                export casemate:tee/measurement@0.1.0;
+                export casemate:tee/measurement@1.0.0;
             }
         ",
         world: "casemate:tee-parts/measurement-part",
         with: {
-            "casemate:tee/types@0.1.0": crate::bindings::casemate::tee::types,
+            "casemate:tee/types@1.0.0": crate::bindings::casemate::tee::types,
         },
         pub_export_macro: true,
         export_macro_name: "export_measurement",
@@ -45,12 +45,12 @@ pub mod tool {
         inline: "
             package casemate:tee-parts;
             world measurement-tool-part {
-                export casemate:tee/measurement-tool@0.1.0;
+                export casemate:tee/measurement-tool@1.0.0;
             }
         ",
         world: "casemate:tee-parts/measurement-tool-part",
         with: {
-            "casemate:tee/types@0.1.0": crate::bindings::casemate::tee::types,
+            "casemate:tee/types@1.0.0": crate::bindings::casemate::tee::types,
         },
         pub_export_macro: true,
         export_macro_name: "export_measurement_tool",

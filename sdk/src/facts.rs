@@ -19,8 +19,14 @@ pub struct QemuFacts {
 }
 
 impl QemuFacts {
-    /// Asks the host. A name that cannot be a QEMU name is not asked about: it is absent.
+    /// Asks the host, for a guest of x86_64.
     pub fn gather(machine: &str, cpu: &str) -> Self {
+        Self::gather_for("x86_64", machine, cpu)
+    }
+
+    /// The same for another architecture, as `describe` names it. A name that cannot be a QEMU name is
+    /// not asked about: it is absent.
+    pub fn gather_for(architecture: &str, machine: &str, cpu: &str) -> Self {
         let machine = if is_qemu_name(machine) {
             facts::qemu_machine(machine)
         } else {
@@ -31,7 +37,7 @@ impl QemuFacts {
             Err(reason) => Err(reason.clone()),
         };
         let cpu_model = if is_qemu_name(cpu) {
-            has_type(&format!("{cpu}-x86_64-cpu"))
+            has_type(&cpu_type(cpu, architecture))
         } else {
             Err(FactError::Absent)
         };
@@ -44,6 +50,14 @@ impl QemuFacts {
     }
 }
 
+/// QEMU's type of a CPU model (QEMU, `CPU_RESOLVING_TYPE` of each target).
+pub fn cpu_type(model: &str, architecture: &str) -> String {
+    match architecture {
+        "aarch64" => format!("{model}-arm-cpu"),
+        other => format!("{model}-{other}-cpu"),
+    }
+}
+
 /// Whether QEMU has a type.
 pub fn has_type(name: &str) -> Answer<()> {
     facts::qemu_type(name).map(|_properties| ())
@@ -52,4 +66,16 @@ pub fn has_type(name: &str) -> Answer<()> {
 /// The value of a fact, where it is only a help for the reader.
 pub fn known<T>(answer: &Answer<T>) -> Option<&T> {
     answer.as_ref().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cpu_model_has_the_type_of_its_target() {
+        assert_eq!(cpu_type("EPYC", "x86_64"), "EPYC-x86_64-cpu");
+        assert_eq!(cpu_type("max", "aarch64"), "max-arm-cpu");
+        assert_eq!(cpu_type("host", "s390x"), "host-s390x-cpu");
+    }
 }

@@ -39,17 +39,23 @@ pub fn remarks(examined: Vec<Examined>) -> Result<Vec<Finding>, Error> {
     Ok(remarks)
 }
 
+/// For guests of x86_64.
 pub fn architecture(host: &HostContext, backend: &str) -> Examined {
+    only_architecture(host, "x86_64", backend)
+}
+
+/// For guests of one architecture, as `describe` names it.
+pub fn only_architecture(host: &HostContext, wanted: &str, backend: &str) -> Examined {
     const ID: &str = "host.architecture";
-    if host.architecture == "x86_64" {
-        return Examined::Usable(pass(ID, "architecture", "the guest is x86_64"));
+    if host.architecture == wanted {
+        return Examined::Usable(pass(ID, "architecture", &format!("the guest is {wanted}")));
     }
     Examined::Missing {
         id: ID,
         error: unsupported_host(
             "architecture",
             &format!(
-                "architecture {} is asked for, {backend} starts x86_64 guests only",
+                "architecture {} is asked for, {backend} starts {wanted} guests only",
                 quoted(&host.architecture)
             ),
             "choose a backend that lists this architecture",

@@ -20,10 +20,15 @@
 //! files      bytes of the request's files
 //! names      what QEMU takes as a name and as an id
 //! register   registers that a verifier will see
+//! harness    a plan natively: requests to begin with, and what the host would find wrong
+//! firmware   what an OVMF image or an IGVM file holds
 //! panics     the message of a panic reaches the daemon's log
 //! ```
 
 #![deny(unsafe_code)]
+
+/// OVMF's tables of GUIDs, its SEV and TDX metadata, and IGVM files.
+pub use casemate_firmware as firmware;
 
 pub mod announce;
 pub mod answer;
@@ -34,6 +39,7 @@ pub mod boot;
 pub mod facts;
 pub mod files;
 pub mod guard;
+pub mod harness;
 pub mod host;
 pub mod identity;
 pub mod machine;

@@ -209,14 +209,8 @@ pub fn host_path(host: &HostContext, key: &str) -> Result<Option<Sourced<String>
 pub fn flags(host: &HostContext, key: &str, default: u64) -> Result<Sourced<u64>, Error> {
     let (written, origin) = match find(host, key) {
         None => return Ok(Sourced::built_in(default)),
-        Some((Value::Unsigned(value), origin)) => {
-            return Ok(Sourced {
-                value: *value,
-                origin,
-            });
-        }
         Some((Value::Text(text), origin)) => (text.as_str(), origin),
-        Some(_) => return Err(wrong_form(key, "a number such as 0x30000")),
+        Some(_) => return Err(wrong_form(key, "a text with a number, such as 0x30000")),
     };
     let hexadecimal = written
         .strip_prefix("0x")

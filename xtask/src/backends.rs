@@ -24,7 +24,7 @@ struct Source {
 }
 
 /// The shipped backends, and those that exist for tests.
-const SOURCES: [Source; 8] = [
+const SOURCES: [Source; 10] = [
     Source {
         backend: "plain-kvm",
         package: "casemate-plain-kvm",
@@ -36,6 +36,10 @@ const SOURCES: [Source; 8] = [
     Source {
         backend: "tdx",
         package: "casemate-tdx",
+    },
+    Source {
+        backend: "broken",
+        package: "casemate-fixture-broken",
     },
     Source {
         backend: "gauge",
@@ -56,6 +60,10 @@ const SOURCES: [Source; 8] = [
     Source {
         backend: "umbra",
         package: "casemate-fixture-umbra",
+    },
+    Source {
+        backend: "worldly",
+        package: "casemate-fixture-worldly",
     },
 ];
 
@@ -86,6 +94,10 @@ pub fn build(run: &Run) -> Result<Vec<Backend>> {
 
 /// The same with a toolchain that is prepared.
 pub(crate) fn build_with(run: &Run, toolchain: &WasmToolchain) -> Result<Vec<Backend>> {
+    toolchain.write_for_tests(run).in_step(
+        "writing down the toolchain",
+        "see that target/ can be written",
+    )?;
     build_all(run, toolchain).in_step(
         "building the backends",
         "see the compiler's message above; the whole log is target/setup/backends.log",
@@ -129,7 +141,12 @@ fn build_all(run: &Run, toolchain: &WasmToolchain) -> Result<Vec<Backend>> {
         backends.len(),
         toolchain.description()
     ));
-    for backend in &backends {
+    list(run, &backends);
+    Ok(backends)
+}
+
+pub(crate) fn list(run: &Run, backends: &[Backend]) {
+    for backend in backends {
         run.report.note(&format!(
             "  {:24} {:>5} KiB  sha256 {}",
             format!("{}.wasm", backend.name),
@@ -137,7 +154,6 @@ fn build_all(run: &Run, toolchain: &WasmToolchain) -> Result<Vec<Backend>> {
             backend.sha256
         ));
     }
-    Ok(backends)
 }
 
 fn compile(
@@ -171,20 +187,29 @@ fn component(tree: &Tree, source: Source) -> Result<Vec<u8>> {
             module.display()
         )
     })?;
+    wrap(&bytes).with_context(|| format!("{} does not make a component", source.package))
+}
+
+/// The component of a core module that was built against the contract.
+pub(crate) fn wrap(module: &[u8]) -> Result<Vec<u8>> {
     ComponentEncoder::default()
         .validate(true)
-        .module(&bytes)
+        .module(module)
         .and_then(ComponentEncoder::encode)
-        .with_context(|| format!("{} does not make a component", source.package))
 }
 
 fn put(run: &Run, source: Source, component: &[u8]) -> Result<Backend> {
-    let path = run.layout.backend(source.backend);
+    put_as(run, source.backend, component)
+}
+
+/// Puts a component of that name beside the others.
+pub(crate) fn put_as(run: &Run, name: &'static str, component: &[u8]) -> Result<Backend> {
+    let path = run.layout.backend(name);
     if std::fs::read(&path).ok().as_deref() != Some(component) {
         replace(run, &path, component)?;
     }
     Ok(Backend {
-        name: source.backend,
+        name,
         sha256: format!("{:x}", Sha256::digest(component)),
         size: component.len() as u64,
         path,

@@ -16,6 +16,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use clap::ValueEnum;
 use tempfile::TempDir;
+use toml_edit::Value;
 
 use crate::backends::{self, Backend};
 use crate::failure::InStep;
@@ -53,6 +54,9 @@ impl Accelerator {
     }
 }
 
+/// Where clients look for a daemon when nobody says where it is: a kept one is there, if it can be.
+const USUAL_PORTS: [(&str, u16); 2] = [("grpc", 7001), ("http", 7003)];
+
 /// What becomes of daemon and VM at the end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
@@ -68,7 +72,42 @@ pub(crate) struct Programs {
     pub(crate) folder: PathBuf,
 }
 
+/// A daemon and its VM that go on when this program has ended.
+#[derive(Debug)]
+struct Kept {
+    folder: PathBuf,
+    client: Client,
+    vm: CreatedVm,
+}
+
 pub fn run(run: &Run, accelerator: Accelerator, ending: Ending) -> Result<()> {
+    perform(run, accelerator, ending).map(drop)
+}
+
+/// The first screen of README.md as a newcomer has it: the demo is kept, and `casemate vm list`
+/// shows its VM without being told where the daemon is. Then both are ended.
+pub(crate) fn first_screen(run: &Run) -> Result<()> {
+    let kept = perform(run, Accelerator::Tcg, Ending::Keep)?;
+    let Some(kept) = kept else { return Ok(()) };
+    let step = run.report.step("casemate vm list");
+    let listed = kept.client.at_usual_address().list(run);
+    let removed = kept.client.remove(run, &kept.vm.id);
+    // Our child still, whatever it was told.
+    orphans::end_all();
+    std::fs::remove_dir_all(&kept.folder).context("cannot remove the demo's folder")?;
+    removed?;
+    let is_shown = |list: &str| list.contains(&kept.vm.id) && list.contains("running");
+    if !kept.client.is_at_usual_address() {
+        step.note("skipped: another program has the port of a daemon");
+    } else if !listed.as_deref().is_ok_and(is_shown) {
+        listed?;
+        anyhow::bail!("`casemate vm list` does not show the VM {}", kept.vm.id);
+    }
+    step.done(&kept.vm.id);
+    Ok(())
+}
+
+fn perform(run: &Run, accelerator: Accelerator, ending: Ending) -> Result<Option<Kept>> {
     setup::for_a_guest(run)?;
     let backends = backends::build(run)?;
     let programs = build_programs(run).in_step(
@@ -83,13 +122,16 @@ pub fn run(run: &Run, accelerator: Accelerator, ending: Ending) -> Result<()> {
         .context("the backends that were built include the demo's own")?;
     // Guards end in the reverse order: the daemon goes before its folder does.
     let folder = temporary_folder("casemate-demo-")?;
-    let daemon = start_daemon(run, &programs, folder.path(), accelerator, backend)?;
+    let daemon = start_daemon(run, &programs, folder.path(), accelerator, backend, ending)?;
     let client = Client::new(&programs.client, daemon.grpc());
     let vm = boot(run, &client, &daemon)?;
     show(run, &client, &daemon, &vm)?;
     match ending {
-        Ending::Keep => keep(run, &programs, folder, daemon, &vm),
-        Ending::CleanUp => clean_up(run, &client, folder, daemon, &vm),
+        Ending::Keep => {
+            let folder = keep(run, &programs, &client, folder, daemon, &vm)?;
+            Ok(Some(Kept { folder, client, vm }))
+        }
+        Ending::CleanUp => clean_up(run, &client, folder, daemon, &vm).map(|()| None),
     }
 }
 
@@ -129,8 +171,14 @@ fn start_daemon(
     folder: &Path,
     accelerator: Accelerator,
     backend: &Backend,
+    ending: Ending,
 ) -> Result<Daemon> {
     let mut step = run.report.step("start casemated");
+    let mut more: Vec<(&str, &str, Value)> = vec![("", "on_shutdown", "stop-vms".into())];
+    if ending == Ending::Keep {
+        let free = USUAL_PORTS.into_iter().filter(|(_, port)| is_free(*port));
+        more.extend(free.map(|(table, port)| (table, "port", i64::from(port).into())));
+    }
     let started = DemoConfig {
         folder,
         accelerator: accelerator.name(),
@@ -138,7 +186,7 @@ fn start_daemon(
         initrd: &run.layout.initrd(),
         backend,
         memory: "512M",
-        more: &[],
+        more: &more,
     }
     .write(&run.layout.packaged_config())
     .and_then(|config| Daemon::start(run, &mut step, &programs.daemon, folder, &config))
@@ -148,6 +196,10 @@ fn start_daemon(
     )?;
     step.done(&format!("grpc {} http {}", started.grpc(), started.http()));
     Ok(started)
+}
+
+fn is_free(port: u16) -> bool {
+    std::net::TcpListener::bind((std::net::Ipv4Addr::LOCALHOST, port)).is_ok()
 }
 
 /// Creates the VM and waits until it proves that it is the one just created.
@@ -255,20 +307,23 @@ fn clean_up(
     Ok(())
 }
 
+/// The folder that is left.
 fn keep(
     run: &Run,
     programs: &Programs,
+    client: &Client,
     folder: TempDir,
     daemon: Daemon,
     vm: &CreatedVm,
-) -> Result<()> {
+) -> Result<PathBuf> {
     run.interrupt.check()?;
     let folder = folder.keep();
-    let casemate = format!(
-        "CASEMATE_ENDPOINT=http://{} {}",
-        daemon.grpc(),
-        programs.client.display()
-    );
+    let casemate = programs.client.display();
+    let casemate = if client.is_at_usual_address() {
+        casemate.to_string()
+    } else {
+        format!("CASEMATE_ENDPOINT=http://{} {casemate}", daemon.grpc())
+    };
     run.report.heading("Left running");
     run.report.note(&format!("daemon  pid {}", daemon.pid()));
     run.report.note(&format!("grpc    {}", daemon.grpc()));
@@ -287,7 +342,7 @@ fn keep(
     run.report.note(&format!("kill {}", daemon.pid()));
     run.report.note(&format!("rm -r {}", folder.display()));
     daemon.leave_running();
-    Ok(())
+    Ok(folder)
 }
 
 /// Eight random bytes in hexadecimal.

@@ -57,6 +57,11 @@ impl Layout {
         self.target().join("wasm")
     }
 
+    /// How tests call Cargo for a crate outside the workspace.
+    pub fn wasm_toolchain_of_tests(&self) -> PathBuf {
+        self.log("wasm-toolchain").with_extension("json")
+    }
+
     /// The unpacked toolchain, where the installed one cannot build for WebAssembly.
     pub fn toolchain(&self) -> PathBuf {
         self.target().join("toolchain")
@@ -132,6 +137,11 @@ impl Layout {
         self.tools().join("firmware")
     }
 
+    /// A registry, and a program that signs; movable as a whole.
+    pub fn distribution(&self) -> PathBuf {
+        self.tools().join("distribution")
+    }
+
     /// Firmware out of a published package.
     pub fn published(&self) -> PathBuf {
         self.tools().join("published")
@@ -146,6 +156,46 @@ impl Layout {
     pub fn sev_snp_measure_requirements(&self) -> PathBuf {
         self.workspace
             .join("tests/oracles/sev-snp-measure/requirements.txt")
+    }
+
+    /// A Python environment with Schemathesis.
+    pub fn schemathesis(&self) -> PathBuf {
+        self.tools().join("schemathesis")
+    }
+
+    /// What is installed into it.
+    pub fn schemathesis_requirements(&self) -> PathBuf {
+        self.workspace.join("tests/schemathesis/requirements.txt")
+    }
+
+    /// Backends in other languages than Rust, as a vendor would write them.
+    pub fn examples(&self) -> PathBuf {
+        self.workspace.join("examples/backends")
+    }
+
+    /// What makes components of JavaScript: packages of npm.
+    pub fn componentize_js(&self) -> PathBuf {
+        self.tools().join("componentize-js")
+    }
+
+    /// What makes components of Python: a Python environment.
+    pub fn componentize_py(&self) -> PathBuf {
+        self.tools().join("componentize-py")
+    }
+
+    /// What compiles C for WebAssembly: a Python environment with Zig.
+    pub fn zig(&self) -> PathBuf {
+        self.tools().join("zig")
+    }
+
+    /// What Zig keeps of what it compiled.
+    pub fn zig_cache(&self) -> PathBuf {
+        self.target().join("zig-cache")
+    }
+
+    /// The contract.
+    pub fn contract(&self) -> PathBuf {
+        self.workspace.join("wit")
     }
 
     /// The program that measures IGVM files with another implementation.
@@ -181,6 +231,12 @@ impl Layout {
 
 /// Name of the file inside a product's folder that says what the product was made from.
 const STAMP: &str = ".made-from";
+
+/// SHA-256, hexadecimal: of what a recipe depends on.
+pub fn digest(bytes: &[u8]) -> String {
+    use sha2::Digest as _;
+    hex::encode(sha2::Sha256::digest(bytes))
+}
 
 /// What `product` was made from, or nothing where it is missing or was never finished.
 pub fn made_from(product: &Path) -> Option<String> {

@@ -4,8 +4,9 @@
 //! the machine lacks, building backends for WebAssembly with whichever toolchain can, preparing a
 //! guest that boots in seconds, running the daemon with it once, from start to clean end, measuring
 //! the release build, booting a systemd that may be played with, booting a whole host, killing the
-//! daemon under traffic, VMs that come and go for long, and rules that are taken out of a backend to see
-//! that a test misses them.
+//! daemon under traffic, VMs that come and go for long, rules that are taken out of a backend, and
+//! parts out of the interfaces, to see that a test misses them, and building backends that are written
+//! in other languages.
 //!
 //! What is downloaded or built is kept under `target/`, each product made in a scratch folder and
 //! renamed into place, so that an interrupted run leaves nothing half made. Processes, listeners
@@ -36,6 +37,7 @@ pub mod guest_image;
 pub mod kernel_module;
 pub mod newc;
 pub mod oracles;
+mod python;
 pub mod qemu_backports;
 pub mod qemu_newest;
 pub mod setup;
@@ -44,8 +46,12 @@ pub mod wasm_toolchain;
 pub mod bench;
 pub mod chaos;
 pub mod demo;
+pub mod distribution;
+pub mod effects;
 pub mod endurance;
+pub mod languages;
 pub mod mutants;
+pub mod schemathesis;
 pub mod system_vm;
 pub mod systemd;
 pub mod test_suite;

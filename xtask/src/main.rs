@@ -7,10 +7,13 @@ use clap::{Parser, Subcommand};
 use xtask::bench::{self, MissedBudget};
 use xtask::chaos::{self, Qemu};
 use xtask::demo::{self, Accelerator, Ending};
-use xtask::mutants::{self, Selection};
+use xtask::mutants::{self, Judge, Selection};
 use xtask::run::Run;
 use xtask::test_suite::{self, Only, SkippedPromise};
-use xtask::{backends, endurance, failure, orphans, setup, system_vm, systemd};
+use xtask::{
+    backends, effects, endurance, failure, languages, orphans, schemathesis, setup, system_vm,
+    systemd,
+};
 
 #[derive(Debug, Parser)]
 #[command(
@@ -52,12 +55,22 @@ enum Chore {
         #[arg(long, value_enum, default_value = "real")]
         qemu: Qemu,
     },
+    /// Take the parts of the interfaces away, one at a time: for each a test has to fail
+    Effects {
+        /// Only parts that begin so, such as `rpc:` or `response:casemate.v1.Vm.`
+        #[arg(long, value_name = "PREFIX")]
+        only: Option<String>,
+    },
     /// Create and remove VMs for long: the daemon's descriptors, threads, tasks and memory stay
     Endurance {
         /// VMs that come and go
         #[arg(long, default_value_t = 10_000)]
         cycles: u32,
     },
+    /// Build the example backends in other languages into target/backends, and try them
+    Languages,
+    /// Send random requests of every kind to the HTTP interface of a daemon with real guests
+    Schemathesis,
     /// Measure the release build against its budgets; a first build takes some minutes
     Bench {
         /// Measure only figures whose name contains this
@@ -75,6 +88,12 @@ enum Chore {
         /// Only this rule
         #[arg(long, value_name = "NAME")]
         rule: Option<String>,
+        /// Only the first of so many rules, and so on
+        #[arg(long, value_name = "N", conflicts_with = "rule")]
+        every: Option<std::num::NonZeroUsize>,
+        /// Who judges
+        #[arg(long, value_enum, default_value = "golden")]
+        by: Judge,
     },
     /// Run a command in a systemd of its own, in namespaces; takes root
     Systemd {
@@ -129,6 +148,9 @@ fn main() -> ExitCode {
                     qemu,
                 },
             ),
+            Chore::Effects { only } => effects::run(&run, only.as_deref()),
+            Chore::Languages => languages::run(&run),
+            Chore::Schemathesis => schemathesis::run(&run),
             Chore::Endurance { cycles } => endurance::run(&run, cycles),
             Chore::Bench { filter, strict } => {
                 let missed = if strict {
@@ -138,7 +160,20 @@ fn main() -> ExitCode {
                 };
                 bench::run(&run, filter.as_deref(), missed)
             }
-            Chore::Mutants { backend, rule } => mutants::run(&run, &Selection { backend, rule }),
+            Chore::Mutants {
+                backend,
+                rule,
+                every,
+                by,
+            } => mutants::run(
+                &run,
+                &Selection {
+                    backend,
+                    rule,
+                    every,
+                },
+                by,
+            ),
             Chore::Systemd { command } => systemd::run(&run, &command),
             Chore::SystemVm { command } => system_vm::run(&run, &command),
             Chore::Test {

@@ -1,9 +1,11 @@
 //! Rules that are taken out of a backend, one at a time: `cargo xtask mutants`.
 //!
 //! A test that misses no rule when it is gone holds none. So each mutant of `mutants/list.rs` is
-//! built in a copy of the sources, and the tests that hold a backend against its golden requests
-//! run with that component in the place of the right one. They have to fail.
+//! built in a copy of the sources, and judged in the place of the right component: by the tests that
+//! hold a backend against its golden requests, which have to fail for each, or by the conformance
+//! suite's levels L1 and L2, which have to find `SHARE_FOUND` percent of them.
 
+mod conformance;
 mod copy;
 mod list;
 
@@ -12,6 +14,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use clap::ValueEnum;
 
 use crate::child::{self, LogFile, ProcessGroup};
 use crate::failure::InStep;
@@ -19,6 +22,7 @@ use crate::report::Step;
 use crate::run::Run;
 use crate::wasm_toolchain::WasmToolchain;
 use crate::{backends, setup, test_suite};
+use conformance::Suite;
 use copy::Copy;
 use list::Mutant;
 pub use list::Selection;
@@ -29,6 +33,19 @@ const STOP_DEADLINE: Duration = Duration::from_secs(10);
 const EXIT_TESTS_FAILED: u8 = 101;
 /// With it the tests would write what a mutant does as what is right.
 const UPDATE_VARIABLE: &str = "CASEMATE_UPDATE_GOLDEN";
+
+/// Percent of a backend's mutants that the conformance suite finds at least. It knows no technology: what
+/// it finds, it finds by the contract and by a vendor's golden requests.
+const SHARE_FOUND: usize = 90;
+
+/// Who judges a mutant.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Judge {
+    /// The tests that hold a backend against its golden requests and a real QEMU
+    Golden,
+    /// `casemate-conformance`, levels L1 and L2
+    Conformance,
+}
 
 /// What became of a mutant.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -46,29 +63,34 @@ enum Verdict {
 enum Tests {
     /// With the last lines of what they said.
     Passed(String),
-    Failed,
+    /// With what failed, where it is known.
+    Failed(String),
 }
 
-/// Makes every chosen mutant and tells which of them no test notices.
-pub fn run(run: &Run, selection: &Selection) -> Result<ExitCode> {
+/// Makes every chosen mutant and tells which of them the judge does not notice.
+pub fn run(run: &Run, selection: &Selection, judge: Judge) -> Result<ExitCode> {
     let chosen = selection.read(run.layout.workspace()).in_step(
         "choosing mutants",
         "the lists are plugins/NAME/tests/mutants.toml, described in xtask/src/mutants/list.rs",
     )?;
-    setup::for_a_guest(run)?;
-    setup::for_the_tests(run)?;
+    if judge == Judge::Golden {
+        setup::for_a_guest(run)?;
+        setup::for_the_tests(run)?;
+    }
     let toolchain = backends::toolchain(run)?;
-    backends::build_with(run, &toolchain)?;
+    if judge == Judge::Golden {
+        backends::build_with(run, &toolchain)?;
+    }
     run.report.heading("Mutants");
-    let program = test_suite::integration_tests(run)
-        .in_step("building the tests", "see the compiler's message above")?;
-    let workshop = Workshop::open(run, toolchain, program)?;
+    let bench = Bench::prepare(run, judge)?;
+    let workshop = Workshop::open(run, toolchain, bench)?;
     let mut summary = Vec::new();
     let mut escaped = Vec::new();
+    let mut enough = true;
     for (backend, mutants) in chosen {
         workshop.try_without_mutant(backend).in_step(
             &format!("testing {backend} without any mutant"),
-            "its tests have to pass first: cargo xtask test -- --test it golden::",
+            "it has to pass first: cargo xtask test -- --test it golden::, or casemate-conformance",
         )?;
         let mut killed = 0;
         for mutant in &mutants {
@@ -82,19 +104,53 @@ pub fn run(run: &Run, selection: &Selection) -> Result<ExitCode> {
                 }
             }
         }
+        enough &= judge.is_content(killed, mutants.len());
         summary.push(format!(
-            "{backend}: {} mutants, {killed} killed",
-            mutants.len()
+            "{backend}: {} mutants, {killed} killed ({} percent)",
+            mutants.len(),
+            killed * 100 / mutants.len()
         ));
     }
     for line in summary.iter().chain(&escaped) {
         run.report.note(line);
     }
-    Ok(if escaped.is_empty() {
+    Ok(if enough {
         ExitCode::SUCCESS
     } else {
         ExitCode::FAILURE
     })
+}
+
+impl Judge {
+    fn is_content(self, killed: usize, of: usize) -> bool {
+        match self {
+            Self::Golden => killed == of,
+            Self::Conformance => killed * 100 >= of * SHARE_FOUND,
+        }
+    }
+}
+
+/// What a component is judged with.
+#[derive(Debug)]
+enum Bench {
+    /// The integration tests.
+    Golden(PathBuf),
+    Conformance(Suite),
+}
+
+impl Bench {
+    fn prepare(run: &Run, judge: Judge) -> Result<Self> {
+        Ok(match judge {
+            Judge::Golden => Self::Golden(
+                test_suite::integration_tests(run)
+                    .in_step("building the tests", "see the compiler's message above")?,
+            ),
+            Judge::Conformance => Self::Conformance(
+                Suite::build(run)
+                    .in_step("building the suite", "see the compiler's message above")?,
+            ),
+        })
+    }
 }
 
 /// All that a mutant is made and tested with.
@@ -103,15 +159,14 @@ struct Workshop<'run> {
     run: &'run Run,
     toolchain: WasmToolchain,
     copy: Copy,
-    /// The integration tests.
-    program: PathBuf,
-    /// What they find in the place of `target/`.
+    bench: Bench,
+    /// What the tests find in the place of `target/`.
     artifacts: PathBuf,
     log: PathBuf,
 }
 
 impl<'run> Workshop<'run> {
-    fn open(run: &'run Run, toolchain: WasmToolchain, program: PathBuf) -> Result<Self> {
+    fn open(run: &'run Run, toolchain: WasmToolchain, bench: Bench) -> Result<Self> {
         let mut step = run.report.step("copy of the sources");
         let copy = Copy::make(run, &mut step).in_step(
             "copying the sources",
@@ -122,7 +177,7 @@ impl<'run> Workshop<'run> {
             run,
             toolchain,
             copy,
-            program,
+            bench,
             artifacts: run.layout.mutants().join("artifacts"),
             log: run.log("mutants"),
         })
@@ -132,8 +187,14 @@ impl<'run> Workshop<'run> {
     fn try_without_mutant(&self, backend: &str) -> Result<()> {
         let mut step = self.run.report.step(backend);
         let component = self.build(&mut step, backend)?;
-        let Tests::Passed(said) = self.test(&mut step, backend, &component)? else {
-            bail!("a test failed; what it said is in {}", self.log.display());
+        let said = match self.test(&mut step, backend, &component)? {
+            Tests::Passed(said) => said,
+            Tests::Failed(what) => {
+                bail!(
+                    "a test failed{what}; what it said is in {}",
+                    self.log.display()
+                );
+            }
         };
         let count = said
             .lines()
@@ -162,8 +223,8 @@ impl<'run> Workshop<'run> {
             }
         };
         match self.test(&mut step, backend, &component)? {
-            Tests::Failed => {
-                step.done("killed");
+            Tests::Failed(what) => {
+                step.done(&format!("killed{what}"));
                 Ok(Verdict::Killed)
             }
             Tests::Passed(_) => {
@@ -179,10 +240,23 @@ impl<'run> Workshop<'run> {
     }
 
     fn test(&self, step: &mut Step<'_>, backend: &str, component: &[u8]) -> Result<Tests> {
+        match &self.bench {
+            Bench::Golden(program) => self.test_golden(step, program, backend, component),
+            Bench::Conformance(suite) => suite.judge(self.run, step, backend, component),
+        }
+    }
+
+    fn test_golden(
+        &self,
+        step: &mut Step<'_>,
+        program: &Path,
+        backend: &str,
+        component: &[u8],
+    ) -> Result<Tests> {
         self.lay_out(backend, component)?;
         step.progress("running the tests");
         let filter = format!("golden::requests_for_{}_", backend.replace('-', "_"));
-        let mut command = child::program(&self.program);
+        let mut command = child::program(program);
         command
             .args([&filter, "--show-output"])
             .current_dir(self.run.layout.integration_tests())
@@ -194,7 +268,7 @@ impl<'run> Workshop<'run> {
             .stderr(output.duplicate()?);
         match ProcessGroup::start(&mut command)?.exit_code(self.run, STOP_DEADLINE)? {
             0 => Ok(Tests::Passed(output.tail())),
-            EXIT_TESTS_FAILED => Ok(Tests::Failed),
+            EXIT_TESTS_FAILED => Ok(Tests::Failed(String::new())),
             code => bail!(
                 "the tests ended with exit code {code}; their last lines:\n{}",
                 output.tail()

@@ -6,11 +6,11 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, ensure};
-use sha2::{Digest as _, Sha256};
+use anyhow::{Context, Result};
 
+use crate::python::{self, PythonTool};
 use crate::run::Run;
-use crate::{cargo, child, layout, system_packages};
+use crate::{cargo, child, layout};
 
 /// Makes what is missing of all three.
 pub fn prepare(run: &Run) -> Result<()> {
@@ -78,72 +78,17 @@ fn unpacked(run: &Run, manifest: &Path) -> Result<PathBuf> {
     Ok(folder.context("a manifest lies in a folder")?.to_owned())
 }
 
-/// The program, and the package that has it.
-const PYTHON: &str = "python3";
-/// What Debian calls the part of Python that makes environments.
-const VENV_PACKAGE: &str = "python3-venv";
-const HAS_VENV: [&str; 2] = ["-c", "import ensurepip, venv"];
-
-/// An environment with the tool alone: nothing is installed into the machine's Python.
+/// An environment with the tool alone.
 fn sev_snp_measure(run: &Run) -> Result<()> {
-    let requirements = run.layout.sev_snp_measure_requirements();
-    let text = std::fs::read(&requirements)
-        .with_context(|| format!("cannot read {}", requirements.display()))?;
-    let recipe = format!("sev-snp-measure 1 {}", digest(&text));
-    let product = run.layout.sev_snp_measure();
-    let mut step = run.report.step("sev-snp-measure");
-    if layout::made_from(&product).as_deref() == Some(&recipe) && answers(run, &product) {
-        step.done("in a Python of its own (cached)");
-        return Ok(());
-    }
-    if child::find_on_path(PYTHON).is_none() && child::find_on_path("apt-get").is_some() {
-        system_packages::ensure(run, &[PYTHON, VENV_PACKAGE])?;
-    }
-    let Some(python) = child::find_on_path(PYTHON) else {
-        if product.exists() {
-            // Of a Python that is gone: tests would take it for one that works.
-            std::fs::remove_dir_all(&product)
-                .with_context(|| format!("cannot remove {}", product.display()))?;
-        }
-        step.done(
-            "skipped: there is no python3 on this machine, and no apt-get to install it with",
-        );
-        return Ok(());
-    };
-    let has_venv = || child::capture(run, child::program(&python).args(HAS_VENV)).is_ok();
-    if !has_venv() {
-        system_packages::ensure(run, &[VENV_PACKAGE])?;
-        ensure!(
-            has_venv(),
-            "{} cannot make environments, with {VENV_PACKAGE} installed",
-            python.display()
-        );
-    }
-    let scratch = run.scratch()?;
-    let log = run.log("sev-snp-measure");
-    let mut venv = child::program(&python);
-    venv.args(["-m", "venv"]).arg(scratch.path());
-    child::run(run, &mut step, &mut venv, &log)?;
-    let mut pip = child::program(scratch.path().join("bin/python3"));
-    pip.args(["-m", "pip", "install", "--disable-pip-version-check"])
-        .args(["--no-deps", "--require-hashes", "--requirement"])
-        .arg(&requirements);
-    child::run(run, &mut step, &mut pip, &log)?;
-    // It may be moved: only the scripts beside its Python know where they were made.
-    layout::put_in_place(scratch.path(), &product, &recipe)?;
-    ensure!(
-        answers(run, &product),
-        "{} has no sev-snp-measure",
-        product.display()
-    );
-    step.done("in a Python of its own");
-    Ok(())
-}
-
-/// Whether the tool is found. An environment is of no use without the Python that it was made with.
-fn answers(run: &Run, product: &Path) -> bool {
-    let mut python = child::program(product.join("bin/python3"));
-    child::capture(run, python.args(["-c", "import sevsnpmeasure.guest"])).is_ok()
+    python::ensure(
+        run,
+        &PythonTool {
+            name: "sev-snp-measure",
+            requirements: run.layout.sev_snp_measure_requirements(),
+            product: run.layout.sev_snp_measure(),
+            module: "sevsnpmeasure.guest",
+        },
+    )
 }
 
 const IGVM_PROGRAM: &str = "casemate-igvm-oracle";
@@ -159,7 +104,7 @@ fn igvm(run: &Run) -> Result<()> {
             std::fs::read(&path).with_context(|| format!("cannot read {}", path.display()))?;
         sources.extend(text);
     }
-    let recipe = format!("igvm-oracle 1 {}", digest(&sources));
+    let recipe = format!("igvm-oracle 1 {}", layout::digest(&sources));
     let product = run.layout.igvm_oracle();
     if layout::made_from(&product).as_deref() == Some(&recipe) {
         step.done("cached");
@@ -181,10 +126,6 @@ fn igvm(run: &Run) -> Result<()> {
     layout::put_in_place(scratch.path(), &product, &recipe)?;
     step.done("built");
     Ok(())
-}
-
-fn digest(bytes: &[u8]) -> String {
-    hex::encode(Sha256::digest(bytes))
 }
 
 fn write(path: &Path, text: &str) -> Result<()> {

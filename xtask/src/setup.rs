@@ -6,7 +6,8 @@ use anyhow::Result;
 use crate::failure::InStep;
 use crate::run::Run;
 use crate::{
-    firmware, guest_image, oracles, qemu_backports, qemu_newest, system_packages, wasm_toolchain,
+    distribution, firmware, guest_image, oracles, qemu_backports, qemu_newest, system_packages,
+    wasm_toolchain,
 };
 
 const RETRY: &str = "check the network and the logs in target/setup, then run the command again";
@@ -31,11 +32,16 @@ pub fn for_a_guest(run: &Run) -> Result<()> {
     guest_image::prepare(run).in_step("preparing the guest image", RETRY)
 }
 
-/// What the tests use beside the installed QEMU: newer ones, firmware for confidential guests, and
-/// what measurements are compared with.
+/// What the tests use beside the installed QEMU: newer ones, a registry, firmware for confidential guests, what
+/// measurements are compared with, and shells.
 pub fn for_the_tests(run: &Run) -> Result<()> {
+    system_packages::ensure(run, &system_packages::SHELLS).in_step(
+        "installing shells",
+        "install the packages named above by hand, then run the command again",
+    )?;
     qemu_backports::prepare(run).in_step("unpacking a newer QEMU", RETRY)?;
     qemu_newest::prepare(run).in_step("unpacking the newest QEMU", RETRY)?;
+    distribution::prepare(run).in_step("unpacking a registry", RETRY)?;
     firmware::prepare(run).in_step("unpacking firmware for confidential guests", RETRY)?;
     oracles::prepare(run).in_step("preparing what measurements are compared with", RETRY)
 }

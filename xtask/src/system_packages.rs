@@ -15,6 +15,9 @@ use crate::run::Run;
 /// QEMU of the release, the disk tools beside it, and OVMF.
 pub const FOR_EVERYONE: [&str; 3] = ["qemu-system-x86", "qemu-utils", "ovmf"];
 
+/// Shells that read the completions of `casemate`, with their own functions beside them.
+pub const SHELLS: [&str; 2] = ["zsh", "fish"];
+
 /// Installs what is missing of `packages`, having said so.
 pub fn ensure(run: &Run, packages: &[&str]) -> Result<()> {
     let mut step = run.report.step("distribution packages");

@@ -18,7 +18,7 @@ use anyhow::{Context, Result, bail};
 use crate::child::ProcessGroup;
 use crate::failure::InStep;
 use crate::run::Run;
-use crate::{backends, cargo, chaos, setup};
+use crate::{backends, cargo, chaos, demo, setup};
 use listing::{Listing, TestProgram};
 use outcomes::Outcomes;
 use promises::Promises;
@@ -92,6 +92,7 @@ pub fn run(run: &Run, arguments: &[OsString], skipped: SkippedPromise) -> Result
             if policies != 0 {
                 return Ok(ExitCode::from(policies));
             }
+            demo::first_screen(run)?;
             return chaos::run(run, SHORT_CHAOS);
         }
     }

@@ -49,6 +49,9 @@ pub struct WasmToolchain {
     description: String,
 }
 
+/// The standard library is built too, for want of one that is installed.
+const BUILD_STD: &str = "-Zbuild-std=std,panic_abort";
+
 #[derive(Debug)]
 enum Kind {
     /// The caller's own, with the target's standard library installed.
@@ -217,6 +220,34 @@ fn minor(version: &str) -> Option<u32> {
 }
 
 impl WasmToolchain {
+    /// How Cargo is called for a crate elsewhere, such as a vendor's: its program, variables, and
+    /// further arguments of `cargo build`. Written down for the tests that are such a vendor.
+    pub fn write_for_tests(&self, run: &Run) -> Result<()> {
+        let text = |path: &Path| path.to_string_lossy().into_owned();
+        let mut variables = serde_json::Map::new();
+        if let Some(linker) = &self.linker {
+            let key = "CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER".to_owned();
+            variables.insert(key, text(linker).into());
+        }
+        let mut arguments = Vec::new();
+        if let Kind::Debian { root } = &self.kind {
+            let bin = root.join("usr/bin");
+            let libraries = search_path(&library_folders(root)?)?;
+            variables.insert("CARGO".to_owned(), text(&bin.join("cargo")).into());
+            variables.insert("RUSTC".to_owned(), text(&bin.join("rustc")).into());
+            variables.insert(
+                "LD_LIBRARY_PATH".to_owned(),
+                text(Path::new(&libraries)).into(),
+            );
+            variables.insert("RUSTC_BOOTSTRAP".to_owned(), "1".into());
+            arguments.push(BUILD_STD);
+        }
+        let document = serde_json::json!({"variables": variables, "arguments": arguments});
+        let path = run.layout.wasm_toolchain_of_tests();
+        std::fs::write(&path, document.to_string())
+            .with_context(|| format!("cannot write {}", path.display()))
+    }
+
     pub fn description(&self) -> &str {
         &self.description
     }
@@ -242,7 +273,7 @@ impl WasmToolchain {
         };
         command.args(["build", "--locked", "--target", TARGET]);
         if let Kind::Debian { .. } = self.kind {
-            command.arg("-Zbuild-std=std,panic_abort");
+            command.arg(BUILD_STD);
         }
         command
             .current_dir(&tree.workspace)

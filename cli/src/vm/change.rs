@@ -1,19 +1,20 @@
 //! What can be done to a VM that is there, and `casemate vm start`, `stop`, `restart`, `pause`,
-//! `resume`, `reset` and `remove`, which do it: to several VMs at once, each reported, because one
-//! that fails must not keep the others.
+//! `resume`, `reset`, `extend` and `remove`, which do it: to several VMs at once, each reported,
+//! because one that fails must not keep the others.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
-use casemate_proto::v1::Vm;
+use casemate_proto::v1::{ListVmsRequest, Vm};
 use serde_json::{Value, json};
 use tokio::task::JoinHandle;
 
-use crate::arguments::Format;
+use crate::arguments::{self, Format};
 use crate::client::Client;
 use crate::error::CliError;
 use crate::screen::Screen;
 use crate::vm::state_name;
-use crate::{json, plain_text, resolve, waiting};
+use crate::{json, plain_text, resolve, spec, waiting};
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Change {
@@ -23,7 +24,31 @@ pub(crate) enum Change {
     Pause,
     Resume,
     Reset,
+    Extend(Life),
     Remove,
+}
+
+/// A change, and what the VM has to be for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Changing {
+    pub(crate) change: Change,
+    pub(crate) expected_generation: Option<u64>,
+}
+
+/// How long a VM stays from now on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Life {
+    Seconds(u32),
+    Forever,
+}
+
+impl Life {
+    pub(crate) fn ttl_seconds(self) -> Option<u32> {
+        match self {
+            Self::Seconds(seconds) => Some(seconds),
+            Self::Forever => None,
+        }
+    }
 }
 
 /// How a VM is stopped.
@@ -76,6 +101,11 @@ impl Change {
                 several: "reset the VMs",
                 done: "reset",
             },
+            Self::Extend(_) => &Words {
+                one: "set the VM's time to live",
+                several: "set the VMs' times to live",
+                done: "extended",
+            },
             Self::Remove => &Words {
                 one: "remove the VM",
                 several: "remove the VMs",
@@ -88,7 +118,7 @@ impl Change {
     fn is_idempotent(self) -> bool {
         match self {
             Self::Start(_) | Self::Stop(_) | Self::Pause | Self::Resume => true,
-            Self::Restart(..) | Self::Reset | Self::Remove => false,
+            Self::Restart(..) | Self::Reset | Self::Extend(_) | Self::Remove => false,
         }
     }
 }
@@ -98,6 +128,42 @@ pub(crate) struct VmsArguments {
     /// IDs, unique beginnings of IDs, or unique names.
     #[arg(value_name = "ID", required = true)]
     vms: Vec<String>,
+
+    /// Refuse unless this is the VM's generation, as `vm show` says it: nothing has changed since.
+    /// Only with one ID.
+    #[arg(long, value_name = "N")]
+    expect_generation: Option<u64>,
+}
+
+#[derive(Debug, clap::Args)]
+pub(crate) struct ExtendArguments {
+    #[command(flatten)]
+    pub(crate) wanted: VmsArguments,
+
+    #[command(flatten)]
+    life: LifeArguments,
+}
+
+#[derive(Debug, clap::Args)]
+#[group(required = true, multiple = false)]
+struct LifeArguments {
+    /// Remove the VMs when this time is over, counted from now, such as 90s or 1h30m.
+    #[arg(long, value_name = "TIME", value_parser = arguments::duration)]
+    ttl: Option<Duration>,
+
+    /// Let the VMs stay.
+    #[arg(long)]
+    forever: bool,
+}
+
+impl ExtendArguments {
+    pub(crate) fn life(&self) -> Life {
+        match self.life.ttl {
+            Some(ttl) => Life::Seconds(spec::whole_seconds(ttl)),
+            // clap asks for one of the two.
+            None => Life::Forever,
+        }
+    }
 }
 
 /// What a VM that starts may be measured as.
@@ -178,17 +244,29 @@ pub(crate) async fn run(
     mut client: Client,
     screen: &Screen,
 ) -> Result<(), CliError> {
-    let vms = client.list_vms().await?;
+    if arguments.expect_generation.is_some() && arguments.vms.len() != 1 {
+        return Err(CliError::GenerationOfOne {
+            wanted: arguments.vms.len(),
+        });
+    }
+    let changing = Changing {
+        change,
+        expected_generation: arguments.expect_generation,
+    };
+    let vms = client.list_vms(ListVmsRequest::default()).await?;
     let doing = match arguments.vms.as_slice() {
         [_] => change.words().one,
         _ => change.words().several,
     };
-    let changing = change_all(change, &arguments.vms, &vms, &client);
-    let mut outcomes = waiting::shown(doing, changing).await;
+    let all = change_all(changing, &arguments.vms, &vms, &client);
+    let mut outcomes = waiting::shown(doing, all).await;
 
-    if screen.format == Format::Json {
-        let values = outcomes.iter().map(|outcome| value(change, outcome));
-        screen.write_json(&values.collect())?;
+    if screen.format != Format::Table {
+        let values: Result<Vec<Value>, CliError> = outcomes
+            .iter()
+            .map(|outcome| value(change, outcome))
+            .collect();
+        screen.write_value(&Value::Array(values?))?;
         return verdict(change, &outcomes);
     }
     // One error of one VM is all that there is to say.
@@ -218,7 +296,7 @@ pub(crate) async fn run(
 /// An argument that fits no VM keeps nothing from the others; two arguments that fit the same VM
 /// change it once.
 async fn change_all(
-    change: Change,
+    changing: Changing,
     wanted: &[String],
     vms: &[Vm],
     client: &Client,
@@ -231,7 +309,7 @@ async fn change_all(
         if let Ok(vm) = &resolved {
             changes.entry(vm.id.clone()).or_insert_with(|| {
                 let (mut client, id) = (client.clone(), vm.id.clone());
-                tokio::spawn(async move { client.change_vm(change, id).await })
+                tokio::spawn(async move { client.change_vm(changing, id).await })
             });
         }
         found.push((wanted.clone(), resolved));
@@ -271,7 +349,7 @@ fn line(change: Change, before: &Vm, after: Option<&Vm>) -> String {
     }
 }
 
-fn value(change: Change, outcome: &Outcome) -> Value {
+fn value(change: Change, outcome: &Outcome) -> Result<Value, CliError> {
     let mut value = json!({
         "wanted": outcome.wanted,
         "id": outcome.before.as_ref().map(|vm| &vm.id),
@@ -279,14 +357,14 @@ fn value(change: Change, outcome: &Outcome) -> Value {
     value[change.words().done] = Value::Bool(outcome.result.is_ok());
     if change != Change::Remove {
         let after = outcome.result.as_ref().ok().and_then(Option::as_ref);
-        value["vm"] = after.map_or(Value::Null, json::vm);
+        value["vm"] = json::value(&after)?;
     }
     value["error"] = outcome
         .result
         .as_ref()
         .err()
         .map_or(Value::Null, CliError::to_json);
-    value
+    Ok(value)
 }
 
 fn verdict(change: Change, outcomes: &[Outcome]) -> Result<(), CliError> {
@@ -407,16 +485,16 @@ mod tests {
             }),
             ..outcome(Ok(Some(Vm::default())))
         };
-        let stopped = value(Change::Stop(Manner::Asked), &done);
+        let stopped = value(Change::Stop(Manner::Asked), &done).unwrap();
         let keys: Vec<&String> = stopped.as_object().unwrap().keys().collect();
         assert_eq!(keys, ["wanted", "id", "stopped", "vm", "error"]);
         assert_eq!(stopped["id"], "aa11");
         assert_eq!(stopped["stopped"], true);
         assert_eq!(stopped["vm"]["restarts"], 0);
-        let failed = value(Change::Reset, &outcome(Err(missing())));
+        let failed = value(Change::Reset, &outcome(Err(missing()))).unwrap();
         assert_eq!(failed["reset"], false);
         assert_eq!(failed["vm"], Value::Null);
         assert_eq!(failed["error"]["id"], "vm-name-unknown");
-        assert_eq!(value(Change::Remove, &done).get("vm"), None);
+        assert_eq!(value(Change::Remove, &done).unwrap().get("vm"), None);
     }
 }

@@ -1,24 +1,25 @@
 //! `casemate vm list`.
 
-use casemate_proto::v1::Vm;
+use casemate_proto::v1::{Vm, WatchVmsRequest};
 use jiff::Timestamp;
-use serde_json::Value;
 
 use crate::arguments::Format;
 use crate::client::Client;
 use crate::error::CliError;
-use crate::screen::{Column, Content, Screen, Tinted, Tone};
-use crate::vm::{exit, restart_policy_name, state_name, state_tone, yes_or_no};
-use crate::{byte_size, json};
+use crate::screen::{Column, Content, LAST_TO_GO, Screen, Tinted, Tone};
+use crate::vm::filter::Filter;
+use crate::vm::live::{self, View};
+use crate::vm::{exit, label_words, restart_policy_name, state_name, state_tone, watch, yes_or_no};
+use crate::{byte_size, interrupt, json};
 
 /// What goes first on a narrow terminal is what is mostly the same for all VMs of a host.
 const COLUMNS: &[Column] = &[
-    Column::new("ID", Content::Word),
+    Column::new("ID", Content::Id),
     Column::new("NAME", Content::Text),
     Column::new("STATE", Content::Word),
     Column::if_wide("BACKEND", Content::Word, 7),
     Column::if_wide("TEE", Content::Word, 8),
-    Column::new("CONFIDENTIAL", Content::Word),
+    Column::if_wide("CONFIDENTIAL", Content::Word, LAST_TO_GO),
     Column::if_wide("VCPUS", Content::Number, 5),
     Column::if_wide("MEMORY", Content::Number, 4),
     Column::if_wide("AGENT", Content::Word, 3),
@@ -26,21 +27,51 @@ const COLUMNS: &[Column] = &[
     Column::if_wide("UP", Content::Number, 2),
     Column::if_wide("RESTART", Content::Word, 9),
     Column::if_wide("LAST EXIT", Content::Word, 6),
+    Column::if_wide("LABELS", Content::Text, 10),
 ];
 
-pub(crate) async fn run(mut client: Client, screen: &Screen) -> Result<(), CliError> {
-    let vms = client.list_vms().await?;
-    match screen.format {
-        Format::Json => {
-            let values: Vec<Value> = vms.iter().map(json::vm).collect();
-            screen.write_json(&Value::Array(values))
+#[derive(Debug, clap::Args)]
+pub(crate) struct ListArguments {
+    #[command(flatten)]
+    filter: Filter,
+
+    /// Go on with every change: the list is drawn anew on a terminal, and a line or an object for
+    /// each change is printed elsewhere, as by `vm watch`.
+    #[arg(long)]
+    watch: bool,
+}
+
+pub(crate) async fn run(
+    arguments: ListArguments,
+    mut client: Client,
+    screen: &Screen,
+) -> Result<(), CliError> {
+    if arguments.watch {
+        interrupt::ends_the_program()?;
+        client = client.kept_alive();
+        if !screen.is_redrawn() {
+            return watch::print(None, arguments.filter, client, screen).await;
         }
+        let changes = client.watch_vms(WatchVmsRequest::default()).await?;
+        return live::draw(View::List(arguments.filter), changes, screen).await;
+    }
+    let mut vms = client.list_vms(arguments.filter.request()).await?;
+    if arguments.filter.is_impossible() {
+        vms.clear();
+    }
+    match screen.format {
+        Format::Data(_) => screen.write_value(&json::value(&vms)?),
         Format::Table => {
-            let now = Timestamp::now();
-            let rows: Vec<Vec<Tinted>> = vms.iter().map(|vm| row(vm, now)).collect();
-            screen.write_table(COLUMNS, &rows)
+            let vms: Vec<&Vm> = vms.iter().collect();
+            screen.write_raw(table(&vms, screen).as_bytes())
         }
     }
+}
+
+pub(super) fn table(vms: &[&Vm], screen: &Screen) -> String {
+    let now = Timestamp::now();
+    let rows: Vec<Vec<Tinted>> = vms.iter().map(|vm| row(vm, now)).collect();
+    screen.table(COLUMNS, &rows)
 }
 
 fn row(vm: &Vm, now: Timestamp) -> Vec<Tinted> {
@@ -67,6 +98,7 @@ fn row(vm: &Vm, now: Timestamp) -> Vec<Tinted> {
             vm.last_exit.as_ref().map(exit::words).unwrap_or_default(),
             Tone::Plain,
         ),
+        (label_words(&vm.labels), Tone::Plain),
     ]
 }
 
@@ -102,8 +134,10 @@ pub(super) fn age(created_at: &str, now: Timestamp) -> String {
 mod tests {
     use casemate_proto::v1::{Exit, RestartPolicy, VmState};
 
+    use unicode_width::UnicodeWidthStr as _;
+
     use super::*;
-    use crate::screen::piped;
+    use crate::screen::{piped, wide};
 
     #[test]
     fn ages_are_short() {
@@ -135,6 +169,7 @@ mod tests {
             created_at: "2026-01-02T11:59:00Z".to_owned(),
             started_at: "2026-01-02T11:59:15Z".to_owned(),
             restarts: 2,
+            labels: [("team".to_owned(), "blue".to_owned())].into(),
             last_exit: Some(Exit {
                 signal: Some(9),
                 ..Exit::default()
@@ -166,8 +201,68 @@ mod tests {
                 "signal",
                 "9",
                 "(SIGKILL)",
+                "team=blue",
             ]
         );
         assert_eq!(table.lines().count(), 2);
+    }
+
+    /// A width, and what is left of the table there.
+    #[test]
+    fn a_list_fits_its_terminal() {
+        let now: Timestamp = "2026-01-02T12:00:00Z".parse().unwrap();
+        let vm = |id: &str, name: &str, state: VmState| Vm {
+            id: format!("{id}-0000-4000-8000-000000000001"),
+            name: name.to_owned(),
+            state: state.into(),
+            backend: "plain-kvm".to_owned(),
+            tee: "none".to_owned(),
+            vcpus: 2,
+            memory_bytes: 2 << 30,
+            agent_address: "127.0.0.1:6100".to_owned(),
+            created_at: "2026-01-02T11:59:00Z".to_owned(),
+            labels: [("team".to_owned(), "青".to_owned())].into(),
+            ..Vm::default()
+        };
+        let vms = [
+            vm("6f1c8a52", "web", VmState::Running),
+            vm(
+                "7a1c8a52",
+                "日本語の長い名前のとても長いＶＭ",
+                VmState::Unresponsive,
+            ),
+        ];
+        let rows: Vec<Vec<Tinted>> = vms.iter().map(|vm| row(vm, now)).collect();
+        let columns = |width: u16| -> Vec<String> {
+            let text = wide(Format::Table, width).table(COLUMNS, &rows);
+            for line in text.lines() {
+                assert!(
+                    line.width() <= usize::from(width),
+                    "{width}: {line}\n{text}"
+                );
+            }
+            let header = text.lines().next().unwrap_or_default();
+            header
+                .split("  ")
+                .filter(|word| !word.is_empty())
+                .map(|word| word.trim().to_owned())
+                .collect()
+        };
+        assert_eq!(columns(40), ["ID", "NAME", "STATE"]);
+        assert_eq!(columns(60), ["ID", "NAME", "STATE", "CONFIDENTIAL"]);
+        assert_eq!(columns(80)[..4], ["ID", "NAME", "STATE", "CONFIDENTIAL"]);
+        assert_eq!(columns(200).len(), COLUMNS.len());
+        let narrow = wide(Format::Table, 40).table(COLUMNS, &rows);
+        assert!(
+            narrow.lines().nth(1).unwrap().starts_with("6f1c8a52  web"),
+            "{narrow}"
+        );
+        // Without a terminal nothing is cut, and a VM is a line.
+        let piped = piped(Format::Table).table(COLUMNS, &rows);
+        assert_eq!(piped.lines().count(), 3);
+        assert!(
+            piped.contains("日本語の長い名前のとても長いＶＭ"),
+            "{piped}"
+        );
     }
 }

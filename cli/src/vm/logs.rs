@@ -40,9 +40,8 @@ pub(crate) async fn run(
         interrupt::ends_the_program()?;
         client = client.kept_alive();
     }
-    let vms = client.list_vms().await?;
     let request = GetConsoleRequest {
-        id: resolve::one(&vms, &arguments.vm)?.id.clone(),
+        id: resolve::id(&mut client, &arguments.vm).await?,
         tail_bytes: arguments.tail.unwrap_or_default(),
         follow: arguments.follow,
         previous: arguments.previous.unwrap_or_default(),
@@ -60,7 +59,7 @@ pub(crate) async fn run(
 }
 
 fn gap(omitted_bytes: u64, screen: &Screen) -> String {
-    if screen.format == Format::Json {
+    if screen.format != Format::Table {
         return format!("{}\n", json!({"omitted_bytes": omitted_bytes}));
     }
     let label = screen.tint_remark("note:", Tone::Attention);
@@ -137,6 +136,7 @@ impl Output {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::arguments::Data;
     use crate::screen::piped;
 
     #[test]
@@ -152,7 +152,11 @@ mod tests {
                 70_000,
                 "note: 70000 bytes of the console were not kept here\n",
             ),
-            (Format::Json, 70_000, "{\"omitted_bytes\":70000}\n"),
+            (
+                Format::Data(Data::Json),
+                70_000,
+                "{\"omitted_bytes\":70000}\n",
+            ),
         ] {
             assert_eq!(gap(bytes, &piped(format)), expected);
         }

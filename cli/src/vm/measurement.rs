@@ -2,6 +2,8 @@
 
 use casemate_proto::v1::{GetMeasurementRequest, MeasurementFormat};
 
+use serde_json::Value;
+
 use crate::arguments::Output;
 use crate::client::Client;
 use crate::error::CliError;
@@ -21,17 +23,23 @@ pub(crate) async fn run(
     mut client: Client,
     screen: &Screen,
 ) -> Result<(), CliError> {
-    let vms = client.list_vms().await?;
     let wanted = match format {
         Output::Table => MeasurementFormat::Text,
-        Output::Json => MeasurementFormat::Json,
+        Output::Json | Output::Yaml => MeasurementFormat::Json,
         Output::Corim => MeasurementFormat::Corim,
         Output::Trustee => MeasurementFormat::Trustee,
     };
     let request = GetMeasurementRequest {
-        id: resolve::one(&vms, &arguments.vm)?.id.clone(),
+        id: resolve::id(&mut client, &arguments.vm).await?,
         format: wanted.into(),
     };
     let document = client.measurement(request).await?.document;
+    if format == Output::Yaml {
+        let value: Value =
+            serde_json::from_slice(&document).map_err(|error| CliError::Unshowable {
+                reason: error.to_string(),
+            })?;
+        return screen.write_value(&value);
+    }
     screen.write_document(&document, format == Output::Corim)
 }

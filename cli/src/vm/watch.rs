@@ -1,17 +1,18 @@
 //! `casemate vm watch`: every change as it happens, one on each line, the VMs as they are first.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use casemate_proto::v1::watch_vms_response::Change;
-use casemate_proto::v1::{Vm, WatchVmsRequest, WatchVmsResponse};
+use casemate_proto::v1::{ListVmsRequest, Vm, WatchVmsRequest, WatchVmsResponse};
 use jiff::Timestamp;
 use serde_json::{Value, json};
-use tonic::Code;
+use unicode_width::UnicodeWidthStr as _;
 
 use crate::arguments::Format;
-use crate::client::Client;
+use crate::client::{Client, known};
 use crate::error::CliError;
 use crate::screen::{Screen, Tone};
+use crate::vm::filter::Filter;
 use crate::vm::{state_name, state_tone};
 use crate::{interrupt, json, plain_text, resolve};
 
@@ -37,9 +38,19 @@ pub(crate) async fn run(
     screen: &Screen,
 ) -> Result<(), CliError> {
     interrupt::ends_the_program()?;
-    let mut client = client.kept_alive();
-    let vms = client.list_vms().await?;
-    let only = match &arguments.vm {
+    let client = client.kept_alive();
+    print(arguments.vm.as_deref(), Filter::default(), client, screen).await
+}
+
+/// A line or an object for each change of that VM, or of those that fit.
+pub(super) async fn print(
+    wanted: Option<&str>,
+    filter: Filter,
+    mut client: Client,
+    screen: &Screen,
+) -> Result<(), CliError> {
+    let vms = client.list_vms(ListVmsRequest::default()).await?;
+    let only = match wanted {
         None => None,
         Some(wanted) => Some(resolve::one(&vms, wanted)?),
     };
@@ -49,13 +60,17 @@ pub(crate) async fn run(
     let mut changes = client.watch_vms(request).await?;
     let shown = only.map_or(vms.as_slice(), std::slice::from_ref);
     let mut lines = Lines::new(shown);
+    let mut interest = Interest::new(filter);
     if screen.format == Format::Table {
         screen.write_raw(lines.header(screen).as_bytes())?;
     }
-    while let Some(answer) = changes.next().await.map_err(cut_off)? {
+    while let Some(answer) = changes.next().await.map_err(CliError::of_watch)? {
+        if !interest.is_in(answer.change.as_ref()) {
+            continue;
+        }
         let now = Timestamp::now().strftime("%Y-%m-%dT%H:%M:%SZ").to_string();
         match screen.format {
-            Format::Json => screen.write_json_line(&value(&answer, &now))?,
+            Format::Data(_) => screen.write_one_value(&value(&answer, &now)?)?,
             Format::Table => {
                 if let Some(line) = lines.line(&answer, &now, screen) {
                     screen.write_raw(line.as_bytes())?;
@@ -71,27 +86,47 @@ pub(crate) async fn run(
     Err(changes.broken_off())
 }
 
-/// The daemon does not keep changes for a reader that does not take them.
-fn cut_off(error: CliError) -> CliError {
-    match error {
-        CliError::Refused { doing, status } if status.code() == Code::Aborted => {
-            CliError::CutOff { doing, status }
+/// Which changes are shown: of VMs that fit, and of those that did until now.
+struct Interest {
+    filter: Filter,
+    /// IDs of VMs that fit.
+    fitting: HashSet<String>,
+}
+
+impl Interest {
+    fn new(filter: Filter) -> Self {
+        Self {
+            filter,
+            fitting: HashSet::new(),
         }
-        error => error,
+    }
+
+    fn is_in(&mut self, change: Option<&Change>) -> bool {
+        if self.filter.admits_all() {
+            return true;
+        }
+        match change {
+            Some(Change::Vm(vm)) if self.filter.admits(vm) => {
+                self.fitting.insert(vm.id.clone());
+                true
+            }
+            Some(Change::Vm(Vm { id, .. }) | Change::Removed(id)) => self.fitting.remove(id),
+            Some(Change::Synchronized(_)) | None => true,
+        }
     }
 }
 
 /// With what the interface has in it; the time is when it was seen here.
-fn value(answer: &WatchVmsResponse, now: &str) -> Value {
+fn value(answer: &WatchVmsResponse, now: &str) -> Result<Value, CliError> {
     let mut value = json!({"time": now, "generation": answer.generation});
     match &answer.change {
-        Some(Change::Vm(vm)) => value["vm"] = json::vm(vm),
+        Some(Change::Vm(vm)) => value["vm"] = json::value(&known(vm.clone()))?,
         Some(Change::Removed(id)) => value["removed"] = Value::String(id.clone()),
         Some(Change::Synchronized(is_so)) => value["synchronized"] = Value::Bool(*is_so),
         // Of a later daemon.
         None => {}
     }
-    value
+    Ok(value)
 }
 
 struct Lines {
@@ -114,7 +149,7 @@ impl Lines {
 
     fn learn(&mut self, vm: &Vm) {
         let name = plain_text::stripped(&vm.name);
-        self.name_width = self.name_width.max(name.chars().count());
+        self.name_width = self.name_width.max(name.width());
         self.names.insert(vm.id.clone(), name);
     }
 
@@ -126,8 +161,9 @@ impl Lines {
 
     /// `state` comes padded, because a colour takes no place.
     fn columns(&self, time: &str, name: &str, id: &str, state: &str, detail: &str) -> String {
-        let name_width = self.name_width;
-        format!("{time:TIME_WIDTH$}  {name:name_width$}  {id:ID_WIDTH$}  {state}  {detail}")
+        // A character may take two places.
+        let padding = " ".repeat(self.name_width.saturating_sub(name.width()));
+        format!("{time:TIME_WIDTH$}  {name}{padding}  {id:ID_WIDTH$}  {state}  {detail}")
             .trim_end()
             .to_owned()
     }
@@ -219,8 +255,28 @@ mod tests {
     }
 
     #[test]
+    fn of_a_choice_only_what_fits_or_did_is_shown() {
+        let mut interest = Interest::new(crate::vm::filter::named("web"));
+        for (change, is_shown) in [
+            (Change::Vm(vm("db", VmState::Running, "")), false),
+            (Change::Synchronized(true), true),
+            (Change::Removed(ID.to_owned()), false),
+            (Change::Vm(vm("web", VmState::Running, "")), true),
+            (Change::Vm(vm("db", VmState::Running, "")), true),
+            (Change::Vm(vm("db", VmState::Running, "")), false),
+            (Change::Vm(vm("web", VmState::Running, "")), true),
+            (Change::Removed(ID.to_owned()), true),
+            (Change::Removed(ID.to_owned()), false),
+        ] {
+            assert_eq!(interest.is_in(Some(&change)), is_shown, "{change:?}");
+        }
+        let mut all = Interest::new(Filter::default());
+        assert!(all.is_in(Some(&Change::Removed(ID.to_owned()))));
+    }
+
+    #[test]
     fn a_change_is_an_object() {
-        let value_of = |change| value(&answer(change), NOW);
+        let value_of = |change| value(&answer(change), NOW).unwrap();
         assert_eq!(
             value_of(Change::Removed(ID.to_owned())),
             json!({"time": NOW, "generation": 7, "removed": ID})
@@ -236,17 +292,18 @@ mod tests {
     #[test]
     fn a_slow_reader_is_told_what_to_do() {
         let refused = |status| {
-            cut_off(CliError::Refused {
+            let error = CliError::Refused {
                 doing: "watch the VMs",
                 status: Box::new(status),
-            })
+            };
+            error.of_watch()
         };
         let error = refused(Status::aborted("the reader is too slow"));
         assert_eq!(
             error.to_string(),
             "cannot watch the VMs any longer: the reader is too slow (ABORTED)"
         );
-        assert!(error.details()[0].starts_with("remedy: run `casemate vm watch` again"));
+        assert!(error.details()[0].starts_with("remedy: run the command again"));
         assert!(
             error.to_json()["remedy"]
                 .as_str()

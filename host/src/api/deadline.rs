@@ -152,10 +152,7 @@ fn parse(value: &HeaderValue) -> Option<Duration> {
 }
 
 fn malformed(value: &HeaderValue) -> Status {
-    let value: String = crate::spec::printable(&String::from_utf8_lossy(value.as_bytes()))
-        .chars()
-        .take(64)
-        .collect();
+    let value = crate::spec::printable_start(&String::from_utf8_lossy(value.as_bytes()), 64);
     status::of(&DeadlineError::Malformed { value })
 }
 
@@ -164,6 +161,28 @@ fn exceeded(limit: Limit) -> Status {
         Limit::Caller(time) => DeadlineError::OfCaller { time },
         Limit::Default(time) => DeadlineError::OfConfig { time },
     })
+}
+
+/// The end of an HTTP request, which brings no time of its own.
+#[derive(Debug, thiserror::Error)]
+#[error("the request was not done within {time:?}")]
+pub(super) struct HttpLimit {
+    pub(super) time: Duration,
+}
+
+impl Catalogued for HttpLimit {
+    fn id(&self) -> ErrorId {
+        ErrorId::DeadlineExceeded
+    }
+
+    fn subject(&self) -> Option<String> {
+        Some("grpc.timeout".to_owned())
+    }
+
+    fn remedy(&self) -> String {
+        "ask again, or raise `timeout` of `[grpc]` in the config file, which holds for HTTP too"
+            .to_owned()
+    }
 }
 
 #[derive(Debug, thiserror::Error)]

@@ -1,14 +1,21 @@
 //! From messages to domain values, and the only place that judges a request's form.
 
+mod files;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
 use casemate_attestation::PolicyFormat;
 use casemate_catalogue::ErrorId;
 use casemate_proto::{manager, v1};
 
+use crate::spec::files::FileAuthority;
 use crate::spec::go_duration;
 use crate::spec::identity::{Identity, IdentityError, IdentityWish};
-use crate::spec::request::{Boot, Certificates, Goal, RestartPolicy, Secret, VmSpec};
+use crate::spec::request::{BackendWish, Boot, Certificates, Goal, RestartPolicy, Secret, VmSpec};
 use crate::vm::catalogued::Catalogued;
 use crate::vm::shares::{self, VariableError};
+use files::FilesError;
 
 /// Longest name of a VM, as of a host name's label.
 const MAX_NAME: usize = 63;
@@ -17,6 +24,11 @@ const MAX_PEM: usize = 256 << 10;
 /// Most memory that a request may name, far above any machine.
 const MAX_MEMORY: u64 = 1 << 46;
 const MIB: u64 = 1 << 20;
+const MAX_LABELS: usize = 64;
+/// Characters; a line of a table.
+const MAX_LABEL_VALUE: usize = 255;
+/// Longest idempotency key; a UUID has 36 characters.
+const MAX_KEY: usize = 128;
 
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub(super) enum SpecError {
@@ -30,6 +42,8 @@ pub(super) enum SpecError {
     Ttl { what: String, remedy: &'static str },
     #[error("environment: {0}")]
     Variable(#[from] VariableError),
+    #[error(transparent)]
+    Files(#[from] FilesError),
 }
 
 impl Catalogued for SpecError {
@@ -38,6 +52,7 @@ impl Catalogued for SpecError {
             Self::Field { .. } => ErrorId::RequestField,
             Self::Ttl { .. } => ErrorId::RequestTtl,
             Self::Variable(_) => ErrorId::RequestEnvironment,
+            Self::Files(error) => error.id(),
         }
     }
 
@@ -53,12 +68,23 @@ impl Catalogued for SpecError {
             ) => name.clone(),
             Self::Variable(VariableError::Reserved) => "AGENT_CVM_ID".to_owned(),
             Self::Variable(VariableError::TooMany) => "environment".to_owned(),
+            Self::Files(error) => error.field().to_owned(),
+        })
+    }
+
+    fn field(&self) -> Option<String> {
+        Some(match self {
+            Self::Field { field, .. } => (*field).to_owned(),
+            Self::Ttl { .. } => "ttl_seconds".to_owned(),
+            Self::Variable(_) => "environment".to_owned(),
+            Self::Files(error) => error.field().to_owned(),
         })
     }
 
     fn remedy(&self) -> String {
         match self {
             Self::Field { remedy, .. } | Self::Ttl { remedy, .. } => *remedy,
+            Self::Files(error) => error.remedy(),
             Self::Variable(VariableError::Name { .. } | VariableError::Value { .. }) => {
                 self.id().entry().remedy
             }
@@ -88,7 +114,7 @@ fn ttl_error(what: &str, remedy: &'static str) -> SpecError {
     }
 }
 
-pub(super) fn vm_spec(spec: v1::VmSpec) -> Result<VmSpec, SpecError> {
+pub(super) fn vm_spec(spec: v1::VmSpec, authority: FileAuthority) -> Result<VmSpec, SpecError> {
     let boot = match v1::Boot::try_from(spec.boot) {
         Ok(v1::Boot::Unspecified) => None,
         Ok(v1::Boot::Kernel) => Some(Boot::Kernel),
@@ -109,33 +135,18 @@ pub(super) fn vm_spec(spec: v1::VmSpec) -> Result<VmSpec, SpecError> {
             "give bytes, such as 2147483648 for 2 GiB",
         ));
     }
-    let ttl = match spec.ttl {
-        None => None,
-        Some(ttl) => {
-            let duration = std::time::Duration::try_from(ttl)
-                .ok()
-                .and_then(go_duration::check);
-            if duration.is_none() {
-                return Err(ttl_error(
-                    "it is not between one second and ten years",
-                    "give a positive duration, or leave it out",
-                ));
-            }
-            duration
-        }
-    };
-    let mut environment: Vec<_> = spec
+    let ttl = ttl(spec.ttl_seconds)?;
+    let environment: Vec<_> = spec
         .environment
         .into_iter()
         .map(|(name, value)| (name, Secret::new(value)))
         .collect();
-    // The map has no order of its own; the file has one.
-    environment.sort_by(|(one, _), (other, _)| one.cmp(other));
     shares::check_variables(&environment)?;
     let certificates = spec.certificates.unwrap_or_default();
+    let files = files::wishes(spec.files, spec.data_disks, boot, authority)?;
     Ok(VmSpec {
         name: name(spec.name)?,
-        backend: text("backend", spec.backend)?,
+        backend: text("backend", spec.backend)?.map_or(BackendWish::Any, BackendWish::Named),
         vcpus: some_unless_zero(spec.vcpus),
         memory_bytes,
         machine: text("machine", spec.machine)?,
@@ -149,14 +160,103 @@ pub(super) fn vm_spec(spec: v1::VmSpec) -> Result<VmSpec, SpecError> {
             client_key: pem("client_key", certificates.client_key)?,
             server_ca: pem("server_ca", certificates.server_ca)?,
         },
-        settings: spec.settings.into_iter().collect(),
+        secrets: files::secrets(spec.secrets)?,
+        settings: spec.settings,
         ttl,
         require_confidential: spec.require_confidential,
         restart_policy: restart_policy(spec.restart_policy)?,
         disk: None,
+        files,
         identity: identity(spec.identity)?,
+        labels: labels(spec.labels)?,
+        created_by: String::new(),
+        idempotency: None,
         goal: Goal::Guest,
     })
+}
+
+/// At most `MAX_LABELS`; a key that can stand in a URL, and a value that can stand in a table.
+pub(super) fn labels(
+    labels: BTreeMap<String, String>,
+) -> Result<BTreeMap<String, String>, SpecError> {
+    if labels.len() > MAX_LABELS {
+        return Err(field("labels", "there are more than 64", "give fewer"));
+    }
+    for (key, value) in &labels {
+        let is_key = (1..=MAX_NAME).contains(&key.len())
+            && key
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"-._/".contains(&b));
+        if !is_key {
+            return Err(field(
+                "labels",
+                format!("{key:?} is no key"),
+                "use 1 to 63 letters, digits, `.`, `_`, `-`, `/`",
+            ));
+        }
+        if value.chars().count() > MAX_LABEL_VALUE || value.contains(char::is_control) {
+            return Err(field(
+                "labels",
+                format!("the value of {key} is too long or holds a control character"),
+                "give at most 255 characters on one line",
+            ));
+        }
+    }
+    Ok(labels)
+}
+
+/// None: the request has none.
+pub(super) fn idempotency_key(key: &str) -> Result<Option<String>, SpecError> {
+    let fits = key.len() <= MAX_KEY && key.bytes().all(|b| b.is_ascii_graphic());
+    if !fits {
+        return Err(SpecError::Field {
+            field: "idempotency_key",
+            what: "it is too long, or holds more than visible ASCII characters".to_owned(),
+            remedy: "give 1 to 128 visible ASCII characters, such as a UUID",
+        });
+    }
+    Ok(Some(key.to_owned()).filter(|key| !key.is_empty()))
+}
+
+/// A state that a list is asked for.
+pub(super) fn vm_state(number: i32) -> Result<v1::VmState, SpecError> {
+    match v1::VmState::try_from(number) {
+        Ok(v1::VmState::Unspecified) | Err(_) => Err(field(
+            "states",
+            format!("{number} is no state"),
+            "name states of VmState, such as VM_STATE_RUNNING",
+        )),
+        Ok(state) => Ok(state),
+    }
+}
+
+pub(super) fn page_size_error(size: u32) -> SpecError {
+    field(
+        "page_size",
+        format!("{size} is more than an answer may have"),
+        "ask for at most 1000, and for the next page with `page_token`",
+    )
+}
+
+pub(super) fn page_token_error() -> SpecError {
+    field(
+        "page_token",
+        "it is no `next_page_token` of an answer",
+        "give it as it was answered, or leave it out for the first page",
+    )
+}
+
+pub(super) fn ttl(seconds: Option<u32>) -> Result<Option<Duration>, SpecError> {
+    let Some(seconds) = seconds else {
+        return Ok(None);
+    };
+    match go_duration::check(Duration::from_secs(seconds.into())) {
+        Some(ttl) => Ok(Some(ttl)),
+        None => Err(ttl_error(
+            "it is not between one second and ten years",
+            "give 1 to 316224000 seconds, or leave it out",
+        )),
+    }
 }
 
 fn identity(identity: Option<v1::Identity>) -> Result<IdentityWish, SpecError> {
@@ -331,6 +431,9 @@ pub(super) fn measurement_format(number: i32) -> Option<PolicyFormat> {
 }
 
 #[cfg(test)]
+mod properties;
+
+#[cfg(test)]
 mod tests {
     use super::*;
 
@@ -341,6 +444,14 @@ mod tests {
         v1::Identity {
             algorithm: algorithm.to_owned(),
             digest: vec![7; length],
+        }
+    }
+
+    fn disk(id: &str, image: &str) -> v1::DataDisk {
+        v1::DataDisk {
+            id: id.to_owned(),
+            image: image.to_owned(),
+            format: "raw".to_owned(),
         }
     }
 
@@ -357,24 +468,10 @@ mod tests {
                 Some("memory_bytes"),
             ),
             ("boot", |s| s.boot = 9, Some("boot")),
-            (
-                "negative ttl",
-                |s| {
-                    s.ttl = Some(prost_types::Duration {
-                        seconds: -1,
-                        nanos: 0,
-                    });
-                },
-                Some("ttl"),
-            ),
+            ("no ttl", |s| s.ttl_seconds = Some(0), Some("ttl")),
             (
                 "endless ttl",
-                |s| {
-                    s.ttl = Some(prost_types::Duration {
-                        seconds: i64::MAX,
-                        nanos: 0,
-                    });
-                },
+                |s| s.ttl_seconds = Some(316_224_001),
                 Some("ttl"),
             ),
             (
@@ -387,6 +484,22 @@ mod tests {
                 |s| s.machine = "q35\u{7}".to_owned(),
                 Some("machine"),
             ),
+            (
+                "secret",
+                |s| drop(s.secrets.insert("a/b".to_owned(), Vec::new())),
+                Some("secrets: \"a/b\" is no name of a file"),
+            ),
+            (
+                "a file of the host",
+                |s| s.files.get_or_insert_default().kernel = "/vmlinuz".to_owned(),
+                Some("files.kernel: \"/vmlinuz\" is no name of a file: an absolute path"),
+            ),
+            (
+                "a disk without an image",
+                |s| s.data_disks.push(disk("data", "")),
+                Some("data_disks[0].image"),
+            ),
+            ("a disk", |s| s.data_disks.push(disk("data", "x")), None),
             (
                 "identity",
                 |s| s.identity = Some(named("sha-384", 48)),
@@ -411,7 +524,9 @@ mod tests {
         for (case, change, wanted) in cases {
             let mut spec = v1::VmSpec::default();
             change(&mut spec);
-            let error = vm_spec(spec).err().map(|error| error.to_string());
+            let error = vm_spec(spec, FileAuthority::BelowRoots)
+                .err()
+                .map(|error| error.to_string());
             match (wanted, &error) {
                 (None, None) => {}
                 (Some(part), Some(error)) => assert!(error.contains(part), "{case}: {error}"),

@@ -1,10 +1,9 @@
 //! The policy of a VM, for both services.
 
 use casemate_attestation::{Measurement, PolicyFormat};
-use tonic::Status;
 
 use super::refusal::Refusal;
-use super::status;
+use super::refused::Refused;
 use crate::vm::attestation::Policy;
 use crate::vm::manager::VmManager;
 use crate::vm::status::VmStatus;
@@ -14,12 +13,12 @@ pub(super) fn of(
     manager: &VmManager,
     vm: &VmStatus,
     format: PolicyFormat,
-) -> Result<Policy, Status> {
-    let measurement = measurement_of(vm).map_err(|error| status::of(&error))?;
+) -> Result<Policy, Refused> {
+    let measurement = measurement_of(vm)?;
     let live = manager.host().live();
     let make = || live.attestation.policy(measurement, format);
     // It reads files.
-    tokio::task::block_in_place(make).map_err(|error| status::of(&error))
+    Ok(tokio::task::block_in_place(make)?)
 }
 
 /// What is known of a VM's registers; a backend that measures nothing has none.

@@ -43,10 +43,7 @@ impl Refusal {
 }
 
 fn brief(wanted: &str) -> String {
-    crate::spec::printable(wanted)
-        .chars()
-        .take(MAX_WANTED)
-        .collect()
+    crate::spec::printable_start(wanted, MAX_WANTED)
 }
 
 impl Catalogued for Refusal {

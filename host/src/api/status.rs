@@ -1,63 +1,70 @@
 //! Domain errors as gRPC statuses. What a status says is the error's and the catalogue's; this is
 //! its form: a message of up to four parts on lines of their own (what happened, QEMU's last lines,
-//! what to do, which error it is), and the same for programs as `google.rpc.ErrorInfo`.
+//! what to do, which error it is), and the same for programs as `google.rpc.ErrorInfo`, with
+//! `google.rpc.BadRequest` where a field is at fault.
+
+use std::collections::HashMap;
 
 use casemate_catalogue::DOMAIN;
 use tonic::{Code, Status};
 use tonic_types::{ErrorDetails, StatusExt as _};
 
-use crate::backend::catalog::chain;
-use crate::spec::printable;
+use super::refused::Refused;
 use crate::vm::catalogued::Catalogued;
 
 /// Bytes that the parts of a message may take in the trailers, all together below the 8 KiB from
 /// which on clients may refuse trailers. An English text of `MAX_WHAT` has some 900 characters.
-const MAX_WHAT: usize = 2_500;
-const MAX_QEMU: usize = 2_500;
+const MAX_WHAT: usize = 2_300;
+const MAX_QEMU: usize = 2_300;
 const MAX_REMEDY: usize = 1_000;
-/// Longest subject.
-const MAX_SUBJECT: usize = 64;
+/// What a field's violation repeats of the message.
+const MAX_VIOLATION: usize = 500;
 
+/// The status of an error.
 pub(super) fn of(error: &impl Catalogued) -> Status {
-    let id = error.id();
-    let entry = id.entry();
-    let subject = error.subject().map(|subject| subject_of(&subject));
-    let subject = subject.filter(|subject| !subject.is_empty());
-    let remedy = beginning(&printable(&error.remedy()), MAX_REMEDY);
-    let mut message = beginning(&printable(&chain(error)), MAX_WHAT);
-    if let Some(lines) = error.qemu_stderr() {
-        message.push_str("\nQEMU said:\n");
-        // The end tells why.
-        message.push_str(end(lines, MAX_QEMU));
-    }
-    message.push_str("\nremedy: ");
-    message.push_str(&remedy);
-    message.push('\n');
-    message.push_str(&id.label(subject.as_deref()));
-    let mut metadata = vec![
-        ("stage".to_owned(), entry.stage.to_string()),
-        ("remedy".to_owned(), remedy),
-    ];
-    if let Some(subject) = subject {
-        metadata.push(("subject".to_owned(), subject));
-    }
-    let details = ErrorDetails::with_error_info(
-        id.reason(),
-        DOMAIN,
-        metadata
-            .into_iter()
-            .collect::<std::collections::HashMap<_, _>>(),
-    );
-    // An entry without a code is for programs that end; none of those is answered over gRPC.
-    let code = entry
-        .grpc()
-        .map_or(Code::Internal, |code| Code::from_i32(code.number()));
-    Status::with_error_details(code, message, details)
+    Refused::of(error).into()
 }
 
-/// On one line, and closed by the parenthesis after it only.
-fn subject_of(text: &str) -> String {
-    printable(text).trim().chars().take(MAX_SUBJECT).collect()
+impl From<Refused> for Status {
+    fn from(refused: Refused) -> Self {
+        let Refused {
+            id,
+            what,
+            subject,
+            remedy,
+            field,
+            qemu_stderr,
+        } = refused;
+        let entry = id.entry();
+        let remedy = beginning(&remedy, MAX_REMEDY);
+        let what = beginning(&what, MAX_WHAT);
+        let mut message = what.clone();
+        if let Some(lines) = &qemu_stderr {
+            message.push_str("\nQEMU said:\n");
+            // The end tells why.
+            message.push_str(end(lines, MAX_QEMU));
+        }
+        message.push_str("\nremedy: ");
+        message.push_str(&remedy);
+        message.push('\n');
+        message.push_str(&id.label(subject.as_deref()));
+        let mut metadata = HashMap::from([
+            ("stage".to_owned(), entry.stage.to_string()),
+            ("remedy".to_owned(), remedy),
+        ]);
+        if let Some(subject) = subject {
+            metadata.insert("subject".to_owned(), subject.into());
+        }
+        let mut details = ErrorDetails::with_error_info(id.reason(), DOMAIN, metadata);
+        if let Some(field) = field {
+            details.add_bad_request_violation(field, beginning(&what, MAX_VIOLATION));
+        }
+        // An entry without a code is for programs that end; none of those is answered over gRPC.
+        let code = entry
+            .grpc()
+            .map_or(Code::Internal, |code| Code::from_i32(code.number()));
+        Self::with_error_details(code, message, details)
+    }
 }
 
 /// What a character takes in the trailers, in thirds of a byte: percent-encoded in the message, and
@@ -114,6 +121,9 @@ mod tests {
         }
         fn qemu_stderr(&self) -> Option<&str> {
             Some(&self.0)
+        }
+        fn field(&self) -> Option<String> {
+            Some("spec.kernel_cmdline".to_owned())
         }
     }
 

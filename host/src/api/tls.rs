@@ -2,34 +2,26 @@
 //! configuration that they become.
 //!
 //! Only TLS 1.3 is spoken: every client that this daemon has knows it, and it leaves nothing to
-//! configure.
+//! configure. The files are read anew while the daemon serves ([`reload`]).
 
-use std::os::unix::fs::PermissionsExt as _;
+mod acceptor;
+mod files;
+pub mod reload;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::Deserialize;
-use tokio::net::TcpStream;
 use tokio_rustls::rustls::crypto::ring;
-use tokio_rustls::rustls::pki_types::pem::PemObject as _;
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use tokio_rustls::rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
+use tokio_rustls::rustls::server::{
+    NoServerSessionStorage, VerifierBuilderError, WebPkiClientVerifier,
+};
 use tokio_rustls::rustls::version::TLS13;
-use tokio_rustls::rustls::{self, RootCertStore, ServerConfig};
+use tokio_rustls::rustls::{self, ServerConfig};
 
-use crate::regular_file::{self, ReadError};
-
-/// Largest PEM file. A chain has some kilobytes; this holds a hundred certificates and more, and a
-/// device or a disk image that was named by mistake is not read into memory.
-const MAX_FILE: u64 = 256 << 10;
-
-/// Mode bits of a key file that let others than its owner at it.
-const OTHERS: u32 = 0o077;
-
-const CERTIFICATES: &str =
-    "a PEM file with one certificate or more (`-----BEGIN CERTIFICATE-----`)";
-const PRIVATE_KEY: &str =
-    "a PEM file with a private key that has no passphrase (PKCS#8, SEC1 or PKCS#1)";
+use acceptor::TlsServer;
+pub use acceptor::{ClientCertificate, TlsAcceptor, TlsPeer};
+use files::PRIVATE_KEY;
 
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
@@ -47,6 +39,11 @@ pub enum TlsError {
         path = .path.display()
     )]
     WithoutTls { key: &'static str, path: PathBuf },
+    #[error(
+        "`client_crl` is {path:?} and no client needs a certificate; set `client_ca_certs` as well, or leave it out",
+        path = .path.display()
+    )]
+    WithoutAuthority { path: PathBuf },
     #[error("`{key}`: {path:?} cannot be read; wanted is {wanted}", path = .path.display())]
     Unreadable {
         key: &'static str,
@@ -60,6 +57,13 @@ pub enum TlsError {
         key: &'static str,
         path: PathBuf,
         what: &'static str,
+        wanted: &'static str,
+    },
+    #[error("`{key}`: {path:?} is larger than {kibibytes} KiB; wanted is {wanted}", path = .path.display())]
+    TooLarge {
+        key: &'static str,
+        path: PathBuf,
+        kibibytes: u64,
         wanted: &'static str,
     },
     #[error(
@@ -76,7 +80,7 @@ pub enum TlsError {
         #[source]
         source: rustls::Error,
     },
-    #[error("`client_ca_certs`: {path:?} cannot be used to check clients", path = .path.display())]
+    #[error("`client_ca_certs`: {path:?} cannot be used to check clients with", path = .path.display())]
     Verifier {
         path: PathBuf,
         #[source]
@@ -101,6 +105,9 @@ pub struct TlsConfig {
     /// What a client's certificate must chain to. Turns client authentication on.
     #[serde(default)]
     pub client_ca_certs: Option<PathBuf>,
+    /// Which certificates of these chains are revoked.
+    #[serde(default)]
+    pub client_crl: Option<PathBuf>,
 }
 
 /// What is spoken over TLS, as it is negotiated (RFC 7301).
@@ -119,26 +126,41 @@ impl Alpn {
     }
 }
 
-/// Makes TLS servers of accepted connections.
-#[derive(Clone, Debug)]
-pub struct TlsAcceptor {
-    config: Arc<ServerConfig>,
-}
-
-impl TlsAcceptor {
-    pub(super) fn accept(&self, stream: TcpStream) -> tokio_rustls::Accept<TcpStream> {
-        tokio_rustls::TlsAcceptor::from(Arc::clone(&self.config)).accept(stream)
-    }
+/// What a client brings to the handshake, where `client_ca_certs` is set. One that it brings has to
+/// be good in either case.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ClientCertificates {
+    /// Nobody is let in without.
+    Mandatory,
+    /// Who has none brings a token with each call.
+    Optional,
 }
 
 impl TlsConfig {
-    /// Whether only clients with a certificate are served.
-    pub fn is_authenticated(&self) -> bool {
-        self.server_cert.is_some() && self.server_key.is_some() && self.client_ca_certs.is_some()
+    /// Whether a certificate is named.
+    pub fn is_on(&self) -> bool {
+        self.server_cert.is_some() && self.server_key.is_some()
+    }
+
+    /// Every file that is named.
+    fn paths(&self) -> impl Iterator<Item = &Path> {
+        [
+            &self.server_cert,
+            &self.server_key,
+            &self.server_ca_certs,
+            &self.client_ca_certs,
+            &self.client_crl,
+        ]
+        .into_iter()
+        .filter_map(|path| path.as_deref())
     }
 
     /// Reads the files; none if the config names none.
-    pub fn acceptor(&self, alpn: Alpn) -> Result<Option<TlsAcceptor>, TlsError> {
+    fn server(
+        &self,
+        alpn: Alpn,
+        wanted: ClientCertificates,
+    ) -> Result<Option<TlsServer>, TlsError> {
         let Some((certificate_path, key_path)) = self.server_files()? else {
             return Ok(None);
         };
@@ -146,26 +168,37 @@ impl TlsConfig {
         let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))
             .with_protocol_versions(&[&TLS13])
             .map_err(TlsError::Provider)?;
-        let builder = match &self.client_ca_certs {
-            None => builder.with_no_client_auth(),
+        let verifier = match &self.client_ca_certs {
+            None => None,
             Some(path) => {
-                let verifier = WebPkiClientVerifier::builder_with_provider(
-                    Arc::new(anchors("client_ca_certs", path)?),
-                    provider,
-                )
-                .build()
-                .map_err(|source| TlsError::Verifier {
+                let anchors = Arc::new(files::anchors("client_ca_certs", path)?);
+                let mut verifier = WebPkiClientVerifier::builder_with_provider(anchors, provider);
+                if let Some(path) = &self.client_crl {
+                    // For each certificate of a chain somebody has to say, and not too long ago,
+                    // that it is not revoked.
+                    verifier = verifier
+                        .with_crls(files::revocation_lists("client_crl", path)?)
+                        .enforce_revocation_expiration();
+                }
+                if wanted == ClientCertificates::Optional {
+                    verifier = verifier.allow_unauthenticated();
+                }
+                let verifier = verifier.build().map_err(|source| TlsError::Verifier {
                     path: path.clone(),
                     source,
                 })?;
-                builder.with_client_cert_verifier(verifier)
+                Some(verifier)
             }
         };
-        let mut chain = certificates("server_cert", certificate_path)?;
+        let builder = match &verifier {
+            None => builder.with_no_client_auth(),
+            Some(verifier) => builder.with_client_cert_verifier(Arc::clone(verifier)),
+        };
+        let mut chain = files::certificates("server_cert", certificate_path)?;
         if let Some(path) = &self.server_ca_certs {
-            chain.extend(certificates("server_ca_certs", path)?);
+            chain.extend(files::certificates("server_ca_certs", path)?);
         }
-        let key = private_key(key_path)?;
+        let key = files::private_key(key_path)?;
         let mut config = builder
             .with_single_cert(chain, key)
             .map_err(|source| match source {
@@ -182,9 +215,13 @@ impl TlsConfig {
                 },
             })?;
         config.alpn_protocols = vec![alpn.id().to_vec()];
-        Ok(Some(TlsAcceptor {
-            config: Arc::new(config),
-        }))
+        if verifier.is_some() {
+            // A session that is resumed brings the certificate of its beginning, which nobody would
+            // look at again.
+            config.session_storage = Arc::new(NoServerSessionStorage {});
+            config.send_tls13_tickets = 0;
+        }
+        Ok(Some(TlsServer::new(config, verifier, wanted)))
     }
 
     /// Certificate and key. Files that would do nothing are an error: whoever names them believes
@@ -195,6 +232,9 @@ impl TlsConfig {
             path: path.to_owned(),
             missing,
         };
+        if let (Some(path), None) = (&self.client_crl, &self.client_ca_certs) {
+            return Err(TlsError::WithoutAuthority { path: path.clone() });
+        }
         match (&self.server_cert, &self.server_key) {
             (Some(certificate), Some(key)) => return Ok(Some((certificate, key))),
             (Some(path), None) => return Err(half("server_cert", path, "server_key")),
@@ -214,86 +254,6 @@ impl TlsConfig {
         }
         Ok(None)
     }
-}
-
-fn certificates(key: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
-    let content = read(key, path, CERTIFICATES)?;
-    let form = |what| TlsError::Form {
-        key,
-        path: path.to_owned(),
-        what,
-        wanted: CERTIFICATES,
-    };
-    let found: Vec<_> = CertificateDer::pem_slice_iter(&content)
-        .collect::<Result<_, _>>()
-        .map_err(|_| form("is broken PEM"))?;
-    if found.is_empty() {
-        return Err(form("holds no certificate"));
-    }
-    // Else a broken intermediate would be noticed by the clients only.
-    for certificate in &found {
-        anchor(&mut RootCertStore::empty(), key, path, certificate)?;
-    }
-    Ok(found)
-}
-
-fn anchors(key: &'static str, path: &Path) -> Result<RootCertStore, TlsError> {
-    let mut store = RootCertStore::empty();
-    for certificate in certificates(key, path)? {
-        anchor(&mut store, key, path, &certificate)?;
-    }
-    Ok(store)
-}
-
-fn anchor(
-    store: &mut RootCertStore,
-    key: &'static str,
-    path: &Path,
-    certificate: &CertificateDer<'static>,
-) -> Result<(), TlsError> {
-    store
-        .add(certificate.clone())
-        .map_err(|source| TlsError::Refused {
-            key,
-            path: path.to_owned(),
-            wanted: CERTIFICATES,
-            source,
-        })
-}
-
-fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
-    let key = "server_key";
-    let content = read(key, path, PRIVATE_KEY)?;
-    if let Ok(metadata) = std::fs::metadata(path)
-        && metadata.permissions().mode() & OTHERS != 0
-    {
-        let mode = format!("{:04o}", metadata.permissions().mode() & 0o7777);
-        tracing::warn!(path = %path.display(), mode, "others than its owner can use this private key; `chmod 600` it");
-    }
-    // What the parser says quotes the file, which may be a key all the same.
-    PrivateKeyDer::from_pem_slice(&content).map_err(|_| TlsError::Form {
-        key,
-        path: path.to_owned(),
-        what: "holds no private key",
-        wanted: PRIVATE_KEY,
-    })
-}
-
-fn read(key: &'static str, path: &Path, wanted: &'static str) -> Result<Vec<u8>, TlsError> {
-    regular_file::read(path, MAX_FILE).map_err(|error| match error {
-        ReadError::Io(source) => TlsError::Unreadable {
-            key,
-            path: path.to_owned(),
-            wanted,
-            source,
-        },
-        ReadError::TooLarge => TlsError::Form {
-            key,
-            path: path.to_owned(),
-            what: "is larger than 256 KiB",
-            wanted,
-        },
-    })
 }
 
 #[cfg(test)]
@@ -334,25 +294,27 @@ mod tests {
                 },
                 ["`server_ca_certs`", "no TLS"],
             ),
+            (
+                TlsConfig {
+                    client_crl: some(),
+                    ..none()
+                },
+                ["`client_crl`", "set `client_ca_certs`"],
+            ),
         ] {
-            let error = config.acceptor(Alpn::H2).unwrap_err().to_string();
+            let error = config
+                .server(Alpn::H2, ClientCertificates::Mandatory)
+                .unwrap_err()
+                .to_string();
             for part in parts.iter().chain(&["\"/etc/casemate/x.pem\""]) {
                 assert!(error.contains(part), "{config:?}: {error}");
             }
-            assert!(!config.is_authenticated());
         }
-        assert!(none().acceptor(Alpn::H2).unwrap().is_none());
-    }
-
-    #[test]
-    fn files_are_read_up_to_a_limit() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("large.pem");
-        let size = usize::try_from(MAX_FILE).unwrap();
-        std::fs::write(&path, vec![b'\n'; size]).unwrap();
-        assert_eq!(read("server_cert", &path, "").unwrap().len(), size);
-        std::fs::write(&path, vec![b'\n'; size + 1]).unwrap();
-        let error = read("server_cert", &path, "").unwrap_err().to_string();
-        assert!(error.contains("larger than 256 KiB"), "{error}");
+        assert!(
+            none()
+                .server(Alpn::H2, ClientCertificates::Mandatory)
+                .unwrap()
+                .is_none()
+        );
     }
 }

@@ -3,14 +3,16 @@
 use casemate_proto::v1;
 
 use crate::backend::catalog::chain;
-use crate::backend::{BackendInfo, CatalogEntry, LoadedBackend, settings};
+use crate::backend::{BackendInfo, Catalog, CatalogEntry, LoadedBackend, settings};
 use crate::qemu::process::Exit;
+use crate::spec::files::{FileName, FileWishes, OwnFile};
 use crate::spec::identity::Identity;
 use crate::spec::permissions::Permissions;
 use crate::spec::plan::Finding;
 use crate::spec::request::RestartPolicy;
 use crate::store::ExitRecord;
 use crate::vm::doctor::{BackendDiagnosis, Diagnosis};
+use crate::vm::reloading::{BackendReload, ReloadReport};
 use crate::vm::status::{VmState, VmStatus};
 
 /// Of a backend.
@@ -74,7 +76,42 @@ pub(super) fn vm_in_list(status: &VmStatus) -> v1::Vm {
             .unwrap_or_default(),
         last_exit: status.last_exit.as_ref().map(exit),
         identity: planned.and_then(|planned| planned.identity.as_ref().map(identity)),
+        labels: status.labels.clone(),
+        created_by: status.created_by.clone(),
+        files: own_files(&status.files),
+        data_disks: data_disks(&status.files),
     }
+}
+
+/// As they were asked for; none where all are the operator's.
+fn own_files(wishes: &FileWishes) -> Option<v1::Files> {
+    let name = |file| {
+        let name = wishes.own_file(file);
+        name.map(|name: &FileName| name.as_str().to_owned())
+            .unwrap_or_default()
+    };
+    wishes.names_own_files().then(|| v1::Files {
+        kernel: name(OwnFile::Kernel),
+        initrd: name(OwnFile::Initrd),
+        firmware: name(OwnFile::Firmware),
+        igvm: name(OwnFile::Igvm),
+        disk: name(OwnFile::Disk),
+        disk_format: wishes
+            .disk_format
+            .map(|format| format.as_str().to_owned())
+            .unwrap_or_default(),
+    })
+}
+
+fn data_disks(wishes: &FileWishes) -> Vec<v1::DataDisk> {
+    let disks = wishes.data_disks.iter();
+    disks
+        .map(|disk| v1::DataDisk {
+            id: disk.id.clone(),
+            image: disk.image.as_str().to_owned(),
+            format: disk.format.as_str().to_owned(),
+        })
+        .collect()
 }
 
 pub(super) fn identity(identity: &Identity) -> v1::VmIdentity {
@@ -99,7 +136,7 @@ fn exit(record: &ExitRecord) -> v1::Exit {
     }
 }
 
-fn vm_state(state: &VmState) -> v1::VmState {
+pub(super) fn vm_state(state: &VmState) -> v1::VmState {
     match state {
         VmState::Creating => v1::VmState::Creating,
         VmState::Starting => v1::VmState::Starting,
@@ -128,21 +165,48 @@ pub(super) fn findings(findings: &[Finding]) -> Vec<v1::Finding> {
         .collect()
 }
 
+pub(super) fn backends(catalog: &Catalog) -> Vec<v1::Backend> {
+    let default = catalog.default_name();
+    let entries = catalog.entries().iter();
+    entries.map(|entry| backend(entry, default)).collect()
+}
+
 pub(super) fn backend(entry: &CatalogEntry, default: Option<&str>) -> v1::Backend {
-    let is_default = default == Some(entry.config.name.as_str());
-    match &entry.state {
-        Ok(loaded) => v1::Backend {
-            is_default,
-            ..loaded_backend(loaded)
-        },
+    let canary = entry.config.canary.as_ref();
+    let shown = match &entry.state {
+        Ok(loaded) => loaded_backend(loaded),
         Err(error) => v1::Backend {
             name: entry.config.name.clone(),
             path: entry.config.path.display().to_string(),
             status: FAILED.to_owned(),
             error: chain(error),
-            is_default,
             ..v1::Backend::default()
         },
+    };
+    v1::Backend {
+        is_default: default == Some(entry.config.name.as_str()),
+        tier: entry.config.tier.as_str().to_owned(),
+        canary_of: canary.map(|canary| canary.of.clone()).unwrap_or_default(),
+        canary_labels: canary
+            .map(|canary| canary.labels.clone().into_iter().collect())
+            .unwrap_or_default(),
+        ..shown
+    }
+}
+
+pub(super) fn reload(report: ReloadReport) -> v1::ReloadBackendsResponse {
+    let backend = |reload: BackendReload| v1::BackendReload {
+        name: reload.name,
+        change: reload.change.as_str().to_owned(),
+        previous_sha256: reload.before.unwrap_or_default(),
+        sha256: reload.now.unwrap_or_default(),
+        version: reload.version.unwrap_or_default(),
+        error: reload.error.unwrap_or_default(),
+    };
+    v1::ReloadBackendsResponse {
+        backends: report.backends.into_iter().map(backend).collect(),
+        changed_keys: report.changed,
+        waiting_keys: report.waiting,
     }
 }
 
@@ -152,6 +216,7 @@ fn loaded_backend(loaded: &LoadedBackend) -> v1::Backend {
         name: loaded.name().to_owned(),
         tee: info.tee.clone(),
         protection: info.protection.as_str().to_owned(),
+        carries_identity: info.carries_identity,
         vendor: info.vendor.clone(),
         version: info.version.clone(),
         api_version: loaded.api_version().to_owned(),
@@ -159,14 +224,15 @@ fn loaded_backend(loaded: &LoadedBackend) -> v1::Backend {
         path: loaded.path().display().to_string(),
         architectures: info.architectures.clone(),
         status: IN_SERVICE.to_owned(),
+        tier: loaded.tier().as_str().to_owned(),
         settings: backend_settings(loaded),
         grants: grants(info, loaded.permissions()),
         ..v1::Backend::default()
     }
 }
 
-pub(super) fn diagnosis(diagnosis: &Diagnosis) -> v1::DiagnoseResponse {
-    v1::DiagnoseResponse {
+pub(super) fn diagnosis(diagnosis: &Diagnosis) -> v1::CheckHostResponse {
+    v1::CheckHostResponse {
         host_findings: findings(&diagnosis.host),
         backends: diagnosis.backends.iter().map(diagnosed_backend).collect(),
         usable: diagnosis.is_usable(),
@@ -238,13 +304,21 @@ fn grants(info: &BackendInfo, effective: &Permissions) -> Vec<v1::Grant> {
         ("device", &info.announced.devices, &effective.devices),
     ] {
         for (name, announced) in announced {
-            let granted = granted.get(name);
             let properties: Vec<&str> = announced.properties.iter().map(String::as_str).collect();
+            let missing: Option<Vec<&str>> = granted.get(name).map(|granted| {
+                let missing = announced.properties.difference(&granted.properties);
+                missing.map(String::as_str).collect()
+            });
+            let (granted, reason) = match missing.as_deref() {
+                Some([]) => (true, String::new()),
+                Some(missing) => (false, format!("not granted: {}", missing.join(", "))),
+                None => (false, String::new()),
+            };
             grants.push(v1::Grant {
                 kind: kind.to_owned(),
                 what: format!("{name} ({})", properties.join(", ")),
-                reason: String::new(),
-                granted: granted.is_some_and(|granted| granted.properties == announced.properties),
+                granted,
+                reason,
             });
         }
     }

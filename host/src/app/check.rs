@@ -1,9 +1,10 @@
 //! What is wrong with a config that only shows when its backends and files are looked at: for
 //! `--check-config`, and for the log of a start and a reload.
 
+use super::listeners::{self, ListenersTls};
+use super::load_catalog;
 use super::problem::BuildError;
-use super::{load_catalog, tls_acceptors};
-use crate::backend::{BackendEngine, Catalog, Limits, Protection};
+use crate::backend::{BackendEngine, Catalog, Limits};
 use crate::config::sources::{Effective, Source};
 use crate::config::{Config, Loaded, Warning};
 
@@ -14,8 +15,9 @@ pub async fn check(loaded: &Loaded) -> Result<Vec<String>, BuildError> {
     let Loaded {
         config, effective, ..
     } = loaded;
-    tls_acceptors(config)?;
-    let catalog = load_catalog(&engine, config, effective).await;
+    ListenersTls::new(config)?;
+    listeners::check(config)?;
+    let catalog = load_catalog(&engine, config, effective, &Catalog::default()).await;
     for entry in catalog.entries() {
         if let Err(error) = &entry.state {
             problems.push(format!(
@@ -38,6 +40,21 @@ pub(super) fn of_backends(
 ) -> Vec<Warning> {
     let mut warnings = unused_identity(config, catalog);
     warnings.extend(unheard_settings(effective, catalog));
+    warnings.extend(unused_grants(catalog));
+    warnings
+}
+
+/// What is granted and nobody asks for.
+fn unused_grants(catalog: &Catalog) -> Vec<Warning> {
+    let mut warnings = Vec::new();
+    for entry in catalog.entries() {
+        let Ok(backend) = &entry.state else { continue };
+        let grants = backend.unannounced(&entry.config.grants);
+        warnings.extend(grants.into_iter().map(|what| Warning::GrantUnused {
+            backend: entry.config.name.clone(),
+            what: crate::spec::printable(&what),
+        }));
+    }
     warnings
 }
 
@@ -74,7 +91,7 @@ fn unused_identity(config: &Config, catalog: &Catalog) -> Vec<Warning> {
         .iter()
         .filter_map(|entry| entry.state.as_ref().ok());
     backends
-        .filter(|backend| backend.info().protection == Protection::None)
+        .filter(|backend| !backend.info().carries_identity)
         .map(|backend| Warning::IdentityUnused {
             backend: backend.name().to_owned(),
         })

@@ -14,7 +14,7 @@ use casemate_catalogue::ErrorId;
 use crate::backend::digests::is_sealed;
 use crate::backend::settings::{SettingError, SettingValue};
 use crate::backend::{
-    BackendConfig, BackendEngine, CallError, Launched, Limits, LoadError, LoadedBackend,
+    BackendConfig, BackendEngine, CallError, Launched, Limits, LoadError, LoadedBackend, Tier,
 };
 use crate::regular_file::{self, ReadError};
 use crate::spec::Origin;
@@ -175,8 +175,12 @@ async fn load(
         path: wanted.component.clone(),
         sha256: None,
         allow_unpinned: true,
+        signature_keys: None,
+        // Whatever a config may say: there is nothing behind either.
+        tier: Tier::Std,
         grants: Permissions::default(),
         settings: settings.collect(),
+        canary: None,
     };
     let backend = LoadedBackend::load(engine, &config, &[]).await?;
     Ok(backend.granted_as_announced())
@@ -239,6 +243,7 @@ fn request(
         }),
         kernel_cmdline: wanted.cmdline.clone(),
         devices: Vec::new(),
+        data_disks: Vec::new(),
         identity: wanted.identity.clone(),
     })
 }

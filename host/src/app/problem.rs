@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use casemate_catalogue::ErrorId;
 
 use crate::api;
+use crate::api::listener::SocketError;
 use crate::api::tls::TlsError;
 use crate::backend::engine::EngineError;
 use crate::store::StoreError;
@@ -23,6 +24,8 @@ pub enum BuildError {
         #[source]
         source: std::io::Error,
     },
+    #[error(transparent)]
+    Socket(#[from] SocketError),
     #[error("TLS of `[{listener}]`")]
     Tls {
         listener: &'static str,
@@ -45,6 +48,7 @@ impl Catalogued for BuildError {
             Self::Store(error) => error.id(),
             Self::Engine(_) => ErrorId::Engine,
             Self::Listen { .. } => ErrorId::PortInUse,
+            Self::Socket(_) => ErrorId::SocketUnusable,
             Self::Tls { .. } => ErrorId::TlsFiles,
             Self::Metrics(_) | Self::Process { .. } => ErrorId::StartFailed,
         }
@@ -57,6 +61,7 @@ impl Catalogued for BuildError {
                 Some((*listener).to_owned())
             }
             Self::Process { what, .. } => Some((*what).to_owned()),
+            Self::Socket(error) => Some(error.key()),
             Self::Engine(_) | Self::Metrics(_) => None,
         }
     }

@@ -5,22 +5,28 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use casemate_catalogue::ErrorId;
-use tokio::sync::mpsc;
 
 use super::check::of_backends;
+use super::listeners::ListenersTls;
 use super::notify::Notifier;
 use super::{LogFilter, load_catalog};
+use crate::api::access::clients::ClientConfig;
+use crate::api::access::gate::Gate;
 use crate::api::deadline::DefaultDeadline;
+use crate::api::tls::TlsError;
 use crate::backend::catalog::chain;
-use crate::backend::{BackendConfig, BackendEngine, Catalog};
+use crate::backend::{BackendConfig, BackendEngine, Catalog, CatalogEntry};
 use crate::config::sources::{Changed, Effective, Reloaded};
-use crate::config::{Config, ConfigError, ConfigErrors, Inputs, explain};
+use crate::config::{Config, ConfigError, ConfigErrors, Inputs, Tables, explain};
 use crate::lease::Ports;
 use crate::qemu::process::Credentials;
 use crate::qemu::schema::{ProbeError, Qemu};
 use crate::vm::catalogued::Catalogued;
 use crate::vm::live::Live;
 use crate::vm::manager::VmManager;
+use crate::vm::reloading::{
+    BackendChange, BackendReload, ReloadQueue, ReloadRefused, ReloadReport,
+};
 
 /// Why a reload changed nothing.
 #[derive(Debug, thiserror::Error)]
@@ -33,6 +39,12 @@ pub(super) enum ReloadError {
     Backend { name: String, reason: String },
     #[error("the new `qemu.binary` cannot be used: {0}")]
     Qemu(#[source] ProbeError),
+    #[error("TLS of `[{listener}]`")]
+    Tls {
+        listener: &'static str,
+        #[source]
+        source: Box<TlsError>,
+    },
     #[error("the log filter cannot be set: {0}")]
     Log(String),
 }
@@ -48,6 +60,7 @@ impl Catalogued for ReloadError {
             Self::Shape(error) => error.id(),
             Self::Backend { .. } => ErrorId::ReloadBackend,
             Self::Qemu(_) => ErrorId::ReloadQemu,
+            Self::Tls { .. } => ErrorId::ReloadTls,
             Self::Log(_) => ErrorId::ReloadLog,
         }
     }
@@ -58,6 +71,7 @@ impl Catalogued for ReloadError {
             Self::Shape(error) => error.subject(),
             Self::Backend { name, .. } => Some(name.clone()),
             Self::Qemu(_) => Some("qemu.binary".to_owned()),
+            Self::Tls { listener, .. } => Some((*listener).to_owned()),
             Self::Log(_) => Some("log".to_owned()),
         }
     }
@@ -73,6 +87,9 @@ pub(super) struct Reloader {
     pub(super) ports: Ports,
     pub(super) log: LogFilter,
     pub(super) default_deadline: DefaultDeadline,
+    pub(super) clients: Vec<ClientConfig>,
+    pub(super) gate: Arc<Gate>,
+    pub(super) tls: ListenersTls,
 }
 
 impl std::fmt::Debug for Reloader {
@@ -87,38 +104,47 @@ impl Reloader {
     /// Reloads whenever it is asked to, one reload after the other.
     /// The service manager hears of each, and that the daemon is `serving` again: also where nothing
     /// was changed.
-    pub(super) async fn run(
-        mut self,
-        mut asked: mpsc::Receiver<()>,
-        notifier: &Notifier,
-        serving: &str,
-    ) {
-        while asked.recv().await.is_some() {
+    pub(super) async fn run(mut self, mut asked: ReloadQueue, notifier: &Notifier, serving: &str) {
+        while let Some(turn) = asked.next().await {
             notifier.reloading();
+            let old = self.manager.host().live();
             let outcome = self.reload().await;
             notifier.ready(serving);
+            let live = self.manager.host().live();
             let metrics = &self.manager.host().metrics;
-            metrics.config_reloaded(if outcome.is_ok() {
-                "applied"
-            } else {
-                "refused"
-            });
-            match outcome {
-                Ok(Reloaded {
-                    applied, waiting, ..
-                }) => {
-                    tracing::info!(changed = %list(&applied), "config reloaded");
-                    if !waiting.is_empty() {
-                        tracing::warn!(keys = %list(&waiting), "a restart is needed for these");
+            let outcome = match outcome {
+                Ok(reloaded) => {
+                    metrics.config_reloaded("applied");
+                    let report = report(&reloaded, &old.catalog, &live.catalog);
+                    for backend in &report.backends {
+                        metrics.backend_reloaded(&backend.name, backend.change.as_str());
                     }
+                    tracing::info!(changed = %list(&reloaded.applied), "config reloaded");
+                    if !reloaded.waiting.is_empty() {
+                        let keys = list(&reloaded.waiting);
+                        tracing::warn!(%keys, "a restart is needed for these");
+                    }
+                    Ok(report)
                 }
-                Err(error) => tracing::error!(
-                    error = %chain(&error),
-                    remedy = error.remedy(),
-                    id = error.id().as_str(),
-                    "config not reloaded: nothing was changed"
-                ),
-            }
+                Err(error) => {
+                    metrics.config_reloaded("refused");
+                    if let ReloadError::Backend { name, .. } = &error {
+                        metrics.backend_reloaded(name, "refused");
+                    }
+                    tracing::error!(
+                        error = %chain(&error),
+                        remedy = error.remedy(),
+                        id = error.id().as_str(),
+                        "config not reloaded: nothing was changed"
+                    );
+                    Err(ReloadRefused::Refused {
+                        what: chain(&error),
+                        subject: error.subject(),
+                        remedy: error.remedy(),
+                    })
+                }
+            };
+            turn.end(&outcome);
         }
         std::future::pending::<()>().await;
     }
@@ -126,9 +152,20 @@ impl Reloader {
     async fn reload(&mut self) -> Result<Reloaded, ReloadError> {
         let next = self.inputs.load()?;
         let reloaded = self.effective.reloaded(&next.effective);
-        let config = Config::from_effective(&reloaded.effective, next.config.backends)?;
+        let tables = Tables {
+            backends: next.config.backends,
+            clients: next.config.clients,
+        };
+        let config = Config::from_effective(&reloaded.effective, tables)?;
+        // What was read fits together; so has to what it becomes with the values that stay: clients
+        // that go may have been what kept a listener closed.
+        let mut errors = Vec::new();
+        config.check(&reloaded.effective, &mut errors);
+        if !errors.is_empty() {
+            return Err(ConfigErrors(errors).into());
+        }
         let old = self.manager.host().live();
-        let catalog = load_catalog(&self.engine, &config, &reloaded.effective).await;
+        let catalog = load_catalog(&self.engine, &config, &reloaded.effective, &old.catalog).await;
         refuse_lost_backends(&old.catalog, &catalog)?;
         let qemu = if config.qemu.binary == old.qemu_config.binary {
             Arc::clone(&old.qemu)
@@ -137,6 +174,12 @@ impl Reloader {
             qemu.info().await.map_err(ReloadError::Qemu)?;
             Arc::new(qemu)
         };
+        let host = self.manager.host();
+        let tls = tokio::task::block_in_place(|| self.tls.prepare(&config));
+        let tls = tls.map_err(|(listener, source)| {
+            host.metrics.tls_reloaded(listener, "refused");
+            ReloadError::Tls { listener, source }
+        })?;
         self.log.set(&config.log).map_err(ReloadError::Log)?;
         // From here on nothing fails.
         let of_backends = of_backends(&config, &reloaded.effective, &catalog);
@@ -147,9 +190,22 @@ impl Reloader {
         if !changed.is_empty() {
             tracing::info!(backends = changed.join(", "), "config of backends changed");
         }
-        let host = self.manager.host();
         let (limits, timeout) = (config.capacity(), config.grpc.timeout);
-        let rows = explain::rows(&reloaded.effective, &config.backends, &reloaded.waiting);
+        let rows = explain::rows(&reloaded.effective, &config, &reloaded.waiting);
+        if self.clients != config.clients {
+            let names: Vec<&str> = config.clients.iter().map(|client| &*client.name).collect();
+            tracing::info!(clients = names.join(", "), "clients changed");
+        }
+        // The stricter comes first: with clients a certificate may not be needed any more, and
+        // without them it may be all that is.
+        if config.clients.is_empty() {
+            tls.take(&host.metrics);
+            self.gate.set(&config.clients, config.limits);
+        } else {
+            self.gate.set(&config.clients, config.limits);
+            tls.take(&host.metrics);
+        }
+        self.clients.clone_from(&config.clients);
         host.live
             .store(Arc::new(live(config, catalog, qemu, &self.ports, rows)));
         host.metrics.set_vm_limit(limits.vms);
@@ -176,7 +232,9 @@ pub(super) fn live(
         ports: range.map(|range| ports.with_range(range)),
         network: config.network,
         disk: config.disk,
+        images: config.images,
         attestation: config.attestation,
+        stream_time: config.http.stream_time,
         shutdown: config.on_shutdown,
         shutdown_time: config.shutdown_time,
         defaults: config.vm,
@@ -201,6 +259,61 @@ fn refuse_lost_backends(old: &Catalog, new: &Catalog) -> Result<(), ReloadError>
         }
     }
     Ok(())
+}
+
+/// What a reload did, for those who asked for it.
+fn report(reloaded: &Reloaded, old: &Catalog, new: &Catalog) -> ReloadReport {
+    let keys = |changes: &[Changed]| changes.iter().map(|change| change.key.clone()).collect();
+    let now = new.entries().iter().map(|entry| {
+        let before = old
+            .entries()
+            .iter()
+            .find(|before| before.config.name == entry.config.name);
+        backend_report(before, entry)
+    });
+    let gone = old.entries().iter().filter(|before| {
+        let name = &before.config.name;
+        !new.entries().iter().any(|entry| entry.config.name == *name)
+    });
+    let gone = gone.map(|before| BackendReload {
+        name: before.config.name.clone(),
+        change: BackendChange::Removed,
+        before: before
+            .state
+            .as_ref()
+            .ok()
+            .map(|old| old.sha256().to_owned()),
+        now: None,
+        version: None,
+        error: None,
+    });
+    ReloadReport {
+        backends: now.chain(gone).collect(),
+        changed: keys(&reloaded.applied),
+        waiting: keys(&reloaded.waiting),
+    }
+}
+
+fn backend_report(before: Option<&CatalogEntry>, now: &CatalogEntry) -> BackendReload {
+    let served = before.and_then(|before| before.state.as_ref().ok());
+    let change = match (served, &now.state) {
+        (_, Err(_)) => BackendChange::Failed,
+        (None, Ok(_)) => BackendChange::Added,
+        (Some(old), Ok(new)) if old.sha256() != new.sha256() => BackendChange::Replaced,
+        (Some(_), Ok(_)) if before.is_some_and(|before| before.config == now.config) => {
+            BackendChange::Unchanged
+        }
+        (Some(_), Ok(_)) => BackendChange::Reconfigured,
+    };
+    let serves = now.state.as_ref().ok();
+    BackendReload {
+        name: now.config.name.clone(),
+        change,
+        before: served.map(|old| old.sha256().to_owned()),
+        now: serves.map(|new| new.sha256().to_owned()),
+        version: serves.map(|new| new.info().version.clone()),
+        error: now.state.as_ref().err().map(|error| chain(error)),
+    }
 }
 
 /// Names of backends that are new, gone, or configured otherwise.

@@ -24,7 +24,7 @@ pub(super) mod measurement {
         inline: "
             package casemate:tee-parts;
             world measurement-part {
-                export casemate:tee/measurement@0.1.0;
+                export casemate:tee/measurement@1.0.0;
             }
         ",
         world: "casemate:tee-parts/measurement-part",
@@ -40,7 +40,7 @@ pub(super) mod tool {
         inline: "
             package casemate:tee-parts;
             world measurement-tool-part {
-                export casemate:tee/measurement-tool@0.1.0;
+                export casemate:tee/measurement-tool@1.0.0;
             }
         ",
         world: "casemate:tee-parts/measurement-tool-part",

@@ -8,15 +8,17 @@ use std::time::{Duration, Instant};
 use casemate_attestation::Register;
 use wasmtime::Store;
 use wasmtime::component::Instance;
+use wasmtime_wasi::I32Exit;
 
 use super::bindings::casemate::tee::types as wit;
 use super::bindings::measurement::MeasurementPart;
 use super::bindings::tool::MeasurementToolPart;
 use super::bindings::{TeeBackend, TeeBackendPre};
+use super::call_log::SharedLog;
 use super::component::LoadedBackend;
 use super::convert::{self, Violation};
 use super::engine::Limits;
-use super::imports::{self, Access, CallLog, CallState, MemoryLimiter};
+use super::imports::{self, Access, CallState, MemoryLimiter};
 use super::registers;
 use crate::spec::facts::{FactRecord, FactSource};
 use crate::spec::permissions::Permissions;
@@ -143,16 +145,17 @@ where
     F: for<'a> FnOnce(&'a Instance, &'a mut Store<CallState>) -> CallFuture<'a, R> + Send,
 {
     let state = CallState {
-        backend: Arc::clone(backend),
         record: access.earlier_facts(),
         access,
         memory: MemoryLimiter::new(limits),
-        log: CallLog::new(limits),
+        log: SharedLog::new(backend, limits),
         deadline: Instant::now() + limits.call_time,
+        wasi: None,
     };
     let mut store = Store::new(pre.engine(), state);
     store.limiter(|state| &mut state.memory);
     store.set_hostcall_fuel(limits.output_bytes);
+    store.set_max_component_handles(limits.handles);
     // Before the first instruction: without a deadline an instance traps at once.
     store.set_epoch_deadline(1);
     store.epoch_deadline_async_yield_and_update(1);
@@ -163,6 +166,9 @@ where
     })
     .await;
     let state = store.into_data();
+    if let Some(wasi) = &state.wasi {
+        wasi.finish();
+    }
     if state.log.dropped() > 0 {
         tracing::warn!(
             backend = &**backend,
@@ -195,7 +201,7 @@ fn fault_of(error: &wasmtime::Error, state: &CallState, limits: Limits) -> Fault
             message: crate::spec::printable(message),
         };
     }
-    if state.log.flooded {
+    if state.log.flooded() {
         return Fault::LogFlood {
             limit: limits.log_lines_fatal,
         };
@@ -215,9 +221,12 @@ fn fault_of(error: &wasmtime::Error, state: &CallState, limits: Limits) -> Fault
             limit: limits.output_bytes,
         };
     }
-    let message = match error.downcast_ref::<wasmtime::Trap>() {
-        Some(trap) => trap.to_string(),
-        None => crate::spec::printable(&format!("{error:#}")),
+    let message = if let Some(trap) = error.downcast_ref::<wasmtime::Trap>() {
+        trap.to_string()
+    } else if let Some(I32Exit(status)) = error.downcast_ref() {
+        format!("it ended itself with status {status}")
+    } else {
+        crate::spec::printable(&format!("{error:#}"))
     };
     Fault::Trap {
         message,
@@ -250,8 +259,20 @@ impl LoadedBackend {
         request: &LaunchRequest,
         source: Arc<dyn FactSource>,
     ) -> Result<PlanOutcome, CallError> {
+        self.plan_with_extras(request, &[], source).await
+    }
+
+    /// The same with `extras`: keys that a later minor of the contract may bring, and that a backend
+    /// which does not know them has to ignore.
+    pub async fn plan_with_extras(
+        &self,
+        request: &LaunchRequest,
+        extras: &[(String, String)],
+        source: Arc<dyn FactSource>,
+    ) -> Result<PlanOutcome, CallError> {
         let started = Instant::now();
-        let wit = convert::request_to_wit(request);
+        let mut wit = convert::request_to_wit(request);
+        wit.extras = convert::extras_to_wit(extras);
         let access = self.access(&request.host, source);
         let (answer, facts) = self
             .call(access, |instance, store| {

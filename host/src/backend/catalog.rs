@@ -5,11 +5,19 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use serde::Deserialize;
+use tokio::sync::Semaphore;
 
+use super::canary::{self, Canary};
 use super::component::{LoadError, LoadedBackend};
+use super::describe::Protection;
 use super::engine::BackendEngine;
 use super::settings::SharedSetting;
+use super::tier::Tier;
 use crate::spec::permissions::Permissions;
+
+/// Components that are compiled at once. One that is made to be costly takes hundreds of MiB, and
+/// the compiler uses all processors for each.
+const LOADS_AT_ONCE: usize = 2;
 
 /// One `[[backend]]` of the config file.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -23,10 +31,20 @@ pub struct BackendConfig {
     /// Load whatever lies at `path`. For development.
     #[serde(default)]
     pub allow_unpinned: bool,
+    /// Public keys of which one has to have signed the component, or paths of their files. None: no
+    /// signature is looked for.
+    #[serde(default)]
+    pub signature_keys: Option<Vec<String>>,
+    /// What it may import beside the contract.
+    #[serde(default)]
+    pub tier: Tier,
     #[serde(default)]
     pub grants: Permissions,
     #[serde(default)]
     pub settings: BTreeMap<String, toml::Value>,
+    /// Takes the place of another backend for VMs with certain labels.
+    #[serde(default)]
+    pub canary: Option<Canary>,
 }
 
 /// A configured backend: in service, or the reason why not.
@@ -80,32 +98,49 @@ fn listed(verdicts: &[Verdict]) -> String {
 }
 
 impl Catalog {
+    /// `before` is the catalog that serves until now; of it, compiled code is used again.
     pub async fn load(
         engine: &BackendEngine,
         configs: Vec<BackendConfig>,
         default: Option<String>,
         shared: Vec<SharedSetting>,
+        before: &Self,
     ) -> Self {
         let shared = Arc::new(shared);
+        let before: Arc<[Arc<LoadedBackend>]> = before.in_service().cloned().collect();
         let mut loading = Vec::new();
+        let turns = Arc::new(Semaphore::new(LOADS_AT_ONCE));
         for config in configs {
             let engine = engine.clone();
             let shared = Arc::clone(&shared);
-            loading.push(tokio::spawn(async move {
-                let state = LoadedBackend::load(&engine, &config, &shared)
-                    .await
-                    .map(Arc::new);
-                CatalogEntry { config, state }
-            }));
+            let before = Arc::clone(&before);
+            let turns = Arc::clone(&turns);
+            let wanted = config.clone();
+            let task = tokio::spawn(async move {
+                // It is never closed.
+                let _turn = turns.acquire().await;
+                LoadedBackend::load_after(&engine, &wanted, &shared, &before).await
+            });
+            loading.push((config, task));
         }
         let mut entries = Vec::new();
-        for task in loading {
-            let Ok(entry) = task.await else { continue };
+        for (config, task) in loading {
+            let state = match task.await {
+                Ok(loaded) => loaded.map(Arc::new),
+                Err(panic) => Err(LoadError::Panicked(panic.to_string())),
+            };
+            entries.push(CatalogEntry { config, state });
+        }
+        keep_protection(&mut entries);
+        for entry in &entries {
             match &entry.state {
+                // A reload that changes nothing is no news.
+                Ok(backend) if before.iter().any(|known| known.is_as(backend)) => {}
                 Ok(backend) => tracing::info!(
                     backend = backend.name(),
                     tee = backend.info().tee,
                     version = backend.info().version,
+                    tier = backend.tier().as_str(),
                     sha256 = backend.sha256(),
                     "backend in service"
                 ),
@@ -115,7 +150,6 @@ impl Catalog {
                     "backend not in service"
                 ),
             }
-            entries.push(entry);
         }
         Self { entries, default }
     }
@@ -124,8 +158,19 @@ impl Catalog {
         &self.entries
     }
 
+    pub fn in_service(&self) -> impl Iterator<Item = &Arc<LoadedBackend>> {
+        self.entries
+            .iter()
+            .filter_map(|entry| entry.state.as_ref().ok())
+    }
+
     pub fn default_name(&self) -> Option<&str> {
         self.default.as_deref()
+    }
+
+    /// The name of the backend that a new VM with these labels gets in place of `name`.
+    pub fn routed<'a>(&'a self, name: &'a str, labels: &BTreeMap<String, String>) -> &'a str {
+        canary::routed(self.entries.iter().map(|entry| &entry.config), name, labels)
     }
 
     /// The backend of that name, if it is in service.
@@ -158,6 +203,37 @@ impl Catalog {
             .map(|entry| entry.config.name.as_str())
             .collect();
         names.join(", ")
+    }
+}
+
+/// A canary is of the technology whose place it takes: nobody who asked for a guarded VM gets one that
+/// is guarded otherwise, or not at all, because of a label.
+fn keep_protection(entries: &mut [CatalogEntry]) {
+    let guards: BTreeMap<String, (String, Protection)> = entries
+        .iter()
+        .filter_map(|entry| {
+            let info = entry.state.as_ref().ok()?.info();
+            let guard = (info.tee.clone(), info.protection);
+            Some((entry.config.name.clone(), guard))
+        })
+        .collect();
+    for entry in entries {
+        let Some(canary) = &entry.config.canary else {
+            continue;
+        };
+        let (own, of) = (guards.get(&entry.config.name), guards.get(&canary.of));
+        if let (Some(own), Some(of)) = (own, of)
+            && own != of
+        {
+            let words = |(tee, protection): &(String, Protection)| {
+                format!("tee {tee}, protection {}", protection.as_str())
+            };
+            entry.state = Err(LoadError::Canary {
+                of: canary.of.clone(),
+                own: words(own),
+                wanted: words(of),
+            });
+        }
     }
 }
 

@@ -11,7 +11,7 @@ use crate::spec::plan::{
     PflashFirmware, Property, Severity, Transport, Typed, Value,
 };
 use crate::spec::request::{HostContext, LaunchRequest};
-use crate::spec::{HOST_ID_PREFIX, Origin, is_qemu_id, printable};
+use crate::spec::{HOST_ID_PREFIX, Origin, is_qemu_id, printable, printable_start};
 
 /// Most entries of a list in a plan. A plan that needs more is no plan for one VM.
 const MAX_ENTRIES: usize = 256;
@@ -102,6 +102,14 @@ pub(super) fn request_to_wit(request: &LaunchRequest) -> wit::LaunchRequest {
         }),
         extras: Vec::new(),
     }
+}
+
+pub(super) fn extras_to_wit(extras: &[(String, String)]) -> Vec<wit::Extra> {
+    let extras = extras.iter().map(|(key, value)| wit::Extra {
+        key: key.clone(),
+        value: value.clone(),
+    });
+    extras.collect()
 }
 
 fn origin_to_wit(origin: Origin) -> wit::Origin {
@@ -266,12 +274,12 @@ pub(super) fn error_from_wit(error: wit::Error) -> BackendError {
 /// Text for people only: shortened and made harmless instead of refused, because a broken message
 /// must not hide the error it is about.
 fn shown(text: &str) -> String {
-    printable(text).chars().take(2_000).collect()
+    printable_start(text, 2_000)
 }
 
 /// The beginning of a text that is no name: enough to find it by.
 fn brief(text: &str) -> String {
-    printable(text).chars().take(80).collect()
+    printable_start(text, 80)
 }
 
 pub(super) fn findings_from_wit(findings: Vec<wit::Finding>) -> Result<Vec<Finding>, Violation> {
@@ -394,7 +402,7 @@ pub(super) fn plan_from_wit(
             },
             virtio_properties: reader
                 .properties("devices.virtio-properties", plan.devices.virtio_properties)?,
-            refused: plan.devices.refused,
+            refused: refused_kinds(plan.devices.refused)?,
         },
         generated,
         leases: plan
@@ -428,6 +436,13 @@ pub(super) fn plan_from_wit(
     }
     check_references(&plan, request, info)?;
     Ok(plan)
+}
+
+/// Kinds of device, of the form that kinds have: a later minor version may bring more of them.
+fn refused_kinds(kinds: Vec<String>) -> Result<Vec<String>, Violation> {
+    const AT: &str = "devices.refused";
+    bounded(AT, kinds.len())?;
+    kinds.into_iter().map(|kind| name(AT, kind)).collect()
 }
 
 fn check_references(
@@ -493,6 +508,14 @@ fn check_references(
             return Err(Violation::new(
                 "identity-carrier",
                 "the request has an identity, and nothing of the plan carries it",
+            ));
+        }
+        (Some(_), Some(carrier)) if !info.carries_identity => {
+            return Err(Violation::new(
+                "identity-carrier",
+                format!(
+                    "{carrier:?} is to carry an identity, and the backend says that nothing does"
+                ),
             ));
         }
         (Some(identity), Some(carrier)) if !carries(&plan.objects, carrier, &identity.digest) => {
@@ -722,4 +745,20 @@ fn property_path(at: &str, path: String) -> Result<String, Violation> {
             brief(&path)
         ),
     ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kinds_of_devices_that_a_plan_refuses_are_names_and_few() {
+        let kinds = |kinds: &[&str]| kinds.iter().map(|kind| (*kind).to_owned()).collect();
+        let fine: Vec<String> = kinds(&["vfio", "share-9p", "of-a-later-minor"]);
+        assert_eq!(refused_kinds(fine.clone()), Ok(fine));
+        for odd in [&["vsock\n"][..], &[""], &["vfio,id=x"], &["vfio"; 257]] {
+            let violation = refused_kinds(kinds(odd)).unwrap_err();
+            assert_eq!(violation.argument, "devices.refused");
+        }
+    }
 }

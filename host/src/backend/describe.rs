@@ -17,6 +17,9 @@ const MAX_TEXT: usize = 4_096;
 /// An extra that says from which QEMU on there is a type or a property: `qemu-since:x-guest`,
 /// `qemu-since:x-guest.policy`.
 const FIRST_VERSION: &str = "qemu-since:";
+/// The extra that says that the technology carries no identity, by the one value that it has.
+const IDENTITY: &str = "identity";
+const NO_IDENTITY: &str = "none";
 
 /// A `describe` that the host cannot use. The vendor must act.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -92,6 +95,9 @@ pub struct SettingSpec {
 pub struct BackendInfo {
     pub tee: String,
     pub protection: Protection,
+    /// Whether reports about its guests have a place for an identity: of what protects nothing there
+    /// are none, and not every technology has the place.
+    pub carries_identity: bool,
     pub name: String,
     pub vendor: String,
     pub version: String,
@@ -101,10 +107,10 @@ pub struct BackendInfo {
     pub announced: Permissions,
     pub settings: Vec<SettingSpec>,
     pub firmware_features: Vec<String>,
-    /// For messages alone.
     /// How policies name the environment, where it says so.
     pub corim_vendor: Option<String>,
     pub corim_model: Option<String>,
+    /// For messages alone.
     pub first_versions: FirstVersions,
 }
 
@@ -167,6 +173,7 @@ pub(super) fn from_wit(info: wit::BackendInfo) -> Result<BackendInfo, DescribeEr
     Ok(BackendInfo {
         tee,
         protection,
+        carries_identity: carries_identity(&info.extras)? && protection == Protection::Guard,
         name: text("name", info.name)?,
         vendor: text("vendor", info.vendor)?,
         version: text("version", info.version)?,
@@ -218,6 +225,47 @@ pub(super) fn effective(info: &BackendInfo, grants: &Permissions) -> Permissions
             .collect(),
         host_paths: grants.host_paths.clone(),
     }
+}
+
+/// What it announces and is not granted, each as a person would look for it.
+pub(super) fn ungranted(info: &BackendInfo, effective: &Permissions) -> Vec<String> {
+    difference(&info.announced, effective, |need| {
+        effective.facts.contains(need)
+    })
+}
+
+/// What config grants and it never asks for: a typing mistake, or what an earlier version wanted.
+pub(super) fn unannounced(info: &BackendInfo, grants: &Permissions) -> Vec<String> {
+    difference(grants, &info.announced, |grant| {
+        info.announced.facts.iter().any(|need| grant.covers(need))
+    })
+}
+
+/// What `these` have and the others have not.
+fn difference(
+    these: &Permissions,
+    others: &Permissions,
+    has_fact: impl Fn(&FactPattern) -> bool,
+) -> Vec<String> {
+    let facts = these.facts.iter().filter(|fact| !has_fact(fact));
+    let facts = facts.map(|fact| format!("fact {} {:?}", fact.fact, fact.pattern));
+    let mut missing: Vec<String> = facts.collect();
+    for (word, these, others) in [
+        ("object", &these.objects, &others.objects),
+        ("device", &these.devices, &others.devices),
+    ] {
+        for (kind, grant) in these {
+            let Some(other) = others.get(kind) else {
+                missing.push(format!("{word} {kind}"));
+                continue;
+            };
+            let properties = grant.properties.difference(&other.properties);
+            missing.extend(properties.map(|name| format!("property {name} of {word} {kind}")));
+        }
+    }
+    let texts = these.machine_texts.difference(&others.machine_texts);
+    missing.extend(texts.map(|name| format!("machine text {name}")));
+    missing
 }
 
 fn type_uses(
@@ -280,7 +328,19 @@ fn first_versions(extras: Vec<types::Extra>) -> Result<FirstVersions, DescribeEr
     Ok(versions)
 }
 
-/// How policies name the environment.
+fn carries_identity(extras: &[types::Extra]) -> Result<bool, DescribeError> {
+    match told(IDENTITY, extras)? {
+        None => Ok(true),
+        Some(value) if value == NO_IDENTITY => Ok(false),
+        Some(value) => Err(DescribeError::Field {
+            field: format!("extras.{IDENTITY}"),
+            value: shown(&value),
+            wanted: "`none`, or no such key",
+        }),
+    }
+}
+
+/// The value of a key that stands there once at most.
 fn told(key: &str, extras: &[types::Extra]) -> Result<Option<String>, DescribeError> {
     let mut values = extras.iter().filter(|extra| extra.key == key);
     let found = values.next();
@@ -298,16 +358,17 @@ fn setting(spec: types::SettingSpec) -> Result<SettingSpec, DescribeError> {
     let key = word("settings.key", spec.key)?;
     let kind = settings::parse_kind(&spec.kind).ok_or_else(|| DescribeError::SettingKind {
         key: key.clone(),
-        kind: crate::spec::printable(&spec.kind),
+        kind: shown(&spec.kind),
     })?;
     let default = match spec.default {
         None => None,
         Some(value) => {
             let value = settings::default_from_wit(value);
+            bounded_default(&key, &value)?;
             if !settings::is_of_kind(&value, &kind) {
                 return Err(DescribeError::SettingDefault {
                     key,
-                    kind: spec.kind,
+                    kind: shown(&spec.kind),
                 });
             }
             Some(value)
@@ -323,6 +384,23 @@ fn setting(spec: types::SettingSpec) -> Result<SettingSpec, DescribeError> {
     })
 }
 
+/// Defaults are shown whole.
+fn bounded_default(key: &str, default: &Value) -> Result<(), DescribeError> {
+    let length = match default {
+        Value::Text(text) | Value::HostPath(text) => text.len(),
+        Value::Bytes(bytes) => bytes.len(),
+        _ => 0,
+    };
+    if length > MAX_TEXT {
+        return Err(DescribeError::Field {
+            field: format!("settings.default of {key}"),
+            value: format!("{length} bytes"),
+            wanted: "at most 4096 bytes",
+        });
+    }
+    Ok(())
+}
+
 fn bounded(field: &'static str, count: usize) -> Result<(), DescribeError> {
     if count > MAX_ENTRIES {
         return Err(DescribeError::TooMany { field, count });
@@ -332,7 +410,7 @@ fn bounded(field: &'static str, count: usize) -> Result<(), DescribeError> {
 
 /// A value that does not fit, as a message shows it.
 fn shown(value: &str) -> String {
-    crate::spec::printable(value).chars().take(80).collect()
+    crate::spec::printable_start(value, 80)
 }
 
 fn text(field: &str, value: String) -> Result<String, DescribeError> {
@@ -398,6 +476,7 @@ mod tests {
         let info = BackendInfo {
             tee: "x".to_owned(),
             protection: Protection::None,
+            carries_identity: false,
             name: String::new(),
             vendor: String::new(),
             version: String::new(),
@@ -434,6 +513,27 @@ mod tests {
         assert_eq!(effective.facts, [pattern("read-text", "/sys/module/*")]);
         assert_eq!(effective.objects.len(), 1);
         assert_eq!(effective.objects["a"], grant(&["x"], &["x", "y"]));
+    }
+
+    #[test]
+    fn an_identity_is_carried_unless_the_one_word_says_otherwise() {
+        let read = |extras: &[(&str, &str)]| {
+            let extras = extras.iter().map(|(key, value)| types::Extra {
+                key: (*key).to_owned(),
+                value: (*value).to_owned(),
+            });
+            carries_identity(&extras.collect::<Vec<_>>()).map_err(|error| error.to_string())
+        };
+        assert_eq!(read(&[]), Ok(true));
+        assert_eq!(read(&[("identity.x", "none"), ("x", "none")]), Ok(true));
+        assert_eq!(read(&[("identity", "none")]), Ok(false));
+        for value in ["", "None", "host-data", "none\u{1b}"] {
+            let refused = read(&[("identity", value)]).expect_err(value);
+            assert!(refused.starts_with("extras"), "{refused}");
+            assert!(!refused.contains('\u{1b}'), "{refused:?}");
+        }
+        let twice = read(&[("identity", "none"), ("identity", "none")]);
+        assert_eq!(twice, Err("extras names \"identity\" twice".to_owned()));
     }
 
     #[test]

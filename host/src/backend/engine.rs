@@ -7,6 +7,7 @@ use std::time::Duration;
 use wasmtime::{Config, Engine};
 
 use super::digests::DigestCache;
+use super::tier::Tier;
 
 /// How often a running backend gives the thread back and its deadline is looked at.
 const TICK: Duration = Duration::from_millis(10);
@@ -22,6 +23,9 @@ pub struct Limits {
     pub memory_bytes: usize,
     /// All table elements together; a table entry costs the host a pointer.
     pub table_elements: usize,
+    /// Handles to resources that it has at the same time. The contract has no resources; this is
+    /// wasmtime's own limit.
+    pub handles: usize,
     /// What may be copied from the guest to the host in one call, in bytes of host memory.
     pub output_bytes: usize,
     /// Log lines of one call that reach the daemon's log; further ones are dropped and counted.
@@ -40,6 +44,7 @@ impl Default for Limits {
             component_bytes: 16 << 20,
             memory_bytes: 64 << 20,
             table_elements: 20_000,
+            handles: 100_000,
             output_bytes: 8 << 20,
             log_lines: 100,
             log_lines_fatal: 10_000,
@@ -101,7 +106,7 @@ impl BackendEngine {
         &self.digests
     }
 
-    pub fn limits(&self) -> Limits {
-        self.limits
+    pub fn limits(&self, tier: Tier) -> Limits {
+        tier.limits(self.limits)
     }
 }

@@ -6,10 +6,14 @@ use std::time::Instant;
 
 use sha2::Digest as _;
 use wasmtime::ResourceLimiter;
+use wasmtime_wasi::WasiCtxView;
 
 use super::bindings::casemate::tee::{facts, files, log, types};
+use super::call_log::SharedLog;
+use super::complexity;
 use super::digests::{DigestCache, Wanted};
 use super::engine::Limits;
+use super::wasi::Inert;
 use crate::spec::facts::{
     FactAnswer, FactFailure, FactQuestion, FactRecord, FactSource, FactValue,
 };
@@ -27,8 +31,10 @@ const MAX_PAGE_DIGESTS: u64 = 4 << 20;
 const HASH_PIECE: usize = 256 << 10;
 /// Longest argument of a fact; the longest honest one is a path.
 const MAX_FACT_ARGUMENT: usize = 4_096;
-/// Last log lines that a fault shows.
-const FAULT_LOG_LINES: usize = 5;
+
+/// Target of events that tell of what a call asked for and may not have, in the field `asked`: no
+/// operator has to read them, and who judges a backend does.
+pub const REFUSED_ACCESS: &str = "casemate::backend::refused";
 
 /// What a call may ask for.
 #[derive(Clone, Debug)]
@@ -72,42 +78,15 @@ impl Access {
 /// Data of one store.
 #[derive(Debug)]
 pub(super) struct CallState {
-    pub(super) backend: Arc<str>,
     pub(super) access: Access,
     pub(super) record: FactRecord,
     pub(super) memory: MemoryLimiter,
-    pub(super) log: CallLog,
+    pub(super) log: SharedLog,
     /// Host calls end with the call that they are part of: work on a blocking thread is not
     /// cancelled from outside.
     pub(super) deadline: Instant,
-}
-
-#[derive(Debug)]
-pub(super) struct CallLog {
-    written: usize,
-    limits: Limits,
-    /// Last lines, for the message of a fault: a panic text arrives here.
-    tail: Vec<String>,
-    pub(super) flooded: bool,
-}
-
-impl CallLog {
-    pub(super) fn new(limits: Limits) -> Self {
-        Self {
-            written: 0,
-            limits,
-            tail: Vec::new(),
-            flooded: false,
-        }
-    }
-
-    pub(super) fn dropped(&self) -> usize {
-        self.written.saturating_sub(self.limits.log_lines)
-    }
-
-    pub(super) fn tail(&self) -> String {
-        self.tail.join("; ")
-    }
+    /// Made when a component first asks for it.
+    pub(super) wasi: Option<Box<Inert>>,
 }
 
 /// Sums over all memories and tables of a store, unlike wasmtime's own limits, which hold for each.
@@ -160,18 +139,53 @@ impl ResourceLimiter for MemoryLimiter {
         self.refused |= !fits;
         Ok(fits)
     }
+
+    // What is more was not compiled; wasmtime's own numbers are 10,000 of each.
+    fn instances(&self) -> usize {
+        complexity::MOST_INSTANCES as usize
+    }
+
+    fn tables(&self) -> usize {
+        complexity::MOST_TABLES as usize
+    }
+
+    fn memories(&self) -> usize {
+        complexity::MOST_MEMORIES as usize
+    }
 }
 
 impl CallState {
+    pub(super) fn wasi(&mut self) -> WasiCtxView<'_> {
+        let log = &self.log;
+        let inert = self.wasi.get_or_insert_with(|| Box::new(Inert::new(log)));
+        inert.view()
+    }
+
     fn file(&self, id: u32) -> Result<RequestFile, String> {
         match &self.access {
-            Access::None => Err("no file can be read in describe".to_owned()),
-            Access::Host { files, .. } => files
-                .iter()
-                .find(|file| file.id == id)
-                .cloned()
-                .ok_or_else(|| format!("file {id} is not of this request")),
+            Access::None => {
+                self.refused(&format!("file {id} in describe"));
+                Err("no file can be read in describe".to_owned())
+            }
+            Access::Host { files, .. } => {
+                let file = files.iter().find(|file| file.id == id).cloned();
+                file.ok_or_else(|| {
+                    self.refused(&format!("file {id}, which is not of this request"));
+                    format!("file {id} is not of this request")
+                })
+            }
         }
+    }
+
+    fn refused(&self, asked: &str) {
+        tracing::trace!(target: REFUSED_ACCESS, backend = self.log.backend(), asked);
+    }
+
+    /// A question that no host answers, whatever was announced and granted.
+    fn refused_question(&self, question: &FactQuestion) {
+        let question = question.to_string();
+        let question = question.as_str();
+        tracing::trace!(target: REFUSED_ACCESS, backend = self.log.backend(), question);
     }
 
     /// Answers from the record where the question was asked before, so that one call sees one
@@ -184,11 +198,17 @@ impl CallState {
             return Ok(answer.clone());
         }
         let answer = match &self.access {
-            Access::None => return Ok(Err(FactFailure::Denied)),
+            Access::None => {
+                self.refused(&format!("{question} in describe"));
+                return Ok(Err(FactFailure::Denied));
+            }
             Access::Host {
                 facts, permissions, ..
             } => {
-                if may_ask(permissions, &question) {
+                if !has_form(&question) {
+                    self.refused_question(&question);
+                    Err(FactFailure::Denied)
+                } else if permissions.allows_fact(&question) {
                     Arc::clone(facts).answer(&question).await
                 } else {
                     Err(FactFailure::Denied)
@@ -206,8 +226,8 @@ impl CallState {
 
 /// A path with `..` or an empty segment is denied whatever the grant says: a pattern is compared
 /// with what is written, so what is written has to be what is opened.
-fn may_ask(permissions: &Permissions, question: &FactQuestion) -> bool {
-    let plain = match question {
+fn has_form(question: &FactQuestion) -> bool {
+    match question {
         FactQuestion::ReadText(path) => {
             is_plain_absolute(path) && (path.starts_with("/sys/") || path.starts_with("/proc/"))
         }
@@ -220,39 +240,14 @@ fn may_ask(permissions: &Permissions, question: &FactQuestion) -> bool {
                     .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
         }
         _ => true,
-    };
-    plain && permissions.allows_fact(question)
+    }
 }
 
 impl types::Host for CallState {}
 
 impl log::Host for CallState {
     fn write(&mut self, level: u8, message: String) -> wasmtime::Result<()> {
-        let limits = self.log.limits;
-        self.log.written += 1;
-        if self.log.written > limits.log_lines_fatal {
-            self.log.flooded = true;
-            return Err(wasmtime::Error::msg("log flood"));
-        }
-        let mut end = message.len().min(limits.log_line_bytes);
-        while !message.is_char_boundary(end) {
-            end -= 1;
-        }
-        let line = printable(&message[..end]);
-        if self.log.tail.len() == FAULT_LOG_LINES {
-            self.log.tail.remove(0);
-        }
-        self.log.tail.push(line.clone());
-        if self.log.written <= limits.log_lines {
-            let backend = &*self.backend;
-            match level {
-                0 => tracing::debug!(backend, "{line}"),
-                1 => tracing::info!(backend, "{line}"),
-                2 => tracing::warn!(backend, "{line}"),
-                _ => tracing::error!(backend, "{line}"),
-            }
-        }
-        Ok(())
+        self.log.write(level, &message)
     }
 }
 
@@ -289,6 +284,7 @@ impl files::Host for CallState {
             match range.offset.checked_add(range.length) {
                 Some(end) if end <= file.size => spans.push((range.offset, range.length)),
                 _ => {
+                    self.refused(&format!("range {}+{}", range.offset, range.length));
                     return Err(format!(
                         "range {}+{} lies past the end of {}, which has {} bytes",
                         range.offset,
@@ -631,7 +627,8 @@ mod tests {
             (FactQuestion::QmpQuery("quit".to_owned()), false),
             (FactQuestion::QmpQuery("query-x\",\"".to_owned()), false),
         ] {
-            assert_eq!(may_ask(&permissions, &question), allowed, "{question}");
+            let is_asked = has_form(&question) && permissions.allows_fact(&question);
+            assert_eq!(is_asked, allowed, "{question}");
         }
     }
 

@@ -13,6 +13,9 @@ const WIDTH: usize = 96;
 /// The backend of the packaged file, with all that it announces.
 const PACKAGED_BACKEND: &str = include_str!("packaged-backend.toml");
 
+/// What a client looks like; there is none by default.
+const PACKAGED_CLIENT: &str = include_str!("packaged-client.toml");
+
 /// The commented file, with every key and its default.
 pub fn default_file() -> String {
     let mut text = String::from(
@@ -39,6 +42,7 @@ pub fn default_file() -> String {
         };
         let _ = writeln!(text, "# {name} = {value}");
     }
+    text.push_str(PACKAGED_CLIENT);
     text.push_str(PACKAGED_BACKEND);
     text
 }
@@ -57,9 +61,12 @@ fn comment(key: &Key) -> Vec<String> {
         Default::Value(_) => String::new(),
     };
     words.extend(without.split(' ').filter(|word| !word.is_empty()));
-    if key.change == Change::Restart {
-        words.extend("Takes effect at a restart.".split(' '));
-    }
+    let effect = match key.change {
+        Change::Reload => "",
+        Change::Restart => "Takes effect at a restart.",
+        Change::Tls => "Read again when it changes; turning TLS on or off takes a restart.",
+    };
+    words.extend(effect.split(' ').filter(|word| !word.is_empty()));
     let mut lines = vec![String::new()];
     for word in words {
         let line = lines.last_mut().expect("there is always a line");
@@ -88,6 +95,7 @@ pub fn key_table() -> String {
         let effect = match key.change {
             Change::Reload => "reload",
             Change::Restart => "restart",
+            Change::Tls => "reload, and when the file changes; restart, to turn TLS on or off",
         };
         let _ = writeln!(
             text,

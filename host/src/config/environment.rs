@@ -19,7 +19,12 @@ const OWN_SETTINGS: &str = "CASEMATE_SETTINGS_";
 /// Names that begin like ours and are read elsewhere: by the client, and by the daemon's command
 /// line.
 const ELSEWHERE: &[&str] = &[
+    "CASEMATE_CA_CERT",
+    "CASEMATE_CLIENT_CERT",
+    "CASEMATE_CLIENT_KEY",
+    "CASEMATE_CONTEXT",
     "CASEMATE_ENDPOINT",
+    "CASEMATE_TOKEN",
     CONFIG_FILE,
     #[cfg(debug_assertions)]
     FAILPOINT,

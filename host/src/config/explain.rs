@@ -2,8 +2,10 @@
 
 use std::fmt::Write as _;
 
+use super::Config;
 use super::key::Default;
 use super::sources::{Changed, Effective, Source, show};
+use crate::api::access::clients::{ClientConfig, Mark};
 use crate::backend::BackendConfig;
 
 /// Where backends are configured.
@@ -21,8 +23,8 @@ pub struct Row {
     pub notes: Vec<String>,
 }
 
-/// All declared keys in their order, then those of open tables, then the backends.
-pub fn rows(effective: &Effective, backends: &[BackendConfig], waiting: &[Changed]) -> Vec<Row> {
+/// All declared keys in their order, then those of open tables, then the clients and the backends.
+pub fn rows(effective: &Effective, config: &Config, waiting: &[Changed]) -> Vec<Row> {
     let mut rows = Vec::new();
     for declared in super::keys() {
         let mut row = row(effective, declared.name);
@@ -41,7 +43,10 @@ pub fn rows(effective: &Effective, backends: &[BackendConfig], waiting: &[Change
             row.notes.push(format!("a restart is needed for: {change}"));
         }
     }
-    for backend in backends {
+    for client in &config.clients {
+        rows.extend(of_client(client));
+    }
+    for backend in &config.backends {
         rows.extend(of_backend(effective, backend));
     }
     rows
@@ -68,6 +73,29 @@ fn row(effective: &Effective, key: &str) -> Row {
     }
 }
 
+/// Not the digest of a token: one of a token that a person chose could be guessed.
+fn of_client(client: &ClientConfig) -> Vec<Row> {
+    let roles: Vec<&str> = client.roles.iter().map(|role| role.as_str()).collect();
+    let mut values = vec![("roles", show(&toml::Value::from(roles)))];
+    values.extend(client.marks.iter().map(|mark| {
+        let value = match mark {
+            Mark::Token(_) => "a digest that is not shown".to_owned(),
+            Mark::Certificate(text) | Mark::Dns(text) | Mark::Uri(text) => {
+                show(&toml::Value::from(text.as_str()))
+            }
+            Mark::Uid(uid) => uid.to_string(),
+        };
+        (mark.key(), value)
+    }));
+    let rows = values.into_iter().map(|(key, value)| Row {
+        key: format!("client.{}.{key}", client.name),
+        value,
+        source: FILE.to_owned(),
+        notes: Vec::new(),
+    });
+    rows.collect()
+}
+
 fn of_backend(effective: &Effective, backend: &BackendConfig) -> Vec<Row> {
     let text = |text: &str| show(&toml::Value::from(text));
     let mut values = vec![("path".to_owned(), text(&backend.path.to_string_lossy()))];
@@ -78,8 +106,23 @@ fn of_backend(effective: &Effective, backend: &BackendConfig) -> Vec<Row> {
         "allow_unpinned".to_owned(),
         backend.allow_unpinned.to_string(),
     ));
+    if let Some(keys) = &backend.signature_keys {
+        let keys = toml::Value::from(keys.clone());
+        values.push(("signature_keys".to_owned(), show(&keys)));
+    }
+    values.push(("tier".to_owned(), text(backend.tier.as_str())));
     if let Ok(grants) = toml::Value::try_from(&backend.grants) {
         values.push(("grants".to_owned(), show(&grants)));
+    }
+    if let Some(canary) = &backend.canary {
+        values.push(("canary.of".to_owned(), text(&canary.of)));
+        let labels = toml::Table::from_iter(
+            canary
+                .labels
+                .iter()
+                .map(|(key, value)| (key.clone(), value.clone().into())),
+        );
+        values.push(("canary.labels".to_owned(), show(&labels.into())));
     }
     let name = crate::spec::printable(&backend.name);
     let mut rows: Vec<Row> = values

@@ -1,7 +1,8 @@
 //! The config file: TOML, each value with its line.
 //!
 //! Values of declared keys are read one by one, so that an error can name line, value and form.
-//! `[[backend]]` tables have a shape of their own, which serde reads.
+//! `[[backend]]` tables have a shape of their own, which serde reads; `[[client]]` tables are read by
+//! `clients`.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -10,10 +11,10 @@ use std::sync::Arc;
 use serde::Deserialize;
 use toml::de::{DeTable, DeValue};
 
-use super::ConfigError;
 use super::key;
 use super::sources::{Candidate, Source};
-use crate::backend::BackendConfig;
+use super::{ConfigError, Tables, clients};
+use crate::backend::{BackendConfig, canary};
 use crate::regular_file::{self, ReadError};
 
 /// Largest file that is read; one with a hundred backends has some 100 KiB.
@@ -23,7 +24,7 @@ const MAX_FILE: u64 = 4 << 20;
 #[derive(Debug, Default)]
 pub(super) struct FileContent {
     pub candidates: Vec<Candidate>,
-    pub backends: Vec<BackendConfig>,
+    pub tables: Tables,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -66,18 +67,28 @@ pub(super) fn parse(path: &Path, text: &str, errors: &mut Vec<ConfigError>) -> F
     };
     walk.table("", document.get_ref());
     content.candidates = walk.candidates;
+    if let Some(tables) = document.get_ref().get("client") {
+        content.tables.clients = clients::read(path, text, tables, errors);
+    }
     match toml::from_str::<Backends>(text) {
-        Ok(backends) => content.backends = backends.backends,
+        Ok(backends) => content.tables.backends = backends.backends,
         Err(error) => errors.push(syntax(error)),
     }
-    for (index, backend) in content.backends.iter().enumerate() {
-        let mut earlier = content.backends[..index].iter();
+    for (index, backend) in content.tables.backends.iter().enumerate() {
+        let mut earlier = content.tables.backends[..index].iter();
         if earlier.any(|other| other.name == backend.name) {
             errors.push(ConfigError::DuplicateBackend {
                 path: path.to_owned(),
                 name: backend.name.clone(),
             });
         }
+    }
+    for (name, source) in canary::faults(&content.tables.backends) {
+        errors.push(ConfigError::Canary {
+            path: path.to_owned(),
+            name,
+            source,
+        });
     }
     content
 }
@@ -97,8 +108,8 @@ impl Walk<'_> {
                 line: line_of(self.text, name.span().start),
             };
             let key = format!("{prefix}{}", name.get_ref());
-            if key == "backend" {
-                // An array of tables, or an error that serde tells.
+            if key == "backend" || key == "client" {
+                // Arrays of tables, which are read by themselves.
                 continue;
             }
             if let DeValue::Table(inner) = value.get_ref()
@@ -135,7 +146,7 @@ fn is_table(name: &str) -> bool {
         || [key::NETWORK_PROPERTIES, key::SETTINGS, key::LEASES].contains(&table.as_str())
 }
 
-fn scalar(value: &DeValue<'_>) -> Option<toml::Value> {
+pub(super) fn scalar(value: &DeValue<'_>) -> Option<toml::Value> {
     Some(match value {
         DeValue::String(text) => toml::Value::String(text.clone().into_owned()),
         DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
@@ -148,13 +159,13 @@ fn scalar(value: &DeValue<'_>) -> Option<toml::Value> {
 }
 
 /// From 1 up.
-fn line_of(text: &str, offset: usize) -> usize {
+pub(super) fn line_of(text: &str, offset: usize) -> usize {
     let before = text.as_bytes().get(..offset).unwrap_or_default();
     before.iter().filter(|byte| **byte == b'\n').count() + 1
 }
 
 /// A value as it stands in the file, without more of it than a line has.
-fn shown(text: &str, span: std::ops::Range<usize>) -> String {
+pub(super) fn shown(text: &str, span: std::ops::Range<usize>) -> String {
     const MOST: usize = 80;
     let text = text.get(span).unwrap_or_default();
     let mut shown: String = text.chars().take(MOST).collect();

@@ -10,6 +10,9 @@ pub enum Change {
     Reload,
     /// At the next start of the daemon.
     Restart,
+    /// A file of a listener's TLS: at a reload, where TLS is on before and after it, and whenever the
+    /// file changes; at the next start, where it is turned on or off.
+    Tls,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,6 +87,13 @@ impl Key {
     pub const fn at_restart(self) -> Self {
         Self {
             change: Change::Restart,
+            ..self
+        }
+    }
+
+    pub const fn of_tls(self) -> Self {
+        Self {
+            change: Change::Tls,
             ..self
         }
     }

@@ -6,6 +6,8 @@ use std::path::PathBuf;
 
 use casemate_catalogue::ErrorId;
 
+use super::clients::ClientError;
+use crate::backend::canary::CanaryError;
 use crate::vm::catalogued::Catalogued;
 
 #[derive(Debug, thiserror::Error)]
@@ -59,6 +61,18 @@ pub enum ConfigError {
     },
     #[error("config file {path:?}: two backends are named {name:?}", path = .path.display())]
     DuplicateBackend { path: PathBuf, name: String },
+    #[error("config file {path:?}: `[backend.canary]` of {name:?}: {source}", path = .path.display())]
+    Canary {
+        path: PathBuf,
+        name: String,
+        source: CanaryError,
+    },
+    #[error("{place}: {source}")]
+    Client {
+        /// File and line.
+        place: String,
+        source: ClientError,
+    },
     #[error("{variable} asks for {feature}, which this version does not have")]
     NotSupportedYet {
         variable: String,
@@ -66,7 +80,7 @@ pub enum ConfigError {
         remedy: &'static str,
     },
     #[error(
-        "the {listener} listener would be on {address} ({place}), which is not loopback, without TLS and client authentication: anyone who reaches it could run VMs"
+        "the {listener} listener would be on {address} ({place}), which is not loopback, without TLS and authentication: anyone who reaches it could run VMs"
     )]
     Exposed {
         listener: &'static str,
@@ -91,6 +105,8 @@ impl Catalogued for ConfigError {
             Self::BackendConflict { .. } => ErrorId::ConfigBackendConflict,
             Self::UnknownBackend { .. } => ErrorId::ConfigBackendUnknown,
             Self::DuplicateBackend { .. } => ErrorId::ConfigDuplicateBackend,
+            Self::Canary { .. } => ErrorId::ConfigCanary,
+            Self::Client { .. } => ErrorId::ConfigClient,
             Self::NotSupportedYet { .. } => ErrorId::ConfigNotSupportedYet,
             Self::Exposed { .. } => ErrorId::ListenerExposed,
             Self::Shape(_) => ErrorId::ConfigShape,
@@ -105,7 +121,10 @@ impl Catalogued for ConfigError {
             Self::UnknownVariable { name, .. } => name.clone(),
             Self::Flag { text } => text.clone(),
             Self::BackendConflict { .. } => "default_backend".to_owned(),
-            Self::UnknownBackend { name, .. } | Self::DuplicateBackend { name, .. } => name.clone(),
+            Self::UnknownBackend { name, .. }
+            | Self::DuplicateBackend { name, .. }
+            | Self::Canary { name, .. } => name.clone(),
+            Self::Client { place, .. } => place.clone(),
             Self::NotSupportedYet { variable, .. } => variable.clone(),
             Self::Exposed { listener, .. } => (*listener).to_owned(),
             Self::Shape(_) => return None,
@@ -166,15 +185,31 @@ pub enum Warning {
         source: String,
         reason: String,
     },
+    /// An image root that somebody named.
+    UnusableRoot {
+        path: PathBuf,
+        source: String,
+        reason: String,
+    },
     /// A setting for every backend that none announces.
     UnheardSetting {
         key: String,
         source: String,
         closest: String,
     },
+    /// A client that no listener can recognise.
+    UnseenClient {
+        client: String,
+        needs: &'static str,
+    },
     /// The identity is for guests that are protected.
     IdentityUnused {
         backend: String,
+    },
+    /// Granted, and never asked for.
+    GrantUnused {
+        backend: String,
+        what: String,
     },
 }
 
@@ -204,6 +239,15 @@ impl fmt::Display for Warning {
                 "{key} is {:?} ({source}), which cannot be used: {reason}; VMs that need it are refused",
                 path.display()
             ),
+            Self::UnusableRoot {
+                path,
+                source,
+                reason,
+            } => write!(
+                f,
+                "images.roots has {:?} ({source}), which cannot be used: {reason}; requests that name images are refused",
+                path.display()
+            ),
             Self::UnheardSetting {
                 key,
                 source,
@@ -212,9 +256,17 @@ impl fmt::Display for Warning {
                 f,
                 "setting {key:?} ({source}) is announced by no backend in service (the closest one is {closest:?}); it has no effect"
             ),
+            Self::UnseenClient { client, needs } => write!(
+                f,
+                "client {client:?} is never recognised: that takes {needs}"
+            ),
+            Self::GrantUnused { backend, what } => write!(
+                f,
+                "[backend.grants] of {backend:?} has {what}, which the backend does not announce; `casemate backend show` lists what it does"
+            ),
             Self::IdentityUnused { backend } => write!(
                 f,
-                "vm.identity has no effect on VMs of backend {backend:?}, which protects no guests and carries no identity"
+                "vm.identity has no effect on VMs of backend {backend:?}, which carries no identity"
             ),
         }
     }

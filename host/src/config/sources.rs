@@ -10,7 +10,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use super::ConfigError;
-use super::key::{self, Default};
+use super::key::{Change, Default};
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Source {
@@ -179,8 +179,11 @@ impl Effective {
                 new: value(new),
                 source: new.map(|entry| entry.source.clone()),
             };
-            let at_restart = super::declared(key)
-                .is_some_and(|declared| declared.change == key::Change::Restart);
+            let at_restart = super::declared(key).is_some_and(|declared| match declared.change {
+                Change::Reload => false,
+                Change::Restart => true,
+                Change::Tls => turns_tls(key, self, next),
+            });
             if at_restart {
                 match old {
                     Some(entry) => reloaded
@@ -196,6 +199,13 @@ impl Effective {
         }
         reloaded
     }
+}
+
+/// Whether the listener of a key speaks TLS in one of them only.
+fn turns_tls(key: &str, old: &Effective, next: &Effective) -> bool {
+    let listener = key.split('.').next().unwrap_or_default();
+    let certificate = format!("{listener}.server_cert");
+    old.get(&certificate).is_some() != next.get(&certificate).is_some()
 }
 
 /// Sets a dotted key, making tables on the way.

@@ -73,7 +73,10 @@ fn nothing_at_all_is_all_defaults() {
         config.grpc.listener.address(),
         "127.0.0.1:7001".parse().unwrap()
     );
-    assert_eq!(config.http.address(), "127.0.0.1:7003".parse().unwrap());
+    assert_eq!(
+        config.http.listener.address(),
+        "127.0.0.1:7003".parse().unwrap()
+    );
     assert_eq!(config.max_vms, 10);
     assert_eq!(config.vm.memory, 2048 << 20);
     assert_eq!(config.network.ports, Some(6100..=6200));
@@ -191,7 +194,7 @@ fn what_is_wrong_is_told_with_place_value_and_form() {
         ("[vm.memory]\nsize = 1", &["vm.memory", "a size"]),
         (
             "[grpc]\nhost = \"0.0.0.0\"\nserver_cert = \"c\"\nserver_key = \"k\"",
-            &["without TLS and client authentication"],
+            &["without TLS and authentication"],
         ),
         ("[grpc]\ntimeout = \"60\"", &["grpc.timeout", "90s"]),
         (
@@ -324,9 +327,25 @@ fn exposure_is_accepted_or_not_by_one_word() {
         "[grpc]\nhost = \"::1\"",
         "[grpc]\nhost = \"::ffff:127.0.0.1\"",
         "[grpc]\nhost = \"localhost\"",
+        "[grpc]\nhost = \"127.200.3.4\"",
         "[grpc]\nhost = \"0.0.0.0\"\nserver_cert = \"c\"\nserver_key = \"k\"\nclient_ca_certs = \"a\"",
     ] {
         case(file, &[], &[]).load();
+    }
+    // A token keeps strangers out where it is not sent in the open; a user of a socket is no help.
+    const DIGEST: &str = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+    let token = format!("token_sha256 = \"{DIGEST}\"");
+    let tls = "server_cert = \"c\"\nserver_key = \"k\"";
+    for (files, mark, is_closed) in [
+        (tls, &*token, true),
+        (tls, "uid = 0", false),
+        ("", &*token, false),
+    ] {
+        let file = format!(
+            "[grpc]\nhost = \"::\"\n{files}\n[[client]]\nname = \"a\"\nroles = [\"viewer\"]\n{mark}"
+        );
+        let loaded = case(&file, &[], &[]).inputs.load();
+        assert_eq!(loaded.is_ok(), is_closed, "{file}: {loaded:?}");
     }
     case(
         "",
@@ -464,8 +483,21 @@ fn a_reload_applies_what_it_can_and_names_what_it_cannot() {
     };
     assert_eq!(keys(&reloaded.applied), ["max_vms", "vm.vcpus"]);
     assert_eq!(keys(&reloaded.waiting), ["grpc.port"]);
-    let config = Config::from_effective(&reloaded.effective, Vec::new()).unwrap();
+    let config = Config::from_effective(&reloaded.effective, Tables::default()).unwrap();
     assert_eq!((config.max_vms, config.grpc.listener.port), (2, 1));
+    // TLS is read again where it stays on, and is turned on by a restart.
+    let tls = |files: &str| case(&format!("[http]\n{files}"), &[], &[]).load().effective;
+    let (off, on) = (tls(""), tls("server_cert = \"a\"\nserver_key = \"k\""));
+    let other = tls("server_cert = \"b\"\nserver_key = \"k\"\nclient_ca_certs = \"a\"");
+    let both = ["http.server_cert", "http.server_key"];
+    assert_eq!(keys(&off.reloaded(&on).waiting), both);
+    assert_eq!(keys(&on.reloaded(&off).waiting), both);
+    let changed = on.reloaded(&other);
+    assert_eq!(
+        keys(&changed.applied),
+        ["http.client_ca_certs", "http.server_cert"]
+    );
+    assert!(changed.waiting.is_empty());
     // A second reload of the same file names it again.
     let again = reloaded.effective.reloaded(&new.effective);
     assert_eq!(keys(&again.waiting), ["grpc.port"]);
@@ -490,6 +522,7 @@ fn the_documented_file_is_valid_and_says_the_defaults() {
                     key.bytes()
                         .all(|b| b.is_ascii_lowercase() || b"_-".contains(&b))
                 }) && !rest.starts_with("allow_unpinned")
+                    && !rest.starts_with("tier")
                     && !rest.starts_with("sha256")
                     && !rest.starts_with("identity")
                     && !rest.starts_with("first_port")
@@ -560,4 +593,33 @@ fn every_key_can_be_set_by_its_variable_and_by_a_flag() {
         (&*shared[0].key, &*shared[0].place),
         ("memory-slots", "CASEMATE_SETTINGS_MEMORY_SLOTS")
     );
+}
+
+#[test]
+fn a_client_that_nobody_can_see_is_a_warning() {
+    const SOCKET: &str = "http.socket = \"/run/s\"\n";
+    const AUTHORITY: &str = "grpc.client_ca_certs = \"/ca\"\n";
+    for (head, marks, needs) in [
+        ("", "uid = 1", Some("grpc.socket")),
+        (SOCKET, "uid = 1", None),
+        ("", "certificate_dns = \"a\"", Some("client_ca_certs")),
+        (AUTHORITY, "certificate_dns = \"a\"", None),
+        (SOCKET, "certificate_dns = \"a\"\nuid = 1", None),
+        (SOCKET, "certificate_uri = \"a:b\"", Some("client_ca_certs")),
+    ] {
+        let file = format!("{head}[[client]]\nname = \"x\"\nroles = [\"viewer\"]\n{marks}\n");
+        let warnings = case(&file, &[], &[]).load().warnings;
+        let shown: Vec<String> = warnings.iter().map(ToString::to_string).collect();
+        assert_eq!(
+            shown.len(),
+            usize::from(needs.is_some()),
+            "{file}: {shown:?}"
+        );
+        if let Some(needs) = needs {
+            assert!(
+                shown[0].contains(needs) && shown[0].contains("\"x\""),
+                "{shown:?}"
+            );
+        }
+    }
 }

@@ -4,19 +4,22 @@
 //! it, QEMU has it, and no rule of the host forbids it. The result, `CheckedPlan`, is the only
 //! thing that `command` renders.
 
-use std::collections::HashMap;
+mod assumed;
+
+use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
 use super::absent::absent;
 use super::keyval;
 use super::paths;
 use super::schema::{ProbeError, Properties, Qemu, QemuInfo, TypeQuestion};
+use super::type_names::{cpu_type, host_device_types};
 use crate::spec::Origin;
 use crate::spec::first_version::{FirstVersions, QemuVersion};
 use crate::spec::permissions::{Permissions, TypeGrant};
 use crate::spec::plan::{Firmware, LaunchPlan, Property, Transport, Typed, Value};
 use crate::spec::printable;
-use crate::spec::request::{Accelerator, Boot, Choice, LaunchRequest};
+use crate::spec::request::{Accelerator, Boot, Choice, LaunchRequest, RequestFile};
 
 /// Why a plan is not started.
 #[derive(Debug, thiserror::Error)]
@@ -86,7 +89,7 @@ impl Knowledge {
         let own = request
             .devices
             .iter()
-            .flat_map(|device| host_device_types(&device.kind, plan.devices.transport));
+            .flat_map(|device| host_device_types(request, device, plan.devices.transport));
         for kind in plan
             .extra_devices
             .iter()
@@ -108,30 +111,22 @@ impl Knowledge {
         })
     }
 
+    /// Of a QEMU that has all that `plan` names: what is then held against the plan is what it may
+    /// name, and not what is installed. `aliases` are versioned names of machines by their aliases.
+    pub fn assumed(
+        plan: &LaunchPlan,
+        request: &LaunchRequest,
+        permissions: &Permissions,
+        aliases: &BTreeMap<String, String>,
+    ) -> Self {
+        assumed::knowledge(plan, request, permissions, aliases)
+    }
+
     /// Whether the installed QEMU's device has the property.
     pub fn device_has(&self, kind: &str, property: &str) -> bool {
         self.devices
             .get(kind)
             .is_some_and(|properties| properties.contains_key(property))
-    }
-}
-
-/// QEMU's device types for a device of the host.
-pub fn host_device_types(kind: &str, transport: Transport) -> Vec<String> {
-    let suffix = transport.device_suffix();
-    match kind {
-        "net" => vec![format!("virtio-net-{suffix}")],
-        "share-9p" => vec![format!("virtio-9p-{suffix}")],
-        "disk" => vec![format!("virtio-scsi-{suffix}"), "scsi-hd".to_owned()],
-        _ => Vec::new(),
-    }
-}
-
-/// QOM type of a CPU model (QEMU, `CPU_RESOLVING_TYPE` of each target).
-pub fn cpu_type(model: &str, architecture: &str) -> String {
-    match architecture {
-        "aarch64" => format!("{model}-arm-cpu"),
-        other => format!("{model}-{other}-cpu"),
     }
 }
 
@@ -435,7 +430,7 @@ impl Checker<'_> {
                 return Err(rule(at, "QEMU takes it as a path"));
             }
             for device in &self.request.devices {
-                for kind in host_device_types(&device.kind, plan.devices.transport) {
+                for kind in host_device_types(self.request, device, plan.devices.transport) {
                     let known = self.knowledge.devices.get(&kind);
                     if let Some(kind) = known.and_then(|known| known.get(&property.path)) {
                         if matches!(kind.as_str(), "str" | "string") {
@@ -500,7 +495,7 @@ impl Checker<'_> {
             return Ok(());
         }
         for device in &self.request.devices {
-            let types = host_device_types(&device.kind, plan.devices.transport);
+            let types = host_device_types(self.request, device, plan.devices.transport);
             let Some(kind) = types.first() else { continue };
             for property in &device.properties {
                 if !self.knowledge.device_has(kind, &property.path) {
@@ -548,7 +543,31 @@ impl Checker<'_> {
         if self.request.boot == Boot::Disk && plan.boot.kernel {
             return Err(rule("boot.kernel", "the request boots from its disk"));
         }
-        Ok(())
+        self.named_files(plan)
+    }
+
+    /// A caller's file that is left lying is a wish that was dropped. A file of a setting is the
+    /// backend's own business.
+    fn named_files(&self, plan: &LaunchPlan) -> Result<(), CheckError> {
+        let mut named = plan.named_files();
+        // QEMU gets a copy of it, which is a use all the same.
+        if let Firmware::Pflash(pflash) = &plan.firmware {
+            named.extend(pflash.vars_template);
+        }
+        let is_used = |file: &RequestFile| match file.role.as_str() {
+            "kernel" => plan.boot.kernel,
+            "initrd" => plan.boot.initrd,
+            "disk" => self.request.boot == Boot::Disk,
+            role => role.starts_with("setting:") || named.contains(&file.id),
+        };
+        let mut of_request = self.request.host.files.iter();
+        match of_request.find(|file| file.origin == Origin::Request && !is_used(file)) {
+            Some(file) => Err(rule(
+                file.role.as_str(),
+                "the request names this file, and the plan does not use it",
+            )),
+            None => Ok(()),
+        }
     }
 
     fn host_rules(&self, plan: &LaunchPlan) -> Result<(), CheckError> {
@@ -568,7 +587,7 @@ impl Checker<'_> {
             });
         }
         for device in &self.request.devices {
-            for kind in host_device_types(&device.kind, plan.devices.transport) {
+            for kind in host_device_types(self.request, device, plan.devices.transport) {
                 if !self.knowledge.devices.contains_key(&kind) {
                     return Err(self.no_type("device", &kind));
                 }

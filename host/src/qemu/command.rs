@@ -13,10 +13,12 @@ use std::net::SocketAddr;
 use base64::Engine as _;
 use serde_json::Value as Json;
 
-use super::check::{CheckedPlan, host_device_types};
+use super::check::CheckedPlan;
 use super::keyval::{self, KeyVal};
+use super::type_names::host_device_types;
+use crate::spec::files::DiskFormat;
 use crate::spec::plan::{Firmware, PflashFirmware, Property, Typed, Value};
-use crate::spec::request::{Accelerator, HostDevice, LaunchRequest};
+use crate::spec::request::{Accelerator, DataDiskFile, HostDevice, LaunchRequest};
 
 /// Id of the character device that carries QMP.
 pub const QMP_ID: &str = "casemate-qmp";
@@ -25,6 +27,8 @@ const CONSOLE_ID: &str = "casemate-console";
 const KVM_SET: u32 = 1;
 const CONSOLE_SET: u32 = 2;
 const DISK_SET: u32 = 3;
+/// Of the first data disk; it is the last one, since there are several of these.
+const FIRST_DATA_DISK_SET: u32 = 4;
 const IGVM_ID: &str = "casemate-igvm";
 /// QEMU's system call filter: no privileges, no child processes, no resource control.
 const SANDBOX: &str = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny";
@@ -38,6 +42,8 @@ pub struct Resources {
     /// The VM's own copy of the firmware variables.
     pub firmware_vars: Option<String>,
     pub disk: Option<DiskResources>,
+    /// Where the images of data disks are, by device id.
+    pub data_disks: BTreeMap<String, ImageSource>,
     /// Folders of the 9p shares, by device id.
     pub shares: BTreeMap<String, String>,
     pub console: String,
@@ -65,12 +71,20 @@ pub struct DiskResources {
     pub backing: Option<DiskBacking>,
 }
 
+/// How QEMU comes by an image that it only reads.
+#[derive(Clone, Debug)]
+pub enum ImageSource {
+    /// The number of a descriptor in QEMU.
+    Descriptor(i32),
+    Path(String),
+}
+
 /// An image that QEMU reads through a descriptor, so that its user need not be able to open it.
 #[derive(Clone, Debug)]
 pub struct DiskBacking {
     /// Number in QEMU.
     pub fd: i32,
-    pub format: String,
+    pub format: DiskFormat,
 }
 
 #[derive(Clone, Debug)]
@@ -375,7 +389,8 @@ impl Renderer<'_> {
     }
 
     fn host_device(&mut self, device: &HostDevice) -> Result<(), RenderError> {
-        let types = host_device_types(&device.kind, self.checked.plan().devices.transport);
+        let transport = self.checked.plan().devices.transport;
+        let types = host_device_types(self.request, device, transport);
         let Some(kind) = types.first() else {
             return Err(RenderError::Resource(format!(
                 "host device {}",
@@ -418,37 +433,73 @@ impl Renderer<'_> {
                 let option = self.virtio(kind, own, device)?;
                 self.option("-device", option);
             }
-            "disk" => {
-                let disk = self.resources.disk.as_ref();
-                let DiskResources {
-                    overlay,
-                    controller_id,
-                    backing,
-                } = disk.ok_or_else(|| RenderError::Resource("the disk".to_owned()))?;
-                let mut node = serde_json::json!({
-                    "driver": "qcow2",
-                    "node-name": device.id,
-                    "file": {"driver": "file", "filename": overlay},
-                });
-                if let Some(backing) = backing {
-                    let path = self.descriptor(backing.fd, DISK_SET);
-                    node["backing"] = serde_json::json!({
-                        "driver": backing.format,
-                        "read-only": true,
-                        "file": {"driver": "file", "filename": path, "read-only": true},
-                    });
-                }
-                self.option("-blockdev", node.to_string());
-                let own = KeyVal::new(kind).with("id", controller_id);
-                let option = self.virtio(kind, own, device)?;
-                self.option("-device", option);
-                let disk = KeyVal::new("scsi-hd")
-                    .with("drive", &device.id)
-                    .with("bus", &format!("{controller_id}.0"));
-                self.option("-device", disk.finish());
-            }
+            "disk" => match self.request.data_disk(&device.id) {
+                Some((index, data)) => self.data_disk(device, kind, index, data)?,
+                None => self.boot_disk(device, kind)?,
+            },
             other => return Err(RenderError::Resource(format!("host device {other}"))),
         }
+        Ok(())
+    }
+
+    /// The disk that the VM boots from: its overlay, over an image that it only reads.
+    fn boot_disk(&mut self, device: &HostDevice, kind: &str) -> Result<(), RenderError> {
+        let disk = self.resources.disk.as_ref();
+        let DiskResources {
+            overlay,
+            controller_id,
+            backing,
+        } = disk.ok_or_else(|| RenderError::Resource("the disk".to_owned()))?;
+        let mut node = serde_json::json!({
+            "driver": "qcow2",
+            "node-name": device.id,
+            "file": {"driver": "file", "filename": overlay},
+        });
+        if let Some(backing) = backing {
+            let path = self.descriptor(backing.fd, DISK_SET);
+            node["backing"] = read_only(backing.format, &path);
+        }
+        self.option("-blockdev", node.to_string());
+        let own = KeyVal::new(kind).with("id", controller_id);
+        let option = self.virtio(kind, own, device)?;
+        self.option("-device", option);
+        let mut disk = KeyVal::new("scsi-hd")
+            .with("drive", &device.id)
+            .with("bus", &format!("{controller_id}.0"));
+        // Firmware would choose among several disks by an order of its own.
+        if !self.request.data_disks.is_empty() {
+            disk.push("bootindex", "0");
+        }
+        self.option("-device", disk.finish());
+        Ok(())
+    }
+
+    fn data_disk(
+        &mut self,
+        device: &HostDevice,
+        kind: &str,
+        index: usize,
+        data: &DataDiskFile,
+    ) -> Result<(), RenderError> {
+        let source = self.resources.data_disks.get(&device.id);
+        let path = match source {
+            Some(ImageSource::Path(path)) => path.clone(),
+            Some(ImageSource::Descriptor(fd)) => {
+                let set = u32::try_from(index).map(|index| FIRST_DATA_DISK_SET + index);
+                let set = set.map_err(|_| RenderError::Resource(device.id.clone()))?;
+                self.descriptor(*fd, set)
+            }
+            None => return Err(RenderError::Resource(format!("data disk {}", data.disk.id))),
+        };
+        let mut node = read_only(data.disk.format, &path);
+        node["node-name"] = device.id.as_str().into();
+        self.option("-blockdev", node.to_string());
+        let own = KeyVal::new(kind)
+            .with("id", &device.id)
+            .with("drive", &device.id)
+            .with("serial", &data.disk.id);
+        let option = self.virtio(kind, own, device)?;
+        self.option("-device", option);
         Ok(())
     }
 
@@ -517,6 +568,20 @@ impl Renderer<'_> {
             other => Json::from(self.scalar(other)?),
         })
     }
+}
+
+/// A block node of an image that QEMU only reads. That nothing lies below it is said, whatever its
+/// header comes to say.
+fn read_only(format: DiskFormat, path: &str) -> Json {
+    let mut node = serde_json::json!({
+        "driver": format.as_str(),
+        "read-only": true,
+        "file": {"driver": "file", "filename": path, "read-only": true},
+    });
+    if format == DiskFormat::Qcow2 {
+        node["backing"] = Json::Null;
+    }
+    node
 }
 
 /// A size for `-m`: whole MiB with QEMU's suffix, bytes otherwise.

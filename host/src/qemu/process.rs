@@ -5,13 +5,14 @@
 //! never hit.
 
 use std::collections::HashMap;
-use std::ffi::OsStr;
+use std::ffi::OsString;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use command_fds::{CommandFdExt as _, FdMapping};
 use rustix::process::{Pid, PidfdFlags};
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncReadExt as _;
@@ -354,10 +355,12 @@ fn end_group(leader: Option<Pid>) {
     }
 }
 
-/// Runs a tool such as `qemu-img` to its end, under the same rules as QEMU.
+/// Runs a tool such as `qemu-img` to its end, under the same rules as QEMU, with `descriptors` under
+/// their numbers and nothing else of the daemon open.
 pub async fn run_tool(
     program: &Path,
-    arguments: &[&OsStr],
+    arguments: Vec<OsString>,
+    descriptors: Vec<(OwnedFd, i32)>,
     credentials: &Credentials,
     limit: Duration,
 ) -> Result<ToolOutput, ToolError> {
@@ -366,6 +369,16 @@ pub async fn run_tool(
     })?;
     let mut command = command(&found, credentials);
     command.args(arguments);
+    let mappings = descriptors.into_iter();
+    let mappings = mappings.map(|(parent_fd, child_fd)| FdMapping {
+        parent_fd,
+        child_fd,
+    });
+    command
+        .fd_mappings(mappings.collect())
+        .map_err(|_| ToolError::Descriptors {
+            program: found.clone(),
+        })?;
     finish(&found, command, limit).await
 }
 

@@ -212,10 +212,7 @@ impl Qmp {
 }
 
 fn shorten_words(text: &str) -> String {
-    crate::spec::printable(text)
-        .chars()
-        .take(MAX_WORDS)
-        .collect()
+    crate::spec::printable_start(text, MAX_WORDS)
 }
 
 fn shorten(json: &Json) -> String {

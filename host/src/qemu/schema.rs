@@ -80,6 +80,20 @@ pub struct QemuInfo {
 }
 
 impl QemuInfo {
+    /// Of a QEMU that nobody looked at, with these machines and object types.
+    pub(super) fn assumed(
+        machines: HashMap<String, String>,
+        objects: HashMap<String, Properties>,
+    ) -> Self {
+        Self {
+            path: PathBuf::new(),
+            version: "that nobody looked at".to_owned(),
+            machines,
+            objects,
+            kvm_device: false,
+        }
+    }
+
     /// Versioned name behind a machine name or alias.
     pub fn machine(&self, name: &str) -> Option<&str> {
         self.machines.get(name).map(String::as_str)

@@ -257,7 +257,8 @@ mod tests {
         let identity = of_configuration(&environment, b"a certificate\n");
         assert_eq!(identity.digest_hex(), printed);
         let is_wanted = |line: &&str| line.starts_with("{ printf ") && line.contains("grep");
-        let line = DOCUMENT.lines().find(is_wanted);
+        let mut commands = DOCUMENT.lines().filter_map(|line| line.strip_prefix("$ "));
+        let line = commands.find(is_wanted);
         let line = line.expect("the document has the guest's line");
         let id = "AGENT_CVM_ID=00000000-0000-4000-8000-000000000000";
         let script = format!("echo {id} >> environment\n{line}");

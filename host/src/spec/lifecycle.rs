@@ -84,10 +84,12 @@ pub enum Action {
     Resume,
     Reset,
     Remove,
+    /// Sets when the VM is removed.
+    ExtendTtl,
 }
 
 impl Action {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Start,
         Self::Stop,
         Self::Restart,
@@ -95,6 +97,7 @@ impl Action {
         Self::Resume,
         Self::Reset,
         Self::Remove,
+        Self::ExtendTtl,
     ];
 
     pub fn name(self) -> &'static str {
@@ -106,6 +109,7 @@ impl Action {
             Self::Resume => "resume",
             Self::Reset => "reset",
             Self::Remove => "remove",
+            Self::ExtendTtl => "extend-ttl",
         }
     }
 
@@ -114,7 +118,7 @@ impl Action {
         match self {
             Self::Pause | Self::Resume => Some(Ability::Pause),
             Self::Reset => Some(Ability::Reset),
-            Self::Start | Self::Stop | Self::Restart | Self::Remove => None,
+            Self::Start | Self::Stop | Self::Restart | Self::Remove | Self::ExtendTtl => None,
         }
     }
 }
@@ -148,6 +152,7 @@ pub fn decide(action: Action, phase: Phase, abilities: &[Ability]) -> Verdict {
         (_, Phase::Removing) => denied,
         // Whoever creates a VM is still waiting for it: it can only be given up.
         (_, Phase::Creating) => denied,
+        (Action::ExtendTtl, _) => Accept,
 
         (Action::Start, Phase::Stopped | Phase::Exited | Phase::Failed) => Accept,
         (Action::Start, Phase::Running | Phase::Starting) => Ignore,
@@ -205,14 +210,15 @@ mod tests {
 
     const ABILITIES: [Ability; 3] = [Ability::Pause, Ability::Reset, Ability::Powerdown];
 
-    /// What an accepted action leads to, when nothing goes wrong.
-    fn outcome(action: Action) -> Phase {
-        match action {
+    /// What an accepted action leads to, when nothing goes wrong; none: to nothing else.
+    fn outcome(action: Action) -> Option<Phase> {
+        Some(match action {
             Action::Start | Action::Restart | Action::Resume | Action::Reset => Phase::Running,
             Action::Stop => Phase::Stopped,
             Action::Pause => Phase::Paused,
             Action::Remove => Phase::Removing,
-        }
+            Action::ExtendTtl => return None,
+        })
     }
 
     fn any_case() -> impl Strategy<Value = (Action, Phase, Vec<Ability>)> {
@@ -232,8 +238,11 @@ mod tests {
                 action,
                 Action::Start | Action::Stop | Action::Pause | Action::Resume | Action::Remove
             );
-            if is_repeatable && decide(action, phase, &abilities) == Verdict::Accept {
-                prop_assert_eq!(decide(action, outcome(action), &abilities), Verdict::Ignore);
+            if let Some(after) = outcome(action)
+                && is_repeatable
+                && decide(action, phase, &abilities) == Verdict::Accept
+            {
+                prop_assert_eq!(decide(action, after, &abilities), Verdict::Ignore);
             }
         }
 

@@ -11,6 +11,7 @@ use serde::{Deserialize, Serialize};
 use zeroize::Zeroize;
 
 use super::Origin;
+use super::files::{DataDisk, DiskFormat, FileWishes};
 use super::identity::{Identity, IdentityWish};
 use super::plan::{Property, Value};
 
@@ -18,7 +19,7 @@ use super::plan::{Property, Value};
 #[derive(Clone, Debug, Default)]
 pub struct VmSpec {
     pub name: String,
-    pub backend: Option<String>,
+    pub backend: BackendWish,
     pub vcpus: Option<u32>,
     pub memory_bytes: Option<u64>,
     pub machine: Option<String>,
@@ -30,14 +31,61 @@ pub struct VmSpec {
     /// Lines of the guest's `environment`, in order. Secret.
     pub environment: Vec<(String, Secret<String>)>,
     pub certificates: Certificates,
+    /// Files `secrets/NAME` of the guest's share, in order of their names. Secret.
+    pub secrets: SecretFiles,
     pub settings: BTreeMap<String, String>,
     pub ttl: Option<Duration>,
     pub require_confidential: bool,
     pub restart_policy: RestartPolicy,
     /// What its disk lies over, from its first start on.
     pub disk: Option<DiskImage>,
+    /// Files that it starts from in place of the operator's, and its data disks.
+    pub files: FileWishes,
     pub identity: IdentityWish,
+    pub labels: BTreeMap<String, String>,
+    /// The client who asks, by its name in the config; empty where the config names none.
+    pub created_by: String,
+    pub idempotency: Option<IdempotencyWish>,
     pub goal: Goal,
+}
+
+/// Which backend a VM is to have.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum BackendWish {
+    /// The operator's choice.
+    #[default]
+    Any,
+    /// This one, or the canary that takes its place for such a VM.
+    Named(String),
+    /// The one that the VM had at its first start, and no other.
+    Kept(String),
+}
+
+impl BackendWish {
+    pub fn name(&self) -> Option<&str> {
+        match self {
+            Self::Any => None,
+            Self::Named(name) | Self::Kept(name) => Some(name),
+        }
+    }
+}
+
+/// By what a request that is sent again is known. The key is the client's own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IdempotencyWish {
+    pub key: String,
+    /// SHA-256 of the request.
+    pub request: [u8; 32],
+}
+
+/// Name and content of each file.
+pub type SecretFiles = Vec<(String, Secret<Vec<u8>>)>;
+
+impl VmSpec {
+    /// Whether its shares will hold what later starts find nowhere else.
+    pub fn has_secrets(&self) -> bool {
+        !self.environment.is_empty() || !self.secrets.is_empty() || self.certificates.are_given()
+    }
 }
 
 /// How far a start goes.
@@ -55,17 +103,26 @@ pub struct DiskImage {
     pub path: PathBuf,
     pub size: u64,
     pub modified: Timestamp,
+    /// None in records of before it was kept: the config's.
+    #[serde(default)]
+    pub format: Option<DiskFormat>,
 }
 
 impl DiskImage {
-    pub fn of(file: &RequestFile) -> std::io::Result<Self> {
+    pub fn of(file: &RequestFile, format: DiskFormat) -> std::io::Result<Self> {
         let metadata = file.open()?.metadata()?;
         let modified = Timestamp::try_from(metadata.modified()?);
         Ok(Self {
             path: file.path.clone(),
             size: metadata.len(),
             modified: modified.map_err(std::io::Error::other)?,
+            format: Some(format),
         })
+    }
+
+    /// Whether a disk over this image can lie over `now` as well.
+    pub fn is_still(&self, now: &Self) -> bool {
+        self.path == now.path && self.size == now.size && self.modified == now.modified
     }
 }
 
@@ -100,15 +157,19 @@ pub struct SpecRecord {
     /// Whether its shares hold more than its id.
     pub has_secrets: bool,
     pub disk: Option<DiskImage>,
+    #[serde(skip_serializing_if = "FileWishes::is_empty")]
+    pub files: FileWishes,
     /// From its first start on; none where it had none.
     pub identity: Option<Identity>,
+    pub labels: BTreeMap<String, String>,
+    pub created_by: String,
 }
 
 impl From<&VmSpec> for SpecRecord {
     fn from(spec: &VmSpec) -> Self {
         Self {
             name: spec.name.clone(),
-            backend: spec.backend.clone(),
+            backend: spec.backend.name().map(str::to_owned),
             vcpus: spec.vcpus,
             memory_bytes: spec.memory_bytes,
             machine: spec.machine.clone(),
@@ -119,9 +180,12 @@ impl From<&VmSpec> for SpecRecord {
             settings: spec.settings.clone(),
             require_confidential: spec.require_confidential,
             restart_policy: spec.restart_policy,
-            has_secrets: !spec.environment.is_empty() || spec.certificates.are_given(),
+            has_secrets: spec.has_secrets(),
             disk: spec.disk.clone(),
+            files: spec.files.clone(),
             identity: spec.identity.known().cloned(),
+            labels: spec.labels.clone(),
+            created_by: spec.created_by.clone(),
         }
     }
 }
@@ -130,7 +194,10 @@ impl From<&SpecRecord> for VmSpec {
     fn from(record: &SpecRecord) -> Self {
         Self {
             name: record.name.clone(),
-            backend: record.backend.clone(),
+            backend: record
+                .backend
+                .clone()
+                .map_or(BackendWish::Any, BackendWish::Kept),
             vcpus: record.vcpus,
             memory_bytes: record.memory_bytes,
             machine: record.machine.clone(),
@@ -140,12 +207,17 @@ impl From<&SpecRecord> for VmSpec {
             kernel_cmdline_suffix: record.kernel_cmdline_suffix.clone(),
             environment: Vec::new(),
             certificates: Certificates::default(),
+            secrets: Vec::new(),
             settings: record.settings.clone(),
             ttl: None,
             require_confidential: record.require_confidential,
             restart_policy: record.restart_policy,
             disk: record.disk.clone(),
+            files: record.files.clone(),
             identity: IdentityWish::Kept(record.identity.clone()),
+            labels: record.labels.clone(),
+            created_by: record.created_by.clone(),
+            idempotency: None,
             goal: Goal::Guest,
         }
     }
@@ -292,7 +364,25 @@ pub struct LaunchRequest {
     pub cpu: Option<Choice>,
     pub kernel_cmdline: String,
     pub devices: Vec<HostDevice>,
+    /// What lies behind the devices that are data disks.
+    pub data_disks: Vec<DataDiskFile>,
     pub identity: Option<Identity>,
+}
+
+/// A data disk with its image, opened once: that descriptor is judged, and QEMU gets it. A backend
+/// sees the device only.
+#[derive(Clone, Debug)]
+pub struct DataDiskFile {
+    pub disk: DataDisk,
+    pub path: PathBuf,
+    pub handle: Arc<File>,
+}
+
+impl DataDiskFile {
+    /// Of its device and its block node in QEMU.
+    pub fn device_id(&self) -> String {
+        DataDisk::device_id(&self.disk.id)
+    }
 }
 
 /// A request as it is kept with a VM: with the recorded facts and the files it gives the plan
@@ -310,6 +400,8 @@ pub struct RequestRecord {
     pub cpu: Option<Choice>,
     pub kernel_cmdline: String,
     pub devices: Vec<HostDevice>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub data_disks: Vec<DataDisk>,
     #[serde(default)]
     pub identity: Option<Identity>,
 }
@@ -348,12 +440,20 @@ impl LaunchRequest {
             cpu: self.cpu.clone(),
             kernel_cmdline: self.kernel_cmdline.clone(),
             devices: self.devices.clone(),
+            data_disks: self.data_disks.iter().map(|one| one.disk.clone()).collect(),
             identity: self.identity.clone(),
         }
     }
 
+    /// Whether it boots from a disk, which is its own. Data disks are not counted.
     pub fn has_disk(&self) -> bool {
-        self.devices.iter().any(|device| device.kind == "disk")
+        self.boot == Boot::Disk
+    }
+
+    /// The data disk with this id of a device, and which of them it is.
+    pub fn data_disk(&self, device_id: &str) -> Option<(usize, &DataDiskFile)> {
+        let mut disks = self.data_disks.iter().enumerate();
+        disks.find(|(_, one)| one.device_id() == device_id)
     }
 
     pub fn file(&self, id: u32) -> Option<&RequestFile> {

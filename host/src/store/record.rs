@@ -17,11 +17,12 @@ use crate::spec::VmId;
 use crate::spec::facts::FactRecord;
 use crate::spec::lifecycle::Desired;
 use crate::spec::plan::LaunchPlan;
-use crate::spec::request::{RequestRecord, SpecRecord};
+use crate::spec::request::{IdempotencyWish, RequestRecord, SpecRecord};
 
 /// Format of `vm.json` and `launch.json`. Format 1 had both in `vm.json`; format 2 knew no
-/// measurement, and a daemon that knows none must not start a VM that has one.
-pub const RECORD_FORMAT: u32 = 3;
+/// measurement, and a daemon that knows none must not start a VM that has one; format 3 knew no
+/// labels and no idempotency keys, which a daemon that knows none would drop.
+pub const RECORD_FORMAT: u32 = 4;
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct VmRecord {
@@ -56,6 +57,41 @@ pub struct VmRecord {
     /// Boot of the host in which it was last started (random(4)).
     #[serde(default)]
     pub boot_id: String,
+    /// By what a create that is sent again is known.
+    #[serde(default)]
+    pub idempotency: Option<IdempotencyRecord>,
+}
+
+/// An idempotency key and what it was used for. The request held secrets, so its digest is salted.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct IdempotencyRecord {
+    pub key: String,
+    /// Hexadecimal.
+    pub salt: String,
+    /// SHA-256 of salt and digest of the request, hexadecimal.
+    pub request: String,
+}
+
+impl IdempotencyRecord {
+    pub fn new(wish: &IdempotencyWish) -> Self {
+        let salt = uuid::Uuid::new_v4().simple().to_string();
+        Self {
+            key: wish.key.clone(),
+            request: salted(&salt, &wish.request),
+            salt,
+        }
+    }
+
+    /// Whether the key was used for the same request.
+    pub fn is_for(&self, wish: &IdempotencyWish) -> bool {
+        self.request == salted(&self.salt, &wish.request)
+    }
+}
+
+fn salted(salt: &str, request: &[u8; 32]) -> String {
+    use sha2::Digest as _;
+    let digest = sha2::Sha256::new().chain_update(salt).chain_update(request);
+    hex::encode(digest.finalize())
 }
 
 /// How far a VM has come, as a crash of the daemon leaves it.
@@ -199,6 +235,7 @@ impl From<Format1> for FoundRecord {
                 returns: false,
                 port: old.agent_address.map(|address| address.port()),
                 boot_id: String::new(),
+                idempotency: None,
             },
             launch: Some(LaunchRecord {
                 format: RECORD_FORMAT,

@@ -605,7 +605,8 @@ fn lost(host: &Host, id: VmId, found: Option<&FoundRecord>, detail: String) -> S
     };
     status.generation = host.events.next_generation();
     let recorded = found.and_then(|found| found.vm.uid);
+    let key = found.and_then(|found| found.vm.idempotency.clone());
     let uid = uid_of(host, id, recorded);
     let reservation = host.capacity.count(status.demand());
-    Settled::Lost(Box::new(LostVm::new(status, reservation, uid)))
+    Settled::Lost(Box::new(LostVm::new(status, reservation, uid, key)))
 }

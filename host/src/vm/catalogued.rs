@@ -4,6 +4,7 @@
 use casemate_catalogue::ErrorId;
 
 use super::manager::{ConsoleError, RemoveError};
+use super::task::GenerationChanged;
 use crate::backend::{BackendErrorKind, CallError};
 use crate::store::StoreError;
 use crate::vm::events::WatchEnd;
@@ -19,6 +20,11 @@ pub trait Catalogued: std::error::Error {
     /// The entry's, unless this case is known better.
     fn remedy(&self) -> String {
         self.id().entry().remedy.to_owned()
+    }
+
+    /// The field of the request that is at fault, where one is.
+    fn field(&self) -> Option<String> {
+        None
     }
 
     /// QEMU's last lines, where it ended.
@@ -101,12 +107,14 @@ impl Catalogued for RemoveError {
             Self::Lost { .. } => ErrorId::VmLost,
             Self::FilesLeft { .. } => ErrorId::FilesLeft,
             Self::Closing { .. } => ErrorId::ShuttingDown,
+            Self::Changed(_) => ErrorId::GenerationChanged,
             Self::Internal { .. } => ErrorId::Internal,
         }
     }
 
     fn subject(&self) -> Option<String> {
         let (Self::NotFound(id)
+        | Self::Changed(GenerationChanged { id, .. })
         | Self::Lost { id, .. }
         | Self::FilesLeft { id }
         | Self::Closing { id }

@@ -13,6 +13,7 @@ use crate::config::form::{Form, range};
 use crate::config::key::Key;
 use crate::qemu::command::UserNetwork;
 use crate::spec::Origin;
+use crate::spec::files::DiskFormat;
 use crate::spec::request::{Accelerator, Boot};
 
 /// Keys of this module, in the order of the documented file.
@@ -289,7 +290,7 @@ impl QemuConfig {
 }
 
 /// Paths with `:` between them.
-fn paths(text: &str) -> impl Iterator<Item = PathBuf> {
+pub(super) fn paths(text: &str) -> impl Iterator<Item = PathBuf> {
     text.split(':')
         .filter(|path| !path.is_empty())
         .map(PathBuf::from)
@@ -332,7 +333,7 @@ impl Outbound {
 pub struct DiskConfig {
     pub id: String,
     pub scsi_id: String,
-    pub format: String,
+    pub format: DiskFormat,
     #[serde(deserialize_with = "size")]
     pub extra: u64,
 }

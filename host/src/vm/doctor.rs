@@ -4,6 +4,8 @@
 //! The judgement is made of values and is pure; `look` gathers them. A `fail` of the host means that
 //! no VM at all can be made now, whatever its backend: `/ready` and `casemate doctor` go by it.
 
+mod images;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::ops::RangeInclusive;
@@ -28,7 +30,7 @@ use crate::qemu::descriptors::{self, Descriptors};
 use crate::regular_file;
 use crate::spec::facts::{FactAnswer, FactFailure};
 use crate::spec::plan::{Finding, Severity};
-use crate::spec::request::Accelerator;
+use crate::spec::request::{Accelerator, BackendWish};
 use crate::spec::{Origin, printable};
 use crate::store::StoreError;
 
@@ -37,6 +39,7 @@ pub mod id {
     pub const QEMU: &str = "host.qemu";
     pub const KVM: &str = "host.kvm";
     pub const FIRMWARE: &str = "host.firmware";
+    pub const IMAGES: &str = "host.images";
     pub const STATE_DIR: &str = "host.state-dir";
     pub const NETWORK: &str = "host.network";
     pub const PORTS: &str = "host.ports";
@@ -112,7 +115,7 @@ pub async fn diagnose(manager: &VmManager, only: Option<&str>) -> Option<Diagnos
     }
     if only.is_none() {
         // Requests that name a backend do without one that is chosen.
-        let mut choice = of_choice(live.choose(None).await);
+        let mut choice = of_choice(live.choose(&BackendWish::Any, &BTreeMap::new()).await);
         if choice.severity == Severity::Fail {
             choice.severity = Severity::Warn;
         }
@@ -159,7 +162,7 @@ impl LookTurn {
                 *turn = Some(under_way);
                 failed(
                     "a file system does not answer",
-                    "see that the state directory, the firmware and the folders of \
+                    "see that the state directory, the firmware, the image roots and the folders of \
                      `vm.firmware_descriptors` can be read",
                 )
             }
@@ -178,6 +181,7 @@ fn look(host: &Host, live: &Live) -> Vec<Finding> {
         &named_firmware(&live.defaults),
         &Descriptors::of(descriptors),
     ));
+    findings.push(images::of_images(&live.images));
     let path = host.store.path();
     findings.push(of_state_dir(path, host.store.check(), probe::room(path)));
     let outbound = live.network.outbound;

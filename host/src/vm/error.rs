@@ -6,6 +6,9 @@ use std::sync::Arc;
 use casemate_catalogue::ErrorId;
 
 use super::catalogued::Catalogued;
+use super::disk::DiskError;
+use super::images::ImageError;
+use super::task::GenerationChanged;
 use crate::backend::catalog::ChooseError;
 use crate::backend::settings::SettingError;
 use crate::backend::{CallError, Fault, Violation};
@@ -24,6 +27,11 @@ use crate::store::StoreError;
 pub enum CreateError {
     #[error("the daemon is shutting down")]
     Closing,
+    #[error("idempotency_key: {key:?} belongs to VM {id}, which was asked for otherwise")]
+    KeyReused { key: String, id: VmId },
+    /// Of the create that this one was the same as.
+    #[error(transparent)]
+    Same(Arc<CreateError>),
     #[error(transparent)]
     Exhausted(#[from] LeaseError),
     #[error(transparent)]
@@ -44,6 +52,8 @@ pub enum CreateError {
         path: PathBuf,
         source: std::io::Error,
     },
+    #[error("{field}: {source}")]
+    Image { field: String, source: ImageError },
     #[error(transparent)]
     Backend(CallError),
     #[error("backend {backend:?} serves {served}, and this host is {host}")]
@@ -78,7 +88,9 @@ pub enum CreateError {
     #[error("QEMU does not start")]
     Spawn(#[from] SpawnError),
     #[error("the disk: {0}")]
-    Disk(String),
+    Disk(#[from] DiskError),
+    #[error("data disk {id}: {source}")]
+    DataDisk { id: String, source: DiskError },
     #[error("the disk's tool: {0}")]
     Tool(#[from] ToolError),
     #[error("QEMU ended while {stage} ({exit})")]
@@ -140,6 +152,8 @@ pub enum ActError {
     Superseded { id: VmId, action: Action },
     #[error(transparent)]
     Start(Arc<CreateError>),
+    #[error(transparent)]
+    Changed(#[from] GenerationChanged),
     #[error("QEMU did not do it: {0}")]
     Qmp(#[from] QmpError),
     #[error("the daemon is shutting down")]
@@ -167,6 +181,7 @@ impl Catalogued for ActError {
                 Denial::Ability(_) => ErrorId::NotAbleTo,
             },
             Self::Superseded { .. } => ErrorId::ActSuperseded,
+            Self::Changed(_) => ErrorId::GenerationChanged,
             Self::Start(error) => error.id(),
             Self::Qmp(_) => ErrorId::ActFailed,
             Self::Closing => ErrorId::ShuttingDown,
@@ -178,6 +193,7 @@ impl Catalogued for ActError {
             Self::NotFound(id) | Self::Denied { id, .. } | Self::Superseded { id, .. } => {
                 Some(id.to_string())
             }
+            Self::Changed(changed) => Some(changed.id.to_string()),
             Self::Start(error) => error.subject(),
             Self::Qmp(_) => Some("qemu".to_owned()),
             Self::Closing => None,
@@ -190,6 +206,7 @@ impl Catalogued for ActError {
             Self::NotFound(_)
             | Self::Denied { .. }
             | Self::Superseded { .. }
+            | Self::Changed(_)
             | Self::Qmp(_)
             | Self::Closing => self.id().entry().remedy.to_owned(),
         }
@@ -244,7 +261,11 @@ impl CreateError {
             Self::Exhausted(_) => "exhausted",
             Self::Backend(CallError::Fault { .. }) => "backend-fault",
             Self::Backend(CallError::Backend(_)) => "backend-error",
-            Self::KernelCmdline { .. } | Self::Choose(_) | Self::Setting(_) => "invalid",
+            Self::KernelCmdline { .. }
+            | Self::Choose(_)
+            | Self::Setting(_)
+            | Self::KeyReused { .. } => "invalid",
+            Self::Same(error) => error.outcome(),
             Self::QemuEnded { .. }
             | Self::Qmp { .. }
             | Self::NotRunning { .. }
@@ -260,6 +281,8 @@ impl Catalogued for CreateError {
     fn id(&self) -> ErrorId {
         match self {
             Self::Closing => ErrorId::ShuttingDown,
+            Self::KeyReused { .. } => ErrorId::IdempotencyKeyReused,
+            Self::Same(error) => error.id(),
             Self::Exhausted(LeaseError::Capacity { resource, .. }) => match resource {
                 Resource::Vms => ErrorId::VmLimit,
                 Resource::Vcpus => ErrorId::VcpusExhausted,
@@ -282,6 +305,7 @@ impl Catalogued for CreateError {
             Self::StateDirNotUtf8 { .. } => ErrorId::StateDirNotUtf8,
             Self::DiskMissing => ErrorId::DiskMissing,
             Self::File { .. } => ErrorId::FileUnusable,
+            Self::Image { .. } => ErrorId::ImageUnusable,
             Self::Backend(error) => error.id(),
             Self::Architecture { .. } => ErrorId::BackendArchitecture,
             Self::Unsupported { lack, .. } => match lack {
@@ -300,7 +324,7 @@ impl Catalogued for CreateError {
             Self::Store(_) => ErrorId::Store,
             Self::Device { .. } => ErrorId::Device,
             Self::Spawn(_) => ErrorId::QemuSpawn,
-            Self::Disk(_) => ErrorId::DiskUnusable,
+            Self::Disk(_) | Self::DataDisk { .. } => ErrorId::DiskUnusable,
             Self::Tool(_) => ErrorId::DiskTool,
             Self::QemuEnded { .. } => ErrorId::QemuEnded,
             Self::Qmp { source, .. } => match source {
@@ -327,6 +351,8 @@ impl Catalogued for CreateError {
             Self::Closing | Self::Render(_) | Self::Removed | Self::Rehearsed | Self::Internal => {
                 return None;
             }
+            Self::KeyReused { id, .. } => id.to_string(),
+            Self::Same(error) => return error.subject(),
             Self::Exhausted(LeaseError::Capacity { resource, .. }) => match resource {
                 Resource::Vms => "max_vms".to_owned(),
                 Resource::Vcpus => "max_vcpus".to_owned(),
@@ -352,6 +378,8 @@ impl Catalogued for CreateError {
             Self::StateDirNotUtf8 { .. } => "state_dir".to_owned(),
             Self::DiskMissing | Self::Disk(_) => "disk".to_owned(),
             Self::File { role, .. } => role.clone(),
+            Self::Image { field, .. } => field.clone(),
+            Self::DataDisk { id, .. } => format!("data_disks.{id}"),
             Self::Backend(error) => return error.subject(),
             Self::Architecture { backend, .. } | Self::NotConfidential { backend } => {
                 backend.clone()
@@ -383,11 +411,31 @@ impl Catalogued for CreateError {
         })
     }
 
+    fn field(&self) -> Option<String> {
+        Some(match self {
+            Self::KeyReused { .. } => "idempotency_key".to_owned(),
+            Self::Same(error) => return error.field(),
+            Self::Choose(ChooseError::Unknown { .. }) => "spec.backend".to_owned(),
+            Self::Setting(
+                SettingError::Unknown { key, .. }
+                | SettingError::Form { key, .. }
+                | SettingError::NotPerRequest { key }
+                | SettingError::PathInRequest { key },
+            ) => format!("spec.settings.{key}"),
+            Self::KernelCmdline { .. } => "spec.kernel_cmdline".to_owned(),
+            Self::NotConfidential { .. } => "spec.require_confidential".to_owned(),
+            Self::Image { field, .. } => format!("spec.{field}"),
+            _ => return None,
+        })
+    }
+
     fn remedy(&self) -> String {
         match self {
             Self::Choose(ChooseError::NotInService { remedy, .. }) => (*remedy).to_owned(),
+            Self::Same(error) => error.remedy(),
             Self::Unsupported { remedy, .. } => remedy.clone(),
             Self::Backend(error) => error.remedy(),
+            Self::Image { source, .. } => source.remedy().to_owned(),
             Self::File { role, .. } => match role.strip_prefix("setting:") {
                 Some(key) => format!(
                     "put the file there, or set `{key}` under `[backend.settings]` in the config file"
@@ -408,6 +456,7 @@ impl Catalogued for CreateError {
             | Self::NotRunning { stderr, .. } => {
                 Some(stderr.as_str()).filter(|text| !text.is_empty())
             }
+            Self::Same(error) => error.qemu_stderr(),
             _ => None,
         }
     }

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use tokio::sync::broadcast;
+use tokio::sync::broadcast::{self, error::RecvError};
 
 use super::status::VmStatus;
 use crate::spec::VmId;
@@ -52,6 +52,15 @@ pub enum WatchEnd {
     Closing,
 }
 
+impl From<RecvError> for WatchEnd {
+    fn from(error: RecvError) -> Self {
+        match error {
+            RecvError::Lagged(missed) => Self::TooSlow { missed },
+            RecvError::Closed => Self::Closing,
+        }
+    }
+}
+
 impl VmEvents {
     /// `first` is a number that no earlier daemon gave out.
     pub fn new(first: u64) -> Self {
@@ -88,10 +97,7 @@ impl VmWatch {
     /// The next change. Cancel-safe.
     pub async fn next(&mut self) -> Result<VmChange, WatchEnd> {
         loop {
-            let change = self.changes.recv().await.map_err(|error| match error {
-                broadcast::error::RecvError::Lagged(missed) => WatchEnd::TooSlow { missed },
-                broadcast::error::RecvError::Closed => WatchEnd::Closing,
-            })?;
+            let change = self.changes.recv().await?;
             // What the list of the start told already.
             let is_known = self
                 .present

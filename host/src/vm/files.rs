@@ -9,72 +9,89 @@ use std::sync::Arc;
 
 use super::config::VmDefaults;
 use super::error::CreateError;
+use super::images::{ImagesConfig, Opened};
 use super::sealed;
 use crate::backend::settings::{SettingInput, SettingValue};
 use crate::qemu::process::Credentials;
 use crate::regular_file;
 use crate::spec::Origin;
+use crate::spec::files::{FileWishes, OwnFile};
 use crate::spec::plan::{Finding, Severity, Value};
-use crate::spec::request::{DiskImage, RequestFile, Setting};
+use crate::spec::request::{DataDiskFile, DiskImage, RequestFile, Setting};
 
-/// Opens every file that config names, every built-in one that is there, and the files of settings.
+/// The operator's files, and what of them is not for this VM.
+#[derive(Clone, Copy)]
+pub struct Operators<'a> {
+    pub defaults: &'a VmDefaults,
+    /// Firmware that fits the backend, best first: it comes before the built-in default, and is one
+    /// itself.
+    pub described: &'a [PathBuf],
+    /// What the disk of an earlier start lies over.
+    pub disk: Option<&'a DiskImage>,
+    /// Whether the request has another file in place of the one with this role.
+    pub is_replaced: &'a dyn Fn(&str) -> bool,
+}
+
+impl<'a> Operators<'a> {
+    /// Of a VM that brings no files.
+    pub fn all(defaults: &'a VmDefaults, described: &'a [PathBuf]) -> Self {
+        Self {
+            defaults,
+            described,
+            disk: None,
+            is_replaced: &|_| false,
+        }
+    }
+}
+
+impl std::fmt::Debug for Operators<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Operators").finish_non_exhaustive()
+    }
+}
+
+/// Opens every file that config names, every built-in one that is there, and the files of settings;
+/// `own` are those of the request, which are open already.
 ///
 /// A built-in default that is missing is left out. One that was named and is missing keeps its
 /// place, so that a backend chooses as it would with the file, and the plan that needs it fails.
-/// `described` is firmware that fits the backend, best first: it comes before the built-in default,
-/// and is one itself.
 pub fn open(
-    defaults: &VmDefaults,
+    operators: Operators<'_>,
+    own: Vec<(OwnFile, Opened)>,
     settings: Vec<(SettingInput, Origin)>,
-    disk: Option<&DiskImage>,
-    described: &[PathBuf],
 ) -> (Vec<RequestFile>, Vec<Setting>) {
-    let mut files = Vec::new();
-    let mut next_id = 1;
-    let mut add = |role: &str, path: &Path, origin: Origin| -> Option<u32> {
-        let opened = regular_file::open(path);
-        let opened = opened.and_then(|file| Ok((file.metadata()?.len(), file)));
-        let (handle, size) = match opened {
-            Ok((size, handle)) => (Ok(Arc::new(handle)), size),
-            Err(_) if origin == Origin::BuiltIn => return None,
-            Err(error) => (Err(Arc::new(error)), 0),
-        };
-        let id = next_id;
-        next_id += 1;
-        files.push(RequestFile {
-            id,
-            role: role.to_owned(),
-            path: path.to_owned(),
-            size,
-            origin,
-            handle,
-        });
-        Some(id)
-    };
+    let mut files = Files::default();
     // A disk of an earlier start stays over the image that it was made for.
-    let is_replaced = |role: &str| role == "disk" && disk.is_some();
-    for (role, path, origin) in defaults.files() {
+    let is_replaced =
+        |role: &str| (operators.is_replaced)(role) || (role == "disk" && operators.disk.is_some());
+    for (role, path, origin) in operators.defaults.files() {
         if is_replaced(role) {
             continue;
         }
         let is_open_choice = role == "firmware" && origin == Origin::BuiltIn;
         let is_described = is_open_choice
-            && described
+            && operators
+                .described
                 .iter()
-                .any(|path| add(role, path, origin).is_some());
+                .any(|path| files.open(role, path, origin).is_some());
         if !is_described {
-            add(role, path, origin);
+            files.open(role, path, origin);
         }
     }
-    if let Some(disk) = disk {
-        add("disk", &disk.path, Origin::Operator);
+    if let Some(disk) = operators.disk
+        && !(operators.is_replaced)("disk")
+    {
+        files.open("disk", &disk.path, Origin::Operator);
+    }
+    for (file, opened) in own {
+        files.add_own(file, opened);
     }
     let mut resolved = Vec::new();
     for (input, origin) in settings {
         let value = match input.value {
             SettingValue::Plain(value) => value,
             SettingValue::File(path) => {
-                match add(&format!("setting:{}", input.key), &path, origin) {
+                match files.open(&format!("setting:{}", input.key), &path, origin) {
                     Some(id) => Value::File(id),
                     None => continue,
                 }
@@ -86,7 +103,100 @@ pub fn open(
             origin,
         });
     }
-    (files, resolved)
+    (files.0, resolved)
+}
+
+/// Files of a request, numbered from 1.
+#[derive(Default)]
+struct Files(Vec<RequestFile>);
+
+impl Files {
+    fn open(&mut self, role: &str, path: &Path, origin: Origin) -> Option<u32> {
+        let opened = regular_file::open(path);
+        let opened = opened.and_then(|file| Ok((file.metadata()?.len(), file)));
+        let (handle, size) = match opened {
+            Ok((size, handle)) => (Ok(Arc::new(handle)), size),
+            Err(_) if origin == Origin::BuiltIn => return None,
+            Err(error) => (Err(Arc::new(error)), 0),
+        };
+        Some(self.add(role, path.to_owned(), origin, handle, size))
+    }
+
+    fn add_own(&mut self, file: OwnFile, opened: Opened) {
+        let Opened {
+            file: handle,
+            path,
+            size,
+        } = opened;
+        let handle = Ok(Arc::new(handle));
+        self.add(file.role(), path, Origin::Request, handle, size);
+    }
+
+    fn add(
+        &mut self,
+        role: &str,
+        path: PathBuf,
+        origin: Origin,
+        handle: Result<Arc<File>, Arc<std::io::Error>>,
+        size: u64,
+    ) -> u32 {
+        // No config names so many files.
+        let id = u32::try_from(self.0.len())
+            .unwrap_or(u32::MAX)
+            .saturating_add(1);
+        self.0.push(RequestFile {
+            id,
+            role: role.to_owned(),
+            path,
+            size,
+            origin,
+            handle,
+        });
+        id
+    }
+}
+
+/// Opens the files that a request names in place of the operator's. A caller hears of one that
+/// cannot be opened whether or not a plan would need it.
+pub fn open_own(
+    images: &ImagesConfig,
+    wishes: &FileWishes,
+) -> Result<Vec<(OwnFile, Opened)>, CreateError> {
+    let named = OwnFile::ALL
+        .iter()
+        .filter_map(|file| Some((*file, wishes.own_file(*file)?)));
+    named
+        .map(|(file, name)| {
+            let opened = images.open(name, wishes.authority);
+            let opened = opened.map_err(|source| CreateError::Image {
+                field: format!("files.{}", file.role()),
+                source,
+            });
+            Ok((file, opened?))
+        })
+        .collect()
+}
+
+/// Opens the images of a request's data disks.
+pub fn open_data_disks(
+    images: &ImagesConfig,
+    wishes: &FileWishes,
+) -> Result<Vec<DataDiskFile>, CreateError> {
+    let disks = wishes.data_disks.iter();
+    disks
+        .map(|disk| {
+            let opened = images.open(&disk.image, wishes.authority);
+            let Opened { file, path, .. } = opened.map_err(|source| CreateError::Image {
+                field: format!("data_disks.{}", disk.id),
+                source,
+            })?;
+            Ok(DataDiskFile {
+                disk: disk.clone(),
+                path,
+                handle: Arc::new(file),
+            })
+        })
+        .collect()
 }
 
 /// The error of a file that is needed and could not be opened.
@@ -178,7 +288,8 @@ pub fn pass(
     Ok(passed)
 }
 
-fn is_readable(file: &File, credentials: Credentials) -> std::io::Result<bool> {
+/// Whether QEMU's user may open the file anew.
+pub(super) fn is_readable(file: &File, credentials: Credentials) -> std::io::Result<bool> {
     Ok(match credentials {
         Credentials::Daemon => true,
         Credentials::User { .. } => file.metadata()?.mode() & 0o004 != 0,
@@ -188,6 +299,7 @@ fn is_readable(file: &File, credentials: Credentials) -> std::io::Result<bool> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::spec::files::{FileAuthority, FileName};
     use std::io::{Read as _, Seek as _, Write as _};
     use std::os::unix::fs::PermissionsExt as _;
 
@@ -200,13 +312,49 @@ mod tests {
         inputs.load().unwrap().config.vm
     }
 
+    fn opened(defaults: &VmDefaults, described: &[PathBuf]) -> (Vec<RequestFile>, Vec<Setting>) {
+        open(Operators::all(defaults, described), Vec::new(), Vec::new())
+    }
+
+    #[test]
+    fn a_requests_kernel_takes_the_place_of_the_operators_kernel_and_initrd() {
+        let temp = tempfile::tempdir().unwrap();
+        let path = |name: &str| temp.path().join(name);
+        for name in ["kernel", "initrd", "own"] {
+            std::fs::write(path(name), name).unwrap();
+        }
+        let flag = |role: &str| format!("vm.{role}={}", path(role).display());
+        let (kernel, initrd) = (flag("kernel"), flag("initrd"));
+        let defaults = defaults(&[&kernel, &initrd]);
+        let own = Opened {
+            file: File::open(path("own")).unwrap(),
+            path: path("own"),
+            size: 3,
+        };
+        let wishes = FileWishes {
+            kernel: FileName::parse("own", FileAuthority::BelowRoots).ok(),
+            ..FileWishes::default()
+        };
+        let is_replaced = |role: &str| wishes.replaces(role);
+        let operators = Operators {
+            is_replaced: &is_replaced,
+            ..Operators::all(&defaults, &[])
+        };
+        let (files, _) = open(operators, vec![(OwnFile::Kernel, own)], Vec::new());
+        let found = files.iter().filter(|file| file.origin != Origin::BuiltIn);
+        let found: Vec<_> = found
+            .map(|file| (file.role.as_str(), file.label(), file.origin))
+            .collect();
+        assert_eq!(found, [("kernel", "own".to_owned(), Origin::Request)]);
+    }
+
     #[test]
     fn a_named_file_that_is_missing_is_an_error_and_a_built_in_one_is_left_out() {
-        let (files, _) = open(&defaults(&[]), Vec::new(), None, &[]);
+        let (files, _) = opened(&defaults(&[]), &[]);
         assert!(files.iter().all(|file| file.origin == Origin::BuiltIn));
         assert!(!files.iter().any(|file| file.role == "kernel"));
         let defaults = defaults(&["vm.kernel=/no/such/kernel"]);
-        let (files, _) = open(&defaults, Vec::new(), None, &[]);
+        let (files, _) = opened(&defaults, &[]);
         let kernel = files.iter().find(|file| file.role == "kernel").unwrap();
         match missing(kernel) {
             Some(CreateError::File { role, .. }) => assert_eq!(role, "kernel"),
@@ -234,7 +382,7 @@ mod tests {
             (&[missing.as_str()], &["first"], Some("missing")),
         ] {
             let described: Vec<PathBuf> = described.iter().map(|name| path(name)).collect();
-            let (files, _) = open(&defaults(flags), Vec::new(), None, &described);
+            let (files, _) = opened(&defaults(flags), &described);
             let firmware: Vec<_> = files
                 .iter()
                 .filter(|file| file.role == "firmware")

@@ -27,7 +27,9 @@ use super::{console, disk, files};
 use crate::confine::{self, Place, PlaceLimits};
 use crate::failpoint;
 use crate::lease::PortLease;
-use crate::qemu::command::{self, DiskBacking, DiskResources, Form, RenderError, Resources};
+use crate::qemu::command::{
+    self, DiskBacking, DiskResources, Form, ImageSource, RenderError, Resources,
+};
 use crate::qemu::process::{Credentials, Exit, ProcessIdentity, SpawnError};
 use crate::qemu::qmp::{MAX_LINE_VM, Qmp, QmpError, QmpEvents};
 use crate::qemu::vm_process::{Launch, Launcher, QemuProcess};
@@ -41,6 +43,8 @@ use crate::vm::config::Outbound;
 const QMP_FD: i32 = 3;
 const KVM_FD: i32 = 4;
 const DISK_FD: i32 = 5;
+/// Of the first data disk: above the files, which begin at 10, and below the console.
+const FIRST_DATA_DISK_FD: i32 = 60;
 /// Made by the launcher, above what it needs for itself before that.
 const CONSOLE_FD: i32 = 100;
 /// Memory of a QEMU beside its guest's, at most: kata counts 320 MiB for a plain guest. What a
@@ -138,7 +142,7 @@ pub async fn prepare(
     // The guest's memory may be a file.
     let mut file_size = planned.request.memory_bytes;
     if planned.request.has_disk() {
-        let (overlay, size) = disk::overlay(planned, folder).await?;
+        let (overlay, size) = disk::overlay(planned, folder, credentials).await?;
         file_size = file_size.max(size);
         let image = planned
             .request
@@ -156,9 +160,20 @@ pub async fn prepare(
             controller_id: planned.live.disk.scsi_id.clone(),
             backing: Some(DiskBacking {
                 fd: DISK_FD,
-                format: planned.live.disk.format.clone(),
+                format: planned.disk_format,
             }),
         });
+    }
+    disk::judge_data_disks(planned, credentials).await?;
+    for (fd, one) in (FIRST_DATA_DISK_FD..).zip(&planned.request.data_disks) {
+        let opened = one.handle.try_clone().map_err(|source| CreateError::File {
+            role: one.device_id(),
+            path: one.path.clone(),
+            source,
+        })?;
+        descriptors.push((opened.into(), fd));
+        let source = ImageSource::Descriptor(fd);
+        resources.data_disks.insert(one.device_id(), source);
     }
     // Only what QEMU is to open: a file that a backend merely reads is not QEMU's.
     let named = plan.named_files();

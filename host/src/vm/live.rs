@@ -10,6 +10,7 @@ use super::attestation::AttestationConfig;
 use super::config::{DiskConfig, NetworkConfig, QemuConfig, VmDefaults};
 use super::error::CreateError;
 use super::facts::HostFacts;
+use super::images::ImagesConfig;
 use super::{files, planning};
 use crate::backend::catalog::{ChooseError, Verdict, chain};
 use crate::backend::{Catalog, LoadedBackend, Protection};
@@ -17,7 +18,9 @@ use crate::config::OnShutdown;
 use crate::config::explain::Row;
 use crate::lease::Ports;
 use crate::qemu::schema::Qemu;
+use crate::spec::files::FileWishes;
 use crate::spec::plan::{Finding, Severity};
+use crate::spec::request::BackendWish;
 
 #[derive(Debug)]
 pub struct Live {
@@ -26,7 +29,10 @@ pub struct Live {
     pub qemu_config: QemuConfig,
     pub network: NetworkConfig,
     pub disk: DiskConfig,
+    pub images: ImagesConfig,
     pub attestation: AttestationConfig,
+    /// Of streams over HTTP.
+    pub stream_time: Duration,
     pub shutdown: OnShutdown,
     pub shutdown_time: Duration,
     pub defaults: VmDefaults,
@@ -37,13 +43,27 @@ pub struct Live {
 }
 
 impl Live {
-    /// The backend that a request gets: the one it names, else the default, else the one
-    /// confidential backend whose checks pass on this host.
-    pub async fn choose(&self, named: Option<&str>) -> Result<Arc<LoadedBackend>, ChooseError> {
-        match named.or(self.catalog.default_name()) {
-            Some(name) => self.catalog.get(name),
-            None => self.choose_by_checks().await,
-        }
+    /// The backend that a VM gets: the one it has; else the one it names, else the default, else
+    /// the one confidential backend whose checks pass on this host, and in place of these the canary
+    /// that its labels ask for.
+    pub async fn choose(
+        &self,
+        wish: &BackendWish,
+        labels: &BTreeMap<String, String>,
+    ) -> Result<Arc<LoadedBackend>, ChooseError> {
+        let name = match (wish, self.catalog.default_name()) {
+            (BackendWish::Kept(name), _) => return self.catalog.get(name),
+            (BackendWish::Named(name), _) => name,
+            (BackendWish::Any, Some(name)) => name,
+            (BackendWish::Any, None) => {
+                let chosen = self.choose_by_checks().await?;
+                return match self.catalog.routed(chosen.name(), labels) {
+                    name if name == chosen.name() => Ok(chosen),
+                    canary => self.catalog.get(canary),
+                };
+            }
+        };
+        self.catalog.get(self.catalog.routed(name, labels))
     }
 
     async fn choose_by_checks(&self) -> Result<Arc<LoadedBackend>, ChooseError> {
@@ -53,6 +73,9 @@ impl Live {
             let name = entry.config.name.clone();
             let reason = match &entry.state {
                 Err(error) => Some(format!("not in service: {}", chain(error))),
+                Ok(_) if entry.config.canary.is_some() => {
+                    Some("is a canary, and chosen by labels alone".to_owned())
+                }
                 Ok(backend) if backend.info().protection == Protection::None => {
                     Some("protects no guests, and is never chosen by itself".to_owned())
                 }
@@ -76,7 +99,13 @@ impl Live {
     /// Whether VMs of this backend can be started here: what it finds, and what the host knows
     /// better of its files.
     pub async fn check(&self, backend: &LoadedBackend) -> Result<Vec<Finding>, CreateError> {
-        let context = planning::context(self, backend, &BTreeMap::new(), None)?;
+        let context = planning::context(
+            self,
+            backend,
+            &BTreeMap::new(),
+            None,
+            &FileWishes::default(),
+        )?;
         let facts = Arc::new(HostFacts::new(Arc::clone(&self.qemu)));
         let findings = backend.check(&context, facts).await;
         let findings = findings.map_err(CreateError::Backend)?;

@@ -11,11 +11,16 @@ use super::console::{ConsoleRange, ConsoleReader, ConsoleSource};
 use super::doctor::LookTurn;
 use super::error::{ActError, CreateError};
 use super::events::{VmEvents, VmWatch};
+use super::keyed::{Going, KeyedCreates};
 use super::live::Live;
 use super::planning::{self, Planned};
+use super::reloading::Reloads;
 use super::sealed::SealedFiles;
 use super::status::{VmState, VmStatus};
-use super::task::{Courtesy, Expected, Next, Publisher, RestartCount, Vm, VmRequest, VmTask};
+use super::task::{
+    Asked, Courtesy, Expected, GenerationChanged, Next, Publisher, Requests, RestartCount, Vm,
+    VmRequest, VmTask,
+};
 use crate::backend::CallError;
 use crate::config::OnShutdown;
 use crate::confine::Confinement;
@@ -26,7 +31,9 @@ use crate::qemu::process::Credentials;
 use crate::spec::VmId;
 use crate::spec::lifecycle::{Action, Denial, Desired, Phase};
 use crate::spec::request::{Goal, SpecRecord, VmSpec};
-use crate::store::{Deadline, Now, Progress, RECORD_FORMAT, StateDir, StoreError, VmRecord};
+use crate::store::{
+    Deadline, IdempotencyRecord, Now, Progress, RECORD_FORMAT, StateDir, StoreError, VmRecord,
+};
 
 /// Requests that may wait for a VM's task, which takes them at once but for a QMP command's time.
 const REQUEST_QUEUE: usize = 16;
@@ -38,11 +45,12 @@ const DETACH_TIME: Duration = Duration::from_secs(10);
 pub struct Host {
     /// What a reload replaces.
     pub live: ArcSwap<Live>,
+    pub reloads: Reloads,
     pub store: StateDir,
     pub capacity: Capacity,
     pub uids: Option<Uids>,
     pub confinement: Confinement,
-    pub metrics: Metrics,
+    pub metrics: Arc<Metrics>,
     pub events: Arc<VmEvents>,
     /// Held by the one who looks at the host.
     pub look: LookTurn,
@@ -77,9 +85,7 @@ impl Host {
 
 #[derive(Debug)]
 struct Entry {
-    /// Order of creation.
-    sequence: u64,
-    requests: mpsc::Sender<VmRequest>,
+    requests: mpsc::Sender<Asked>,
     status: watch::Receiver<Arc<VmStatus>>,
     console: Arc<ConsoleSource>,
 }
@@ -90,14 +96,22 @@ pub struct LostVm {
     status: Arc<VmStatus>,
     _reservation: Reservation,
     _uid: Option<UidLease>,
+    /// By what a create that is sent again is known.
+    key: Option<IdempotencyRecord>,
 }
 
 impl LostVm {
-    pub fn new(status: VmStatus, reservation: Reservation, uid: Option<UidLease>) -> Self {
+    pub fn new(
+        status: VmStatus,
+        reservation: Reservation,
+        uid: Option<UidLease>,
+        key: Option<IdempotencyRecord>,
+    ) -> Self {
         Self {
             status: Arc::new(status),
             _reservation: reservation,
             _uid: uid,
+            key,
         }
     }
 }
@@ -105,16 +119,18 @@ impl LostVm {
 #[derive(Debug, Default)]
 struct Registry {
     closing: bool,
-    next_sequence: u64,
     entries: BTreeMap<VmId, Entry>,
     /// Records of an earlier daemon whose process may still run. Shown, never touched.
     lost: BTreeMap<VmId, LostVm>,
+    keyed: KeyedCreates,
 }
 
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum RemoveError {
     #[error("there is no VM {0}")]
     NotFound(VmId),
+    #[error(transparent)]
+    Changed(#[from] GenerationChanged),
     #[error("VM {id} is lost: {detail}")]
     Lost { id: VmId, detail: String },
     #[error("VM {id} is stopped, and not all of its files can be deleted; that is tried again")]
@@ -133,6 +149,16 @@ pub enum ConsoleError {
     Open(#[source] StoreError),
     #[error("the console cannot be read")]
     Read(#[source] std::io::Error),
+}
+
+/// How something is done to a VM.
+#[derive(Clone, Copy, Debug)]
+pub struct Manner {
+    pub courtesy: Courtesy,
+    /// For what starts it.
+    pub expected: Expected,
+    /// Of the VM, as the caller saw it last.
+    pub generation: Option<u64>,
 }
 
 #[derive(Clone, Debug)]
@@ -169,13 +195,56 @@ impl VmManager {
 
     /// Shows a VM that cannot be proven to be this daemon's.
     pub fn add_lost(&self, vm: LostVm) {
-        self.registry().lost.insert(vm.status.id, vm);
+        let mut registry = self.registry();
+        if let Some(key) = &vm.key {
+            registry
+                .keyed
+                .belongs(&vm.status.created_by, key, vm.status.id);
+        }
+        registry.lost.insert(vm.status.id, vm);
     }
 
     /// Starts a VM and answers once QEMU says that it runs. A caller that drops the future before
-    /// the answer gets no VM: the task unwinds.
+    /// the answer gets no VM: the task unwinds. With an idempotency key it goes on, and is what a
+    /// caller gets who asks for the same again.
     pub async fn create(&self, spec: VmSpec) -> Result<Arc<VmStatus>, CreateError> {
-        let id = VmId::random();
+        let Some(wish) = spec.idempotency.clone() else {
+            return self.create_for_caller(VmId::random(), spec, None).await;
+        };
+        let created = {
+            let mut registry = self.registry();
+            match registry.keyed.find(&spec.created_by, &wish)? {
+                Some(created) => created,
+                None => {
+                    let id = VmId::random();
+                    let key = IdempotencyRecord::new(&wish);
+                    let (creation, created) = registry.keyed.begin(&spec.created_by, &key, id);
+                    let manager = self.clone();
+                    self.tasks.spawn(async move {
+                        let outcome = manager.create_for_caller(id, spec, Some(key)).await;
+                        if outcome.is_err() {
+                            manager.registry().keyed.forget(id);
+                        }
+                        creation.end(outcome);
+                    });
+                    created
+                }
+            }
+        };
+        let id = created.outcome().await?;
+        // Removed, or about to be.
+        let is_going = self.registry().keyed.is_going(id);
+        self.get(id)
+            .filter(|vm| !is_going && vm.state != VmState::Removing)
+            .ok_or(CreateError::Removed)
+    }
+
+    async fn create_for_caller(
+        &self,
+        id: VmId,
+        spec: VmSpec,
+        idempotency: Option<IdempotencyRecord>,
+    ) -> Result<Arc<VmStatus>, CreateError> {
         let (reply, answer) = oneshot::channel();
         let live = self.host.live();
         let demand = Demand {
@@ -223,6 +292,7 @@ impl VmManager {
                 returns: false,
                 port: None,
                 boot_id: String::new(),
+                idempotency,
             };
             let found = Found {
                 status: VmStatus::of_record(&record, VmState::Creating, None),
@@ -253,6 +323,12 @@ impl VmManager {
         let id = found.record.id;
         let (requests, receiver) = mpsc::channel(REQUEST_QUEUE);
         let (publisher, status) = Publisher::new(found.status, Arc::clone(&self.host.events));
+        let requests_of_task = Requests::new(receiver, status.clone());
+        if let Some(key) = &found.record.idempotency {
+            registry
+                .keyed
+                .belongs(&found.record.spec.created_by, key, id);
+        }
         let console = Arc::new(ConsoleSource::default());
         console.set_launches(found.record.launches);
         if let Some(folder) = found.files.as_ref().map(|files| files.record().try_clone()) {
@@ -276,25 +352,23 @@ impl VmManager {
             is_unsaved: false,
             expected: Expected::default(),
         };
-        let sequence = registry.next_sequence;
-        registry.next_sequence += 1;
         registry.entries.insert(
             id,
             Entry {
-                sequence,
                 requests,
                 status,
                 console,
             },
         );
         let manager = self.clone();
-        let task = VmTask::new(vm, receiver);
+        let task = VmTask::new(vm, requests_of_task);
         self.tasks.spawn(async move {
             let ended = tokio::spawn(task.run(next)).await;
             let mut registry = manager.registry();
             let entry = registry.entries.remove(&id);
             match ended {
                 Ok(waiting) => {
+                    registry.keyed.forget(id);
                     drop(registry);
                     for removed in waiting {
                         let _ = removed.send(Ok(()));
@@ -322,6 +396,8 @@ impl VmManager {
             status,
             reservation,
             super::adopt::uid_of(&self.host, last.id, None),
+            // It is known already.
+            None,
         )
     }
 
@@ -353,18 +429,17 @@ impl VmManager {
         }
     }
 
-    /// All VMs, in the order of their creation, lost ones first.
+    /// All VMs, in the order of their creation; it is the same after a restart of the daemon.
     pub fn list(&self) -> Vec<Arc<VmStatus>> {
         let registry = self.registry();
-        let mut entries: Vec<_> = registry.entries.values().collect();
-        entries.sort_by_key(|entry| entry.sequence);
         let lost = registry.lost.values().map(|vm| Arc::clone(&vm.status));
-        lost.chain(
-            entries
-                .iter()
-                .map(|entry| Arc::clone(&entry.status.borrow())),
-        )
-        .collect()
+        let entries = registry.entries.values();
+        let mut all: Vec<_> = entries
+            .map(|entry| Arc::clone(&entry.status.borrow()))
+            .chain(lost)
+            .collect();
+        all.sort_unstable_by_key(|status| status.place());
+        all
     }
 
     /// Every change from now on, of one VM or of all, and how they are now.
@@ -380,19 +455,51 @@ impl VmManager {
         }
     }
 
-    /// Does something to a VM, and answers when it is done. `expected` is for what starts it.
+    /// Does something to a VM, and answers when it is done.
     pub async fn act(
         &self,
         id: VmId,
         action: Action,
-        courtesy: Courtesy,
-        expected: Expected,
+        manner: Manner,
+    ) -> Result<Arc<VmStatus>, ActError> {
+        if self.registry().closing && matches!(action, Action::Start | Action::Restart) {
+            return Err(ActError::Closing);
+        }
+        let (reply, answer) = oneshot::channel();
+        let request = VmRequest::Act {
+            action,
+            courtesy: manner.courtesy,
+            expected: manner.expected,
+            reply,
+        };
+        self.ask(id, action, manner.generation, request, answer)
+            .await
+    }
+
+    /// Sets when a VM is removed, from now on; none: never.
+    pub async fn set_ttl(
+        &self,
+        id: VmId,
+        ttl: Option<Duration>,
+        generation: Option<u64>,
+    ) -> Result<Arc<VmStatus>, ActError> {
+        let (reply, answer) = oneshot::channel();
+        let request = VmRequest::SetTtl { ttl, reply };
+        self.ask(id, Action::ExtendTtl, generation, request, answer)
+            .await
+    }
+
+    /// Hands a request to the VM's task and waits for its answer.
+    async fn ask(
+        &self,
+        id: VmId,
+        action: Action,
+        expected_generation: Option<u64>,
+        request: VmRequest,
+        answer: oneshot::Receiver<Result<Arc<VmStatus>, ActError>>,
     ) -> Result<Arc<VmStatus>, ActError> {
         let requests = {
             let registry = self.registry();
-            if registry.closing && matches!(action, Action::Start | Action::Restart) {
-                return Err(ActError::Closing);
-            }
             if registry.lost.contains_key(&id) {
                 let denial = Denial::Phase(Phase::Lost);
                 return Err(ActError::Denied { id, action, denial });
@@ -402,14 +509,11 @@ impl VmManager {
                 None => return Err(ActError::NotFound(id)),
             }
         };
-        let (reply, answer) = oneshot::channel();
-        let request = VmRequest::Act {
-            action,
-            courtesy,
-            expected,
-            reply,
+        let asked = Asked {
+            request,
+            expected_generation,
         };
-        if requests.send(request).await.is_err() {
+        if requests.send(asked).await.is_err() {
             return Err(ActError::NotFound(id));
         }
         answer.await.unwrap_or_else(|_| {
@@ -422,7 +526,11 @@ impl VmManager {
     }
 
     /// Stops a VM and deletes what belongs to it. Answers when that is done; asking twice is fine.
-    pub async fn remove(&self, id: VmId) -> Result<(), RemoveError> {
+    pub async fn remove(
+        &self,
+        id: VmId,
+        expected_generation: Option<u64>,
+    ) -> Result<(), RemoveError> {
         let requests = {
             let registry = self.registry();
             if let Some(vm) = registry.lost.get(&id) {
@@ -437,9 +545,18 @@ impl VmManager {
             }
         };
         let (done, answer) = oneshot::channel();
-        if requests.send(VmRequest::Remove(done)).await.is_ok() {
+        let asked = Asked {
+            request: VmRequest::Remove(done),
+            expected_generation,
+        };
+        self.registry().keyed.set_going(id, Going::Away);
+        if requests.send(asked).await.is_ok() {
             match answer.await {
-                Ok(removed) => removed?,
+                Ok(removed) => removed.inspect_err(|error| {
+                    if matches!(error, RemoveError::Changed(_)) {
+                        self.registry().keyed.set_going(id, Going::Nowhere);
+                    }
+                })?,
                 Err(_) => self.is_over(id)?,
             }
         } else {
@@ -517,7 +634,7 @@ impl VmManager {
                 .map(|entry| entry.requests.clone());
             if let Some(requests) = entry {
                 // A queue may be full of what a silent QEMU is asked.
-                detaching.spawn(async move { requests.send(VmRequest::Detach).await });
+                detaching.spawn(async move { requests.send(VmRequest::Detach.into()).await });
             }
         }
         self.tasks.close();
@@ -562,7 +679,7 @@ impl VmManager {
         let Some(requests) = entry else { return };
         let (reply, answer) = oneshot::channel();
         let request = VmRequest::EndWithDaemon { courtesy, reply };
-        if requests.send(request).await.is_ok() && !matches!(answer.await, Ok(Ok(_))) {
+        if requests.send(request.into()).await.is_ok() && !matches!(answer.await, Ok(Ok(_))) {
             tracing::debug!(%id, "not stopped, or gone meanwhile");
         }
     }

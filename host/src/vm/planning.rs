@@ -13,16 +13,17 @@ use super::manager::Host;
 use super::shares::{CERTIFICATES_SHARE, ENVIRONMENT_SHARE};
 use super::status::PlannedStatus;
 use super::{facts::HostFacts, files, measuring};
-use crate::backend::{BackendErrorKind, CallError, LoadedBackend, Protection};
+use crate::backend::{BackendErrorKind, CallError, LoadedBackend};
 use crate::probe;
 use crate::qemu::check::{CheckedPlan, Knowledge, check};
 use crate::qemu::descriptors::{self, Descriptors};
 use crate::spec::Origin;
 use crate::spec::facts::FactRecord;
+use crate::spec::files::{DiskFormat, FileWishes};
 use crate::spec::identity::{Identity, IdentityWish};
 use crate::spec::plan::{Property, Value};
 use crate::spec::request::{
-    Boot, Choice, DiskImage, HostContext, HostDevice, LaunchRequest, VmSpec,
+    Boot, Choice, DataDiskFile, DiskImage, HostContext, HostDevice, LaunchRequest, VmSpec,
 };
 
 /// Longest kernel command line; x86 kernels take 2,048 bytes (COMMAND_LINE_SIZE), others 4,096.
@@ -35,6 +36,8 @@ pub struct Planned {
     pub live: Arc<Live>,
     pub backend: Arc<LoadedBackend>,
     pub request: LaunchRequest,
+    /// Of the image that it boots from.
+    pub disk_format: DiskFormat,
     pub checked: CheckedPlan,
     pub facts: FactRecord,
     /// None only until it is made.
@@ -43,7 +46,7 @@ pub struct Planned {
 
 /// Plans `spec` on `host`, with the config of `live`.
 pub async fn plan(host: &Host, live: &Arc<Live>, spec: &VmSpec) -> Result<Planned, CreateError> {
-    let backend = live.choose(spec.backend.as_deref()).await?;
+    let backend = live.choose(&spec.backend, &spec.labels).await?;
     let architecture = probe::architecture();
     if !backend
         .info()
@@ -59,10 +62,17 @@ pub async fn plan(host: &Host, live: &Arc<Live>, spec: &VmSpec) -> Result<Planne
     }
     // A backend would report a missing QEMU in its own words, and worse.
     live.qemu.info().await?;
-    let mut context = context(live, &backend, &spec.settings, spec.disk.as_ref())?;
+    let mut context = context(
+        live,
+        &backend,
+        &spec.settings,
+        spec.disk.as_ref(),
+        &spec.files,
+    )?;
+    let data_disks = files::open_data_disks(&live.images, &spec.files)?;
     seal(host, &mut context).await;
-    let mut request = request(live, spec, context)?;
-    request.identity = identity(live, spec, backend.info().protection);
+    let mut request = request(live, spec, context, data_disks)?;
+    request.identity = identity(live, spec, backend.info().carries_identity);
     let facts = Arc::new(HostFacts::new(Arc::clone(&live.qemu)));
     let outcome = backend.plan(&request, facts).await;
     let outcome = outcome.map_err(|error| {
@@ -93,6 +103,7 @@ pub async fn plan(host: &Host, live: &Arc<Live>, spec: &VmSpec) -> Result<Planne
         live: Arc::clone(live),
         backend,
         request,
+        disk_format: disk_format(live, spec),
         checked,
         facts: outcome.facts,
         measurement: None,
@@ -111,14 +122,14 @@ async fn seal(host: &Host, context: &mut HostContext) {
     }
 }
 
-/// The identity that a VM carries. What protects nothing gets none, because nobody could verify it,
-/// but where it is named: the backend refuses it then, and no wish is dropped.
-fn identity(live: &Live, spec: &VmSpec, protection: Protection) -> Option<Identity> {
-    match (&spec.identity, protection) {
-        (IdentityWish::Kept(identity), _) => identity.clone(),
-        (IdentityWish::Named(identity), _) => Some(identity.clone()),
-        (IdentityWish::Usual, Protection::None) => None,
-        (IdentityWish::Usual, Protection::Guard) => Some(match &live.defaults.identity {
+/// The identity that a VM carries. Where no report could carry one it gets none, because nobody could
+/// verify it, but where it is named: the backend refuses it then, and no wish is dropped.
+fn identity(live: &Live, spec: &VmSpec, is_carried: bool) -> Option<Identity> {
+    match &spec.identity {
+        IdentityWish::Kept(identity) => identity.clone(),
+        IdentityWish::Named(identity) => Some(identity.clone()),
+        IdentityWish::Usual if !is_carried => None,
+        IdentityWish::Usual => Some(match &live.defaults.identity {
             Some(digest) => Identity::of_operator(digest.clone()),
             None => {
                 Identity::of_configuration(&spec.environment, spec.certificates.server_ca.as_ref())
@@ -133,10 +144,19 @@ pub fn context(
     backend: &LoadedBackend,
     settings: &std::collections::BTreeMap<String, String>,
     disk: Option<&DiskImage>,
+    wishes: &FileWishes,
 ) -> Result<HostContext, CreateError> {
     let settings = backend.settings_for(settings)?;
+    let own = files::open_own(&live.images, wishes)?;
     let described = described_firmware(live, &backend.info().firmware_features);
-    let (files, settings) = files::open(&live.defaults, settings, disk, &described);
+    let replaces = |role: &str| wishes.replaces(role);
+    let operators = files::Operators {
+        defaults: &live.defaults,
+        described: &described,
+        disk,
+        is_replaced: &replaces,
+    };
+    let (files, settings) = files::open(operators, own, settings);
     Ok(HostContext {
         architecture: probe::architecture().to_owned(),
         accelerator: live.qemu_config.accelerator,
@@ -169,9 +189,31 @@ fn missing_file(request: &LaunchRequest, error: CallError) -> CreateError {
     CreateError::Backend(error)
 }
 
-fn request(live: &Live, spec: &VmSpec, host: HostContext) -> Result<LaunchRequest, CreateError> {
+/// What a VM boots from. Who brings a file to boot from means it.
+fn boot(spec: &VmSpec, default: Boot) -> Boot {
+    let files = &spec.files;
+    match spec.boot {
+        Some(boot) => boot,
+        None if files.disk.is_some() => Boot::Disk,
+        None if files.kernel.is_some() || files.initrd.is_some() => Boot::Kernel,
+        None => default,
+    }
+}
+
+/// Of the first start, else of the request, else the operator's.
+fn disk_format(live: &Live, spec: &VmSpec) -> DiskFormat {
+    let first = spec.disk.as_ref().and_then(|disk| disk.format);
+    first.or(spec.files.disk_format).unwrap_or(live.disk.format)
+}
+
+fn request(
+    live: &Live,
+    spec: &VmSpec,
+    host: HostContext,
+    data_disks: Vec<DataDiskFile>,
+) -> Result<LaunchRequest, CreateError> {
     let (defaults, network) = (&live.defaults, &live.network);
-    let boot = spec.boot.unwrap_or(defaults.boot);
+    let boot = boot(spec, defaults.boot);
     let mut kernel_cmdline = spec
         .kernel_cmdline
         .clone()
@@ -202,6 +244,11 @@ fn request(live: &Live, spec: &VmSpec, host: HostContext) -> Result<LaunchReques
             properties: Vec::new(),
         });
     }
+    devices.extend(data_disks.iter().map(|one| HostDevice {
+        kind: "disk".to_owned(),
+        id: one.device_id(),
+        properties: Vec::new(),
+    }));
     Ok(LaunchRequest {
         host,
         vcpus: spec.vcpus.unwrap_or(defaults.vcpus),
@@ -219,6 +266,7 @@ fn request(live: &Live, spec: &VmSpec, host: HostContext) -> Result<LaunchReques
         )),
         kernel_cmdline,
         devices,
+        data_disks,
         identity: None,
     })
 }

@@ -1,4 +1,4 @@
-//! Content of the two 9p shares: `environment` and the certificates.
+//! Content of the two 9p shares: `environment` with the secrets beside it, and the certificates.
 //!
 //! The file `environment` has one `NAME=value` a line, which is why a value with a newline is
 //! refused: it could set any other variable.
@@ -19,6 +19,58 @@ pub const CERTIFICATES_SHARE: &str = "certs_share";
 /// Most variables and longest value; a share is configuration, not data.
 pub const MAX_VARIABLES: usize = 256;
 pub const MAX_VALUE: usize = 64 << 10;
+
+/// Folder of the secrets, in the share of `environment`.
+pub const SECRETS: &str = "secrets";
+/// Most secrets, the largest one, and all together: keys and tokens, not data.
+pub const MAX_SECRETS: usize = 64;
+pub const MAX_SECRET: usize = 64 << 10;
+pub const MAX_ALL_SECRETS: usize = 256 << 10;
+/// Longest name, as of a VM's.
+pub const MAX_SECRET_NAME: usize = 63;
+
+/// What is wrong with a secret; its content is no part of it.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum SecretError {
+    #[error(
+        "{name:?} is no name of a file: 1 to {MAX_SECRET_NAME} letters, digits, `.`, `_` and `-`, not starting with `.`"
+    )]
+    Name { name: String },
+    #[error("{name} is larger than {} KiB", MAX_SECRET >> 10)]
+    TooLarge { name: String },
+    #[error("together they are larger than {} KiB", MAX_ALL_SECRETS >> 10)]
+    TooLargeTogether,
+    #[error("there are more than {MAX_SECRETS}")]
+    TooMany,
+}
+
+pub fn check_secrets(secrets: &[(String, Secret<Vec<u8>>)]) -> Result<(), SecretError> {
+    if secrets.len() > MAX_SECRETS {
+        return Err(SecretError::TooMany);
+    }
+    let mut all = 0;
+    for (name, content) in secrets {
+        let fits = (1..=MAX_SECRET_NAME).contains(&name.len())
+            && !name.starts_with('.')
+            && name
+                .bytes()
+                .all(|b| b.is_ascii_alphanumeric() || b"._-".contains(&b));
+        if !fits {
+            return Err(SecretError::Name {
+                name: crate::spec::printable(name),
+            });
+        }
+        let size = content.reveal().len();
+        if size > MAX_SECRET {
+            return Err(SecretError::TooLarge { name: name.clone() });
+        }
+        all += size;
+    }
+    if all > MAX_ALL_SECRETS {
+        return Err(SecretError::TooLargeTogether);
+    }
+    Ok(())
+}
 
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum VariableError {
@@ -91,7 +143,7 @@ pub fn provide(
     let certificates_dir = folder.path().join("certs");
     if !environment_dir.join("environment").exists() {
         // A first start has the secrets at hand.
-        if has_secrets && spec.environment.is_empty() && !spec.certificates.are_given() {
+        if has_secrets && !spec.has_secrets() {
             return Err(CreateError::SecretsGone);
         }
         // Half-made by a start that failed.
@@ -103,6 +155,13 @@ pub fn provide(
             folder.create_file(&certificates_dir.join(name), 0o400, content)?;
         }
         let environment_dir = folder.create_dir("env")?;
+        if !spec.secrets.is_empty() {
+            let secrets_dir = folder.create_dir(&format!("env/{SECRETS}"))?;
+            for (name, content) in &spec.secrets {
+                folder.create_file(&secrets_dir.join(name), 0o400, content.reveal())?;
+            }
+        }
+        // The last of them: where it is, all are.
         let content = environment(spec, &id.to_string());
         folder.create_file(
             &environment_dir.join("environment"),
@@ -181,6 +240,48 @@ mod tests {
         assert!(check_variables(&[variable("AGENT_CVM_ID", "x")]).is_err());
         assert!(check_variables(&[variable("A", "1"), variable("A", "2")]).is_err());
         check_variables(&[variable("A_1", "any=thing, \"ü\" ' $x"), variable("_B", "")]).unwrap();
+    }
+
+    #[test]
+    fn a_secret_has_the_name_of_a_file_and_no_more_than_its_room() {
+        let secret = |name: &str, size: usize| (name.to_owned(), Secret::new(vec![0x61; size]));
+        let long = "a".repeat(MAX_SECRET_NAME + 1);
+        for (name, fits) in [
+            ("a", true),
+            ("tls.key", true),
+            ("-_.", true),
+            (&long[1..], true),
+            (&long, false),
+            ("", false),
+            (".", false),
+            ("..", false),
+            (".hidden", false),
+            ("a/b", false),
+            ("a b", false),
+            ("ä", false),
+            ("a\0", false),
+        ] {
+            assert_eq!(check_secrets(&[secret(name, 1)]).is_ok(), fits, "{name:?}");
+        }
+        let many = |count: usize, size: usize| -> Vec<_> {
+            (0..count)
+                .map(|number| secret(&number.to_string(), size))
+                .collect()
+        };
+        for (secrets, wanted) in [
+            (many(4, MAX_SECRET), None),
+            (many(MAX_SECRETS, 0), None),
+            (many(MAX_SECRETS + 1, 0), Some(SecretError::TooMany)),
+            (many(5, MAX_SECRET), Some(SecretError::TooLargeTogether)),
+            (
+                many(1, MAX_SECRET + 1),
+                Some(SecretError::TooLarge {
+                    name: "0".to_owned(),
+                }),
+            ),
+        ] {
+            assert_eq!(check_secrets(&secrets).err(), wanted);
+        }
     }
 
     #[test]

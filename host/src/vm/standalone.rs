@@ -3,15 +3,16 @@
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
+use std::path::Path;
 
 use base64::Engine as _;
 
 use super::error::CreateError;
 use super::planning::Planned;
 use super::shares::{CERTIFICATES_SHARE, ENVIRONMENT_SHARE};
-use crate::qemu::command::{self, DiskResources, Form, Resources};
+use crate::qemu::command::{self, DiskResources, Form, ImageSource, Resources};
 use crate::spec::plan::Firmware;
-use crate::spec::request::RequestFile;
+use crate::spec::request::DataDiskFile;
 
 /// Id that a preview shows, where a started VM would have its own.
 const PREVIEW_ID: &str = "00000000-0000-4000-8000-000000000000";
@@ -47,6 +48,7 @@ fn arguments(planned: &Planned, files: BTreeMap<u32, String>) -> Result<Vec<Stri
             controller_id: planned.live.disk.scsi_id.clone(),
             backing: None,
         }),
+        data_disks: data_disks(planned, |one| format!("@data-disk:{}@", one.disk.id)),
         shares: shares(|id| format!("@{id}@")),
         console: "@console@".to_owned(),
         user_network: planned.live.network.outbound.user_network(),
@@ -68,15 +70,16 @@ fn arguments(planned: &Planned, files: BTreeMap<u32, String>) -> Result<Vec<Stri
 /// A shell script. Guest console and QEMU's messages go to the terminal; Ctrl-C ends it.
 pub fn script(planned: &Planned) -> Result<String, CreateError> {
     let quoted = |text: &str| command::shell_line([text]);
-    let absolute = |file: &RequestFile| {
-        let path = std::path::absolute(&file.path).unwrap_or_else(|_| file.path.clone());
+    let absolute = |path: &Path| {
+        let path = std::path::absolute(path).unwrap_or_else(|_| path.to_owned());
         path.to_string_lossy().into_owned()
     };
     let mut script =
         String::from("#!/bin/sh\nset -eu\n# A VM like the daemon's, without its secrets.\n");
     script.push_str("mkdir -p casemate-vm/env casemate-vm/certs\n");
     let files = planned.request.host.files.iter();
-    let mut paths: BTreeMap<u32, String> = files.map(|file| (file.id, absolute(file))).collect();
+    let mut paths: BTreeMap<u32, String> =
+        files.map(|file| (file.id, absolute(&file.path))).collect();
     for file in &planned.checked.plan().generated {
         let path = format!("casemate-vm/generated-{}", file.id);
         let content = base64::engine::general_purpose::STANDARD.encode(&file.content);
@@ -101,11 +104,11 @@ pub fn script(planned: &Planned) -> Result<String, CreateError> {
     if planned.request.has_disk()
         && let Some(disk) = planned.request.file_with_role("disk")
     {
-        let path = absolute(disk);
+        let path = absolute(&disk.path);
         let _ = writeln!(
             script,
             "qemu-img create -q -f qcow2 -F {} -b {} casemate-vm/disk.qcow2",
-            planned.live.disk.format,
+            planned.disk_format.as_str(),
             quoted(&path)
         );
     }
@@ -117,6 +120,7 @@ pub fn script(planned: &Planned) -> Result<String, CreateError> {
             controller_id: planned.live.disk.scsi_id.clone(),
             backing: None,
         }),
+        data_disks: data_disks(planned, |one| absolute(&one.path)),
         shares: shares(|id| {
             let folder = if id == ENVIRONMENT_SHARE {
                 "env"
@@ -149,6 +153,16 @@ pub fn script(planned: &Planned) -> Result<String, CreateError> {
     }
     script.push('\n');
     Ok(script)
+}
+
+fn data_disks(
+    planned: &Planned,
+    path: impl Fn(&DataDiskFile) -> String,
+) -> BTreeMap<String, ImageSource> {
+    let disks = planned.request.data_disks.iter();
+    disks
+        .map(|one| (one.device_id(), ImageSource::Path(path(one))))
+        .collect()
 }
 
 fn shares(path: impl Fn(&str) -> String) -> BTreeMap<String, String> {

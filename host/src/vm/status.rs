@@ -10,6 +10,7 @@ use jiff::Timestamp;
 use crate::lease::Demand;
 use crate::qemu::process::Exit;
 use crate::spec::VmId;
+use crate::spec::files::FileWishes;
 use crate::spec::identity::Identity;
 use crate::spec::lifecycle::Phase;
 use crate::spec::plan::{Ability, Finding};
@@ -127,7 +128,12 @@ pub struct VmStatus {
     pub created_at: Timestamp,
     pub expires_at: Option<Timestamp>,
     pub restart_policy: RestartPolicy,
+    /// Files that its caller named.
+    pub files: FileWishes,
     pub restarts: u32,
+    pub labels: BTreeMap<String, String>,
+    /// The client who asked for it.
+    pub created_by: String,
     /// What is known once the VM is planned.
     pub planned: Option<PlannedStatus>,
     pub agent_address: Option<SocketAddr>,
@@ -147,13 +153,21 @@ impl VmStatus {
             created_at: record.created_at,
             expires_at: record.expires.as_ref().map(|expires| expires.wall),
             restart_policy: record.spec.restart_policy,
+            files: record.spec.files.clone(),
             restarts: record.restarts,
+            labels: record.spec.labels.clone(),
+            created_by: record.spec.created_by.clone(),
             planned,
             agent_address: None,
             pid: None,
             started_at: None,
             last_exit: record.last_exit.clone(),
         }
+    }
+
+    /// Its place in a list: in the order of creation.
+    pub fn place(&self) -> (Timestamp, VmId) {
+        (self.created_at, self.id)
     }
 
     /// What it takes of the host while it runs.
@@ -183,7 +197,10 @@ impl VmStatus {
             created_at: Timestamp::UNIX_EPOCH,
             expires_at: None,
             restart_policy: RestartPolicy::Never,
+            files: FileWishes::default(),
             restarts: 0,
+            labels: BTreeMap::new(),
+            created_by: String::new(),
             planned: None,
             agent_address: None,
             pid: None,

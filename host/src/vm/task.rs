@@ -5,12 +5,13 @@ mod down;
 mod launching;
 mod publisher;
 mod removal;
+mod requests;
 mod up;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 use tracing::Instrument as _;
 
 use super::console::ConsoleSource;
@@ -22,9 +23,11 @@ use crate::spec::VmId;
 use crate::spec::lifecycle::{Action, Desired, Phase, Verdict, decide};
 use crate::spec::plan::Ability;
 use crate::spec::request::VmSpec;
-use crate::store::{Now, VmFiles, VmRecord};
+use crate::store::{Deadline, Now, VmFiles, VmRecord};
 
 pub(super) use publisher::Publisher;
+pub use requests::GenerationChanged;
+pub(super) use requests::{Asked, Requests};
 pub(super) use up::{Up, state_of};
 
 /// How often a deadline is looked at: timers stand still while the machine sleeps, and
@@ -68,6 +71,8 @@ pub(super) enum VmRequest {
     },
     /// Answered when the process is gone and the files are deleted.
     Remove(Removal),
+    /// When it is to be removed, from now; none: never.
+    SetTtl { ttl: Option<Duration>, reply: Reply },
     /// The daemon ends, and the VM with it: what is desired of it stays as it is.
     EndWithDaemon { courtesy: Courtesy, reply: Reply },
     /// The daemon ends and the VM stays.
@@ -99,6 +104,8 @@ struct Waiting {
     removed: Vec<Removal>,
     /// For its end with the daemon's.
     ended: Vec<Reply>,
+    /// For another end of its time, while a launch has the VM.
+    times: Vec<(Option<Duration>, Reply)>,
 }
 
 /// A VM, as its task has it.
@@ -131,12 +138,12 @@ pub(super) struct RestartCount(u32);
 #[derive(Debug)]
 pub(super) struct VmTask {
     pub(super) vm: Vm,
-    pub(super) requests: mpsc::Receiver<VmRequest>,
+    pub(super) requests: Requests,
     waiting: Waiting,
 }
 
 impl VmTask {
-    pub(super) fn new(vm: Vm, requests: mpsc::Receiver<VmRequest>) -> Self {
+    pub(super) fn new(vm: Vm, requests: Requests) -> Self {
         Self {
             vm,
             requests,
@@ -209,6 +216,23 @@ impl Vm {
             self.record.desired = desired;
             self.save();
         }
+    }
+
+    /// Sets the end of its time, where that may be, and tells who asked.
+    fn set_ttl(&mut self, ttl: Option<Duration>, reply: Reply) {
+        match self.judge(Action::ExtendTtl) {
+            Verdict::Accept | Verdict::Ignore => {}
+            verdict @ Verdict::Deny(_) => {
+                let _ = reply.send(Err(self.denied(Action::ExtendTtl, verdict)));
+                return;
+            }
+        }
+        self.record.expires = ttl.and_then(|ttl| Deadline::after(&Now::read(), ttl));
+        self.save();
+        let expires_at = self.record.expires.as_ref().map(|expires| expires.wall);
+        self.publisher
+            .change(|status| status.expires_at = expires_at);
+        let _ = reply.send(Ok(self.publisher.current()));
     }
 
     /// Writes the record. What cannot be written (a full disk) does not stop a VM from being

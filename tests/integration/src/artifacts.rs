@@ -27,6 +27,20 @@ pub fn component(name: &str) -> PathBuf {
     present(target().join("backends").join(format!("{name}.wasm")))
 }
 
+/// How a crate outside the workspace is built for WebAssembly: variables, and further arguments.
+pub fn wasm_toolchain() -> (Vec<(String, String)>, Vec<String>) {
+    let text = std::fs::read_to_string(present(target().join("setup/wasm-toolchain.json")));
+    let document: serde_json::Value =
+        serde_json::from_str(&text.expect("it is readable")).expect("JSON");
+    let variables = document["variables"].as_object().expect("an object");
+    let variables = variables
+        .iter()
+        .map(|(name, value)| (name.clone(), value.as_str().expect("a text").to_owned()));
+    let arguments = document["arguments"].as_array().into_iter().flatten();
+    let arguments = arguments.filter_map(|argument| argument.as_str().map(str::to_owned));
+    (variables.collect(), arguments.collect())
+}
+
 pub fn sha256(path: &Path) -> String {
     let bytes = std::fs::read(path).expect("the file is readable");
     hex::encode(Sha256::digest(&bytes))
@@ -74,6 +88,25 @@ pub fn packaged_config() -> toml::Table {
     text.parse().expect("the packaged config parses")
 }
 
+/// A backend's table of the packaged config file, with the path and the digest of what was built.
+pub fn packaged_backend(name: &str) -> toml::Table {
+    let packaged = packaged_config();
+    let mut backends = packaged["backend"].as_array().into_iter().flatten();
+    let mut backend = backends
+        .find(|backend| backend["name"].as_str() == Some(name))
+        .and_then(toml::Value::as_table)
+        .expect("it is packaged")
+        .clone();
+    pin(&mut backend, &component(name));
+    backend
+}
+
+/// Makes a backend's table that of `component`.
+pub fn pin(backend: &mut toml::Table, component: &Path) {
+    backend.insert("path".to_owned(), component.display().to_string().into());
+    backend.insert("sha256".to_owned(), sha256(component).into());
+}
+
 /// QEMUs at hand: the system's, and the one of the backports where it could be had. A QEMU that is
 /// missing is said, so that a skip is seen.
 pub fn qemus() -> Vec<PathBuf> {
@@ -100,6 +133,11 @@ pub fn newest_qemu() -> Option<PathBuf> {
 /// `OVMF.inteltdx.ms.fd`. None, and why on standard output, where it could not be had.
 pub fn confidential_firmware(name: &str) -> Option<PathBuf> {
     unpacked("firmware", name)
+}
+
+/// `docker-registry` or `minisign`. None, and why on standard output, where it could not be had.
+pub fn distribution(program: &str) -> Option<PathBuf> {
+    unpacked("distribution", program)
 }
 
 /// The descriptors of that firmware. They name it where its packages would install it.
@@ -139,6 +177,29 @@ pub fn ovmf() -> PathBuf {
 /// `ovmf_OvmfX64_suffix.bin`.
 pub fn published(name: &str) -> PathBuf {
     present(target().join("tools/published").join(name))
+}
+
+/// A component of another language. None, and why on standard output, where nobody built it.
+pub fn example(name: &str) -> Option<PathBuf> {
+    let path = target().join("backends").join(format!("{name}.wasm"));
+    if path.exists() {
+        return Some(path);
+    }
+    println!("skipped: no {name} of another language; `cargo xtask languages` builds it");
+    None
+}
+
+/// The table of the config file that lies beside an example's sources, with what was built.
+pub fn example_backend(folder: &str, component: &Path) -> toml::Table {
+    let sources = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/backends");
+    let path = sources.join(folder).join("backend.toml");
+    let text = std::fs::read_to_string(&path).expect("the example has one");
+    let config: toml::Table = text.parse().expect("it parses");
+    let backend = config["backend"].as_array().and_then(|list| list.first());
+    let backend = backend.and_then(toml::Value::as_table);
+    let mut backend = backend.expect("one backend").clone();
+    pin(&mut backend, component);
+    backend
 }
 
 /// The program that measures IGVM files with another implementation.

@@ -16,6 +16,7 @@ use tonic::transport::Channel;
 
 use crate::artifacts;
 use crate::leftovers;
+use crate::mute::{self, Proxy};
 use crate::predecessor::manager_service_client::ManagerServiceClient;
 
 /// Start and end of a daemon on a busy machine.
@@ -78,7 +79,7 @@ impl Setup {
             .as_table()
             .expect("a table")
             .clone();
-        pin(&mut backend, &artifacts::component("plain-kvm"));
+        artifacts::pin(&mut backend, &artifacts::component("plain-kvm"));
         backend["settings"] = toml::toml! { firmware = "none" }.into();
         setup.config["backend"] = toml::Value::Array(vec![backend.into()]);
         setup
@@ -86,6 +87,11 @@ impl Setup {
 
     pub fn state_dir(&self) -> PathBuf {
         self.folder.path().join("state")
+    }
+
+    /// A test of many calls is one client, and a fast machine makes more of them than one may make.
+    pub fn allow_any_call_rate(&mut self) -> &mut Self {
+        self.set("limits.calls_per_second", 0)
     }
 
     /// Sets a dotted key, making tables on the way.
@@ -108,7 +114,7 @@ impl Setup {
     pub fn add_backend(&mut self, name: &str, grants: toml::Table) -> &mut Self {
         let mut backend = toml::Table::new();
         backend.insert("name".to_owned(), name.into());
-        pin(&mut backend, &artifacts::component(name));
+        artifacts::pin(&mut backend, &artifacts::component(name));
         backend.insert("grants".to_owned(), grants.into());
         self.config["backend"]
             .as_array_mut()
@@ -119,14 +125,7 @@ impl Setup {
 
     /// Adds a backend as it is packaged, pinned.
     pub fn add_packaged(&mut self, name: &str) -> &mut Self {
-        let packaged = artifacts::packaged_config();
-        let mut backends = packaged["backend"].as_array().into_iter().flatten();
-        let mut backend = backends
-            .find(|backend| backend["name"].as_str() == Some(name))
-            .and_then(toml::Value::as_table)
-            .expect("it is packaged")
-            .clone();
-        pin(&mut backend, &artifacts::component(name));
+        let backend = artifacts::packaged_backend(name);
         self.config["backend"]
             .as_array_mut()
             .expect("an array")
@@ -249,6 +248,7 @@ impl Setup {
             state_dir: self.state_dir(),
             grpc: started.grpc,
             http: started.http,
+            proxy: started.proxy,
             log,
             setup: self,
         })
@@ -291,11 +291,7 @@ impl Setup {
                         .parse()
                         .expect("an address")
                 };
-                return Ok(Started {
-                    child,
-                    grpc: address("grpc"),
-                    http: address("http"),
-                });
+                return Ok(Started::reached(child, address("grpc"), address("http")));
             }
             assert!(started.elapsed() < PATIENCE, "casemated is not ready");
             std::thread::sleep(Duration::from_millis(20));
@@ -307,11 +303,25 @@ struct Started {
     child: Child,
     grpc: SocketAddr,
     http: SocketAddr,
+    proxy: Option<Proxy>,
 }
 
-fn pin(backend: &mut toml::Table, component: &Path) {
-    backend.insert("path".to_owned(), component.display().to_string().into());
-    backend.insert("sha256".to_owned(), artifacts::sha256(component).into());
+impl Started {
+    /// A daemon with these listeners, reached as the tests reach it: without a part of its
+    /// interfaces, where one is muted.
+    fn reached(child: Child, grpc: SocketAddr, http: SocketAddr) -> Self {
+        let proxy = mute::muted().map(|part| Proxy::start(part, grpc, http));
+        let (grpc, http) = match &proxy {
+            Some(proxy) => (proxy.grpc, proxy.http),
+            None => (grpc, http),
+        };
+        Self {
+            child,
+            grpc,
+            http,
+            proxy,
+        }
+    }
 }
 
 /// What a VM may be asked for, but for its removal.
@@ -352,12 +362,23 @@ pub struct Daemon {
     pub state_dir: PathBuf,
     pub grpc: SocketAddr,
     pub http: SocketAddr,
+    /// Between the two and the daemon, where a part of the interfaces is muted.
+    proxy: Option<Proxy>,
     log: PathBuf,
 }
 
 impl Daemon {
     pub fn log(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
+    }
+
+    /// What it has in memory, in KiB.
+    pub fn resident_kib(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()));
+        let status = status.expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        let number = line.and_then(|line| line.split_whitespace().next());
+        number.and_then(|text| text.parse().ok()).expect("a number")
     }
 
     pub fn pid(&self) -> u32 {
@@ -387,13 +408,20 @@ impl Daemon {
 
     /// Creates a VM or gives the status of the refusal.
     pub async fn create(&self, spec: v1::VmSpec) -> Result<v1::Vm, tonic::Status> {
-        let request = v1::CreateVmRequest { spec: Some(spec) };
+        let request = v1::CreateVmRequest {
+            spec: Some(spec),
+            ..Default::default()
+        };
         let answer = self.vms().await.create_vm(request).await?;
         Ok(answer.into_inner().vm.expect("a VM"))
     }
 
     pub async fn list(&self) -> Vec<v1::Vm> {
-        let answer = self.vms().await.list_vms(v1::ListVmsRequest {}).await;
+        let answer = self
+            .vms()
+            .await
+            .list_vms(v1::ListVmsRequest::default())
+            .await;
         answer.expect("listing works").into_inner().vms
     }
 
@@ -409,7 +437,10 @@ impl Daemon {
     pub async fn remove(&self, id: &str) -> Result<(), tonic::Status> {
         self.vms()
             .await
-            .remove_vm(v1::RemoveVmRequest { id: id.to_owned() })
+            .remove_vm(v1::RemoveVmRequest {
+                id: id.to_owned(),
+                ..Default::default()
+            })
             .await?;
         Ok(())
     }
@@ -424,12 +455,17 @@ impl Daemon {
                 let request = v1::StartVmRequest {
                     id,
                     accept_measurement,
+                    ..Default::default()
                 };
                 vms.start_vm(request).await?.into_inner().vm
             }
             Verb::Stop | Verb::ForceStop => {
                 let force = verb == Verb::ForceStop;
-                let request = v1::StopVmRequest { id, force };
+                let request = v1::StopVmRequest {
+                    id,
+                    force,
+                    ..Default::default()
+                };
                 vms.stop_vm(request).await?.into_inner().vm
             }
             Verb::Restart | Verb::ForceRestart => {
@@ -438,26 +474,36 @@ impl Daemon {
                     id,
                     force,
                     accept_measurement: false,
+                    ..Default::default()
                 };
                 vms.restart_vm(request).await?.into_inner().vm
             }
             Verb::Pause => {
-                vms.pause_vm(v1::PauseVmRequest { id })
-                    .await?
-                    .into_inner()
-                    .vm
+                vms.pause_vm(v1::PauseVmRequest {
+                    id,
+                    ..Default::default()
+                })
+                .await?
+                .into_inner()
+                .vm
             }
             Verb::Resume => {
-                vms.resume_vm(v1::ResumeVmRequest { id })
-                    .await?
-                    .into_inner()
-                    .vm
+                vms.resume_vm(v1::ResumeVmRequest {
+                    id,
+                    ..Default::default()
+                })
+                .await?
+                .into_inner()
+                .vm
             }
             Verb::Reset => {
-                vms.reset_vm(v1::ResetVmRequest { id })
-                    .await?
-                    .into_inner()
-                    .vm
+                vms.reset_vm(v1::ResetVmRequest {
+                    id,
+                    ..Default::default()
+                })
+                .await?
+                .into_inner()
+                .vm
             }
         };
         Ok(vm.expect("a VM"))
@@ -571,6 +617,7 @@ impl Daemon {
         let started = self.setup.launch(&self.log)?;
         self.child = started.child;
         (self.grpc, self.http) = (started.grpc, started.http);
+        self.proxy = started.proxy;
         Ok(())
     }
 

@@ -10,8 +10,13 @@
 pub mod artifacts;
 pub mod certificates;
 pub mod daemon;
+pub mod http;
 pub mod leftovers;
+pub mod mute;
 pub mod processes;
+pub mod registry;
+pub mod signers;
+pub mod tls_client;
 pub mod tmpfs;
 
 /// A client of the predecessor, generated from its field list alone.

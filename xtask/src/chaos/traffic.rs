@@ -75,7 +75,10 @@ impl Connection {
     }
 
     pub(super) async fn list(&mut self) -> Result<Vec<Vm>, Status> {
-        let answer = self.client.list_vms(timed(ListVmsRequest {})).await?;
+        let answer = self
+            .client
+            .list_vms(timed(ListVmsRequest::default()))
+            .await?;
         Ok(answer.into_inner().vms)
     }
 
@@ -86,7 +89,10 @@ impl Connection {
             environment: [(NONCE_VARIABLE.to_owned(), nonce.to_owned())].into(),
             ..VmSpec::default()
         };
-        let request = CreateVmRequest { spec: Some(spec) };
+        let request = CreateVmRequest {
+            spec: Some(spec),
+            ..Default::default()
+        };
         answered(self.client.create_vm(timed(request)).await?.into_inner().vm)
     }
 
@@ -100,12 +106,19 @@ impl Connection {
 
     pub(super) async fn stop(&mut self, id: &str, force: bool) -> Result<(), Status> {
         let id = id.to_owned();
-        let request = StopVmRequest { id, force };
+        let request = StopVmRequest {
+            id,
+            force,
+            ..Default::default()
+        };
         self.client.stop_vm(timed(request)).await.map(|_| ())
     }
 
     pub(super) async fn remove(&mut self, id: &str) -> Result<(), Status> {
-        let request = RemoveVmRequest { id: id.to_owned() };
+        let request = RemoveVmRequest {
+            id: id.to_owned(),
+            ..Default::default()
+        };
         self.client.remove_vm(timed(request)).await.map(|_| ())
     }
 }

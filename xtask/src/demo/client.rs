@@ -8,6 +8,9 @@ use anyhow::{Context, Result};
 use crate::child;
 use crate::run::Run;
 
+/// Where the client looks when nobody says where the daemon is.
+const USUAL_ENDPOINT: &str = "http://127.0.0.1:7001";
+
 #[derive(Debug)]
 pub(super) struct Client {
     program: PathBuf,
@@ -28,6 +31,18 @@ impl Client {
         Self {
             program: program.to_owned(),
             endpoint: format!("http://{grpc_address}"),
+        }
+    }
+
+    pub(super) fn is_at_usual_address(&self) -> bool {
+        self.endpoint == USUAL_ENDPOINT
+    }
+
+    /// Without being told where the daemon is.
+    pub(super) fn at_usual_address(&self) -> Self {
+        Self {
+            program: self.program.clone(),
+            endpoint: String::new(),
         }
     }
 

@@ -4,6 +4,7 @@
 //! `file` that holds it, and the text `from`, which occurs there once and is replaced by `to`.
 
 use std::collections::BTreeSet;
+use std::num::NonZeroUsize;
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
@@ -12,7 +13,7 @@ use toml_edit::{DocumentMut, Table};
 use super::copy::is_copied;
 
 /// Backends that have a list.
-pub(super) const BACKENDS: [&str; 2] = ["sev-snp", "tdx"];
+pub(super) const BACKENDS: [&str; 3] = ["plain-kvm", "sev-snp", "tdx"];
 
 /// The least that a list has, so that none is emptied unseen.
 const FEWEST: usize = 20;
@@ -66,6 +67,8 @@ pub struct Selection {
     pub backend: Option<String>,
     /// All rules where there is none.
     pub rule: Option<String>,
+    /// The first of so many, and so on: a sample over the whole of each list. All where there is none.
+    pub every: Option<NonZeroUsize>,
 }
 
 impl Selection {
@@ -80,6 +83,9 @@ impl Selection {
             if let Some(rule) = &self.rule {
                 mutants.retain(|mutant| mutant.rule == *rule);
             }
+            if let Some(every) = self.every {
+                mutants = mutants.into_iter().step_by(every.get()).collect();
+            }
             if !mutants.is_empty() {
                 chosen.push((backend, mutants));
             }
@@ -88,7 +94,7 @@ impl Selection {
             _ if !chosen.is_empty() => Ok(chosen),
             (Some(backend), None) => bail!(
                 "{backend:?} has no list of mutants; those that have one are {}",
-                BACKENDS.join(" and ")
+                BACKENDS.join(", ")
             ),
             (_, Some(rule)) => bail!("no list of the chosen backends has a rule {rule:?}"),
             (None, None) => bail!("there is no mutant in any list"),
@@ -271,6 +277,7 @@ mod tests {
             let selection = Selection {
                 backend: backend.map(str::to_owned),
                 rule: rule.map(str::to_owned),
+                every: None,
             };
             let chosen = selection.read(&workspace).ok()?;
             Some(
@@ -282,9 +289,18 @@ mod tests {
         };
         assert_eq!(choose(None, None), Some(BACKENDS.to_vec()));
         assert_eq!(choose(Some("tdx"), None), Some(vec!["tdx"]));
-        assert_eq!(choose(Some("plain-kvm"), None), None);
+        assert_eq!(choose(Some("gauge"), None), None);
         assert_eq!(choose(None, Some("no such rule")), None);
         let first = read(&workspace, "tdx").unwrap().swap_remove(0).rule;
         assert_eq!(choose(Some("tdx"), Some(&first)), Some(vec!["tdx"]));
+        let sample = Selection {
+            backend: Some("tdx".to_owned()),
+            rule: None,
+            every: NonZeroUsize::new(4),
+        };
+        let whole = read(&workspace, "tdx").unwrap();
+        let (_, sample) = sample.read(&workspace).unwrap().swap_remove(0);
+        assert_eq!(sample.len(), whole.len().div_ceil(4));
+        assert_eq!(sample[1], whole[4]);
     }
 }

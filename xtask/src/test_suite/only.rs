@@ -12,7 +12,7 @@ use super::{ARTIFACTS_VARIABLE, STOP_DEADLINE, SkippedPromise, read_lines, refus
 use crate::child::ProcessGroup;
 use crate::failure::InStep;
 use crate::run::Run;
-use crate::{backends, cargo, setup};
+use crate::{backends, cargo, demo, setup};
 
 /// The suites that there are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -21,6 +21,8 @@ pub enum Only {
     Oracle,
     /// Policies as verifiers read them
     Policies,
+    /// The first two commands of README.md: the demo is kept, and its VM is listed
+    FirstScreen,
 }
 
 /// Tests of the integration, by the beginning of their names.
@@ -36,6 +38,10 @@ pub fn run_only(run: &Run, suite: Only, skipped: SkippedPromise) -> Result<ExitC
             oracle(run, skipped)?
         }
         Only::Policies => policies(run)?,
+        Only::FirstScreen => {
+            demo::first_screen(run)?;
+            0
+        }
     };
     Ok(ExitCode::from(code))
 }

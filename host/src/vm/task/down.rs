@@ -110,6 +110,10 @@ impl VmTask {
                     self.waiting.removed.push(done);
                     return Next::Remove;
                 }
+                Some(VmRequest::SetTtl { ttl, reply }) => {
+                    self.vm.set_ttl(ttl, reply);
+                    continue;
+                }
                 Some(VmRequest::Act {
                     action,
                     expected,

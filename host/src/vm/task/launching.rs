@@ -6,10 +6,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use jiff::Timestamp;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{oneshot, watch};
 
 use super::up::Up;
-use super::{Courtesy, Expected, Next, Vm, VmRequest, VmTask, Waiting, answer_all};
+use super::{Courtesy, Expected, Next, Requests, Vm, VmRequest, VmTask, Waiting, answer_all};
 use crate::failpoint;
 use crate::lease::Demand;
 use crate::qemu::process::boot_id;
@@ -95,6 +95,13 @@ impl VmTask {
         up
     }
 
+    /// What was asked of the end of its time while a launch had the VM.
+    fn set_times(&mut self) {
+        for (ttl, reply) in std::mem::take(&mut self.waiting.times) {
+            self.vm.set_ttl(ttl, reply);
+        }
+    }
+
     pub(super) async fn launch_again(&mut self) -> Next {
         let live = self.vm.host.live();
         self.vm.enter(VmState::Starting);
@@ -106,6 +113,10 @@ impl VmTask {
             None,
         )
         .await;
+        // A VM that is not to go on has no other end.
+        if !matches!(given_up, Some(GivenUp::Removed | GivenUp::Detached)) {
+            self.set_times();
+        }
         match (launched, given_up) {
             // It runs, and the next daemon finds it.
             (Ok(_), Some(GivenUp::Detached)) => Next::End,
@@ -150,7 +161,7 @@ impl VmTask {
 /// QEMU is dead, not before.
 async fn launch_and_listen(
     vm: &mut Vm,
-    requests: &mut mpsc::Receiver<VmRequest>,
+    requests: &mut Requests,
     waiting: &mut Waiting,
     live: &Arc<Live>,
     mut caller: Option<&mut oneshot::Sender<Result<Arc<VmStatus>, CreateError>>>,
@@ -193,6 +204,17 @@ async fn launch_and_listen(
                 Some(VmRequest::Remove(done)) => {
                     waiting.removed.push(done);
                     given_up = Some(GivenUp::Removed);
+                }
+                Some(VmRequest::SetTtl { ttl, reply }) => {
+                    let action = Action::ExtendTtl;
+                    match decide(action, phase, &[]) {
+                        Verdict::Deny(denial) => {
+                            let _ = reply.send(Err(ActError::Denied { id, action, denial }));
+                        }
+                        // The launch has the record: it is done when that is over.
+                        Verdict::Accept | Verdict::Ignore => waiting.times.push((ttl, reply)),
+                    }
+                    continue;
                 }
                 Some(VmRequest::Act { action, reply, .. }) => {
                     // A plan's abilities are for VMs that run.

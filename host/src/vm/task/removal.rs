@@ -32,6 +32,7 @@ impl VmTask {
                 Some(VmRequest::Remove(done)) => self.waiting.removed.push(done),
                 // It is on its way out already.
                 Some(VmRequest::EndWithDaemon { .. }) => {}
+                Some(VmRequest::SetTtl { ttl, reply }) => self.vm.set_ttl(ttl, reply),
                 Some(VmRequest::Act { action, reply, .. }) => {
                     let verdict = self.vm.judge(action);
                     let _ = reply.send(Err(self.vm.denied(action, verdict)));
@@ -87,17 +88,19 @@ impl VmTask {
         self.vm.reservation = None;
         self.vm.publisher.removed();
         self.requests.close();
-        while let Ok(request) = self.requests.try_recv() {
+        while let Some(request) = self.requests.left() {
             match request {
                 VmRequest::Remove(done) => self.waiting.removed.push(done),
-                VmRequest::Act { reply, .. } => {
+                VmRequest::Act { reply, .. } | VmRequest::SetTtl { reply, .. } => {
                     let _ = reply.send(Err(ActError::NotFound(self.vm.id)));
                 }
                 VmRequest::EndWithDaemon { .. } | VmRequest::Detach => {}
             }
         }
         let waiting = std::mem::take(&mut self.waiting);
-        for reply in waiting.started.into_iter().chain(waiting.stopped) {
+        let times = waiting.times.into_iter().map(|(_, reply)| reply);
+        let acts = waiting.started.into_iter().chain(waiting.stopped);
+        for reply in acts.chain(times) {
             let _ = reply.send(Err(ActError::NotFound(self.vm.id)));
         }
         // Answered when the VM is in no list any more.

@@ -398,13 +398,7 @@ fn note_shutdown(shutdown: &mut Option<String>, event: &QmpEvent) {
 pub(in crate::vm) fn state_of(status: &Json) -> VmState {
     match status["status"].as_str() {
         Some("running") => VmState::Running,
-        Some(other) => {
-            let brief = crate::spec::printable(other)
-                .chars()
-                .take(MAX_STATE)
-                .collect();
-            VmState::Paused(brief)
-        }
+        Some(other) => VmState::Paused(crate::spec::printable_start(other, MAX_STATE)),
         None => VmState::Unresponsive("QEMU tells no state".to_owned()),
     }
 }
@@ -481,6 +475,9 @@ impl VmTask {
                     self.vm.record.returns = false;
                     self.vm.desire(Desired::Absent);
                     up.descend(&self.vm, Courtesy::Ask);
+                }
+                UpEvent::Request(Some(VmRequest::SetTtl { ttl, reply })) => {
+                    self.vm.set_ttl(ttl, reply);
                 }
                 UpEvent::Request(Some(VmRequest::Act {
                     action,
@@ -616,7 +613,7 @@ impl VmTask {
             }
             (Verdict::Accept, Action::Reset) => up.reset().await.map_err(ActError::from),
             // Not accepted of a VM that is up, or not an action.
-            (Verdict::Accept, Action::Start | Action::Remove) => {
+            (Verdict::Accept, Action::Start | Action::Remove | Action::ExtendTtl) => {
                 Err(self.vm.denied(action, verdict))
             }
         };

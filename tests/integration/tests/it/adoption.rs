@@ -175,7 +175,7 @@ async fn what_a_vm_holds_is_held_for_it_by_the_next_daemon() {
 async fn a_time_to_live_goes_on_and_ends_without_a_daemon_too() {
     let mut daemon = lasting_fake(&json!({})).start();
     let with_ttl = |name: &str, seconds| v1::VmSpec {
-        ttl: Some(prost_types::Duration { seconds, nanos: 0 }),
+        ttl_seconds: Some(seconds),
         ..spec(name)
     };
     let long = daemon
@@ -320,11 +320,20 @@ async fn a_stop_and_a_removal_that_were_under_way_are_finished() {
         let id = vm.id.clone();
         let asked = tokio::spawn(async move {
             if is_removal {
-                vms.remove_vm(v1::RemoveVmRequest { id }).await.is_ok()
+                vms.remove_vm(v1::RemoveVmRequest {
+                    id,
+                    ..Default::default()
+                })
+                .await
+                .is_ok()
             } else {
-                vms.stop_vm(v1::StopVmRequest { id, force: false })
-                    .await
-                    .is_ok()
+                vms.stop_vm(v1::StopVmRequest {
+                    id,
+                    force: false,
+                    ..Default::default()
+                })
+                .await
+                .is_ok()
             }
         });
         daemon.in_state(&vm.id, v1::VmState::Stopping).await;

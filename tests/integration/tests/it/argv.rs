@@ -292,6 +292,17 @@ async fn compare(
         &text(qemu.get("/machine", "firmware").await?),
         bios,
     )?;
+    for one in &prepared.request.data_disks {
+        let id = one.device_id();
+        let disk = inserted(&|device| device["inserted"]["node-name"] == id.as_str());
+        let path = one.path.to_str().context("a UTF-8 path")?;
+        same(&id, &disk[0]["image"]["filename"], path.into())?;
+        same(&id, &disk[0]["drv"], one.disk.format.as_str().into())?;
+        same(&id, &disk[0]["ro"], true.into())?;
+        let device = format!("/machine/peripheral/{id}");
+        let serial = qemu.get(&device, "serial").await?;
+        same(&id, &serial, one.disk.id.as_str().into())?;
+    }
     if case.boot == Boot::Disk {
         let disk = inserted(&|device| device["inserted"]["node-name"] == "disk0");
         let overlay = prepared
@@ -353,8 +364,9 @@ async fn a_shell_reads_the_logged_line_back() {
 
 async fn read_by_shell(line: &str) -> Vec<String> {
     let script = format!("printf '%s\\0' {line}");
-    let arguments = ["-c".as_ref(), script.as_ref()];
-    let output = run_tool(Path::new("sh"), &arguments, &Credentials::Daemon, PATIENCE).await;
+    let arguments = vec!["-c".into(), script.into()];
+    let shell = Path::new("sh");
+    let output = run_tool(shell, arguments, Vec::new(), &Credentials::Daemon, PATIENCE).await;
     let output = output.expect("sh runs");
     assert_eq!(output.exit, Exit::Code(0), "{}", output.stderr);
     let text = String::from_utf8(output.stdout).expect("UTF-8 stays UTF-8");

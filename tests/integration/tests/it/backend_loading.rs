@@ -13,6 +13,8 @@ use tonic::Code;
 use wit_component::{ComponentEncoder, StringEncoding, dummy_module, embed_component_metadata};
 use wit_parser::{LiftLowerAbi, ManglingAndAbi, Resolve};
 
+/// The contract's version, as its files begin.
+const CONTRACT: &str = "package casemate:tee@1.0.0;";
 /// Worlds of the contract's package that no backend should be built for.
 const OTHER_WORLDS: &str = "
     interface later {
@@ -46,20 +48,30 @@ const ELSEWHERE: &str = "
 /// A component for `world` whose functions all trap, built against the contract with `from`
 /// replaced by `to`.
 fn dummy(world: &str, from: &str, to: &str) -> Vec<u8> {
+    changed(world, &[(from, to)])
+}
+
+fn changed(world: &str, changes: &[(&str, &str)]) -> Vec<u8> {
     let folder = tempfile::tempdir().expect("a temporary folder");
     let contract = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../wit");
-    let mut replaced = false;
+    let mut replaced = vec![false; changes.len()];
     for entry in std::fs::read_dir(contract).expect("the contract is there") {
         let path = entry.expect("an entry").path();
         if path.extension().is_none_or(|extension| extension != "wit") {
             continue;
         }
-        let text = std::fs::read_to_string(&path).expect("the contract is readable");
-        replaced |= text.contains(from);
+        let mut text = std::fs::read_to_string(&path).expect("the contract is readable");
+        for ((from, to), replaced) in changes.iter().zip(&mut replaced) {
+            *replaced |= text.contains(from);
+            text = text.replace(from, to);
+        }
         let name = path.file_name().expect("a file has a name");
-        std::fs::write(folder.path().join(name), text.replace(from, to)).expect("a file");
+        std::fs::write(folder.path().join(name), text).expect("a file");
     }
-    assert!(replaced, "the contract has no {from:?}");
+    assert!(
+        replaced.iter().all(|replaced| *replaced),
+        "the contract lacks one of {changes:?}"
+    );
     std::fs::write(folder.path().join("others.wit"), OTHER_WORLDS).expect("a file");
     for (name, text) in [("cli", WASI), ("radio", ELSEWHERE)] {
         let package = folder.path().join("deps").join(name);
@@ -85,7 +97,7 @@ fn dummy(world: &str, from: &str, to: &str) -> Vec<u8> {
 /// The contract as it is, with another version.
 fn of_version(version: &str) -> Vec<u8> {
     let package = format!("package casemate:tee@{version};");
-    dummy("tee-backend", "package casemate:tee@0.1.0;", &package)
+    dummy("tee-backend", CONTRACT, &package)
 }
 
 /// A daemon's config with backends that are to fail, and what each must say.
@@ -206,6 +218,21 @@ fn add_what_cannot_be_read(failing: &mut Failing) {
         |_| {},
         &["is larger than the limit of 16 MiB"],
     );
+    // With the other tier the same file is read, and one of twice the size is not.
+    let std = |backend: &mut toml::Table| {
+        backend.insert("tier".to_owned(), "std".into());
+    };
+    failing.add("large-std", &large, std, &["is something else"]);
+    let larger = failing.path_of("larger-std");
+    std::fs::File::create(&larger)
+        .and_then(|file| file.set_len(33 << 20))
+        .expect("a file");
+    failing.add(
+        "larger-std",
+        &larger,
+        std,
+        &["is larger than the limit of 32 MiB"],
+    );
 }
 
 fn add_what_is_not_pinned(failing: &mut Failing) {
@@ -240,7 +267,7 @@ fn add_what_is_not_pinned(failing: &mut Failing) {
 fn add_what_breaks_the_contract(failing: &mut Failing) {
     let overreaching = dummy("overreaching", "package ", "package ");
     let imports = [
-        "casemate:tee/later@0.1.0",
+        "casemate:tee/later@1.0.0",
         "wasi:cli/environment@0.2.0",
         "elsewhere:radio/antenna",
     ];
@@ -251,19 +278,33 @@ fn add_what_breaks_the_contract(failing: &mut Failing) {
     parts.extend(imports);
     failing.add_bytes("overreaching", &overreaching, &parts);
     for (version, who) in [
-        ("0.2.0", "the host must be upgraded"),
-        ("1.0.0", "the host must be upgraded"),
-        ("0.0.9", "the backend must be upgraded"),
+        ("2.0.0", "the host must be upgraded"),
+        ("0.1.0", "the backend must be upgraded"),
+        ("1.1.0-rc.1", "the backend must be upgraded"),
     ] {
-        let found = format!("casemate:tee/backend@{version}, and this host serves 0.1.x");
+        let found =
+            format!("casemate:tee/backend@{version}, and this host serves 1.x, as of 1.0: {who}");
         let name = format!("version-{}", version.replace('.', "-"));
-        failing.add_bytes(&name, &of_version(version), &[&found, who]);
+        failing.add_bytes(&name, &of_version(version), &[&found]);
     }
+    // It asks for a function that this host does not have yet.
+    let function = [
+        (CONTRACT, "package casemate:tee@1.4.0;"),
+        (
+            "    qemu-version: func()",
+            "    uptime: func() -> u64;\n    qemu-version: func()",
+        ),
+    ];
+    failing.add_bytes(
+        "later-function",
+        &changed("tee-backend", &function),
+        &["casemate:tee/backend@1.4.0, and this host serves 1.x, as of 1.0: the host must be upgraded"],
+    );
     let mute = dummy("mute", "package ", "package ");
     failing.add_bytes(
         "mute",
         &mute,
-        &["it exports no casemate:tee/backend@0.1.x interface"],
+        &["it exports no casemate:tee/backend@1.x interface"],
     );
     // An added field changes what is exported, another signature what is imported.
     let field = dummy(
@@ -272,7 +313,7 @@ fn add_what_breaks_the_contract(failing: &mut Failing) {
         "        tee: string, motto: string,",
     );
     let parts = [
-        "it does not fit the contract casemate:tee/backend@0.1",
+        "it does not fit the contract casemate:tee/backend@1.x",
         "expected record of 13 fields, found 14",
     ];
     failing.add_bytes("added-field", &field, &parts);
@@ -289,18 +330,20 @@ fn add_what_breaks_the_contract(failing: &mut Failing) {
 }
 
 fn add_what_does_not_describe_itself(failing: &mut Failing) {
-    let traps = of_version("0.1.0");
+    let traps = of_version("1.0.0");
     failing.add_bytes(
         "traps",
         &traps,
         &["its `describe` failed: it trapped: ", "unreachable"],
     );
-    // A later patch of the same contract is served: it comes as far as the one above.
-    failing.add_bytes(
-        "later-patch",
-        &of_version("0.1.7"),
-        &["its `describe` failed: it trapped: "],
-    );
+    // Later versions of the same contract are served: they come as far as the one above.
+    for version in ["1.0.7", "1.3.0"] {
+        failing.add_bytes(
+            &format!("later-{}", version.replace('.', "-")),
+            &of_version(version),
+            &["its `describe` failed: it trapped: "],
+        );
+    }
 }
 
 fn add_what_is_set_wrongly(failing: &mut Failing) {
@@ -505,4 +548,56 @@ fn two_backends_of_one_name_are_an_error_of_the_config_file() {
         log.contains("two backends are named \"plain-kvm\""),
         "{log}"
     );
+}
+
+/// What is granted in vain is a warning at the start and of a check; what is missing is told with the
+/// backend.
+#[tokio::test]
+async fn grants_that_do_not_fit_are_told() {
+    let mut setup = Setup::new();
+    setup.use_fake_qemu(&serde_json::json!({}));
+    setup.add_backend(
+        "sealed",
+        toml::toml! {
+            facts = [
+                { fact = "qemu-machine", pattern = "q35" },
+                { fact = "devise", pattern = "/dev/sev" },
+            ]
+
+            [objects]
+            iothread = { properties = ["poll"] }
+            secret = { properties = ["format"] }
+            sev-guestt = {}
+        },
+    );
+    let check = setup.command().arg("--check-config").output();
+    let check = String::from_utf8_lossy(&check.expect("it runs").stderr).into_owned();
+    let daemon = setup.start();
+    for said in [daemon.log(), check] {
+        for part in [
+            "fact devise \"/dev/sev\"",
+            "property poll of object iothread",
+            "object sev-guestt",
+        ] {
+            let line = format!("[backend.grants] of \"sealed\" has {part}, which the backend");
+            let line = line.replace('"', "\\\"");
+            let is_there = said.contains(&line) || said.contains(&line.replace("\\\"", "\""));
+            assert!(is_there, "{line}: {said}");
+        }
+        assert!(!said.contains("of \"plain-kvm\" has"), "{said}");
+    }
+    let request = v1::GetBackendRequest {
+        name: "sealed".to_owned(),
+    };
+    let answer = daemon.backends().await.get_backend(request).await;
+    let backend = answer.expect("it is there").into_inner().backend;
+    let grants = backend.expect("a backend").grants;
+    let of = |what: &str| {
+        let found = grants.iter().find(|grant| grant.what.starts_with(what));
+        let grant = found.unwrap_or_else(|| panic!("{what}: {grants:?}"));
+        (grant.granted, grant.reason.as_str())
+    };
+    assert_eq!(of("secret"), (false, "not granted: data"));
+    assert_eq!(of("iothread"), (true, ""));
+    assert!(of("qemu-machine").0);
 }

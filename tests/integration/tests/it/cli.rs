@@ -1,4 +1,4 @@
-//! The CLI against a daemon, as a person or a script uses it.
+//! The CLI against a daemon, as a person or a script uses it; what it sends, against a scripted one.
 
 use std::io::{BufRead as _, BufReader};
 use std::process::{Child, Output, Stdio};
@@ -7,24 +7,37 @@ use std::time::{Duration, Instant};
 
 use casemate_integration::artifacts;
 use casemate_integration::daemon::{Daemon, Setup, free_port};
+use casemate_integration::mute;
 use rustix::process::{Pid, Signal};
 use serde_json::{Value, json};
+
+mod connection;
+mod options;
+mod scripted;
+mod tables;
+mod terminal;
+mod waiting;
 
 /// For an answer without an end, on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(60);
 
 fn command(daemon: &Daemon, arguments: &[&str]) -> std::process::Command {
+    command_to(&daemon.endpoint(), arguments)
+}
+
+pub(crate) fn command_to(endpoint: &str, arguments: &[&str]) -> std::process::Command {
     #[expect(clippy::disallowed_methods, reason = "the subject of the tests")]
     let mut command = std::process::Command::new(artifacts::program("casemate"));
     command
-        .env("CASEMATE_ENDPOINT", daemon.endpoint())
-        .args(arguments)
+        .env("CASEMATE_ENDPOINT", endpoint)
+        .args(mute::arguments(arguments))
         .stdin(Stdio::null());
     command
 }
 
 pub(crate) fn casemate(daemon: &Daemon, arguments: &[&str]) -> Output {
-    command(daemon, arguments).output().expect("casemate runs")
+    let output = command(daemon, arguments).output();
+    mute::ended(output.expect("casemate runs"))
 }
 
 /// A `casemate` whose answer has no end of its own.
@@ -72,7 +85,7 @@ impl Follower {
         let started = Instant::now();
         loop {
             if let Some(status) = self.child.try_wait().expect("ours") {
-                return status.code();
+                return status.code().map(mute::exit_code);
             }
             assert!(started.elapsed() < PATIENCE, "it does not end");
             std::thread::sleep(Duration::from_millis(20));
@@ -312,6 +325,9 @@ fn backends_are_listed_with_what_they_may_do() {
         list.contains("plain-kvm") && list.contains("in-service"),
         "{list}"
     );
+    let page = text(&casemate(&daemon, &["backend", "show", "plain-kvm"]).stdout);
+    let tier = page.lines().find(|line| line.starts_with("tier"));
+    assert!(tier.is_some_and(|line| line.ends_with("strict")), "{page}");
     let shown = json_of(&daemon, &["backend", "show", "plain-kvm"]);
     assert_eq!(shown["tee"], "none");
     assert!(

@@ -89,7 +89,10 @@ async fn a_removal_goes_on_when_its_callers_time_is_over() {
     setup.use_fake_qemu(&json!({"ignore": ["system_powerdown"]}));
     let daemon = setup.start();
     let vm = daemon.create(v1::VmSpec::default()).await.expect("it runs");
-    let mut request = Request::new(v1::RemoveVmRequest { id: vm.id.clone() });
+    let mut request = Request::new(v1::RemoveVmRequest {
+        id: vm.id.clone(),
+        ..Default::default()
+    });
     request.set_timeout(Duration::from_secs(1));
     let status = daemon.vms().await.remove_vm(request).await;
     let status = status.expect_err("it takes longer");

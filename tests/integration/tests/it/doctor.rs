@@ -9,10 +9,11 @@ use serde_json::{Value, json};
 use crate::cli::{casemate, text};
 
 /// In the order in which they are told; of some there are several findings.
-const HOST_IDS: [&str; 9] = [
+const HOST_IDS: [&str; 10] = [
     "host.qemu",
     "host.kvm",
     "host.firmware",
+    "host.images",
     "host.state-dir",
     "host.network",
     "host.ports",

@@ -84,10 +84,16 @@ async fn vms_that_come_and_go_leave_the_daemon_as_it_was() {
     for cycle in 1..=cycles {
         let request = v1::CreateVmRequest {
             spec: Some(v1::VmSpec::default()),
+            ..Default::default()
         };
         let created = client.create_vm(request).await.expect("it runs");
         let id = created.into_inner().vm.expect("a VM").id;
-        let removed = client.remove_vm(v1::RemoveVmRequest { id }).await;
+        let removed = client
+            .remove_vm(v1::RemoveVmRequest {
+                id,
+                ..Default::default()
+            })
+            .await;
         removed.expect("it goes");
         if cycle == cycles / WARM {
             let memory = status_number(&daemon, "VmRSS:");

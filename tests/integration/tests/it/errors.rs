@@ -223,15 +223,12 @@ const CASES: &[Case] = &[
         name: "bad TTL",
         setup: fake,
         act: Act::Create(|spec| {
-            spec.ttl = Some(prost_types::Duration {
-                seconds: -1,
-                nanos: 0,
-            });
+            spec.ttl_seconds = Some(0);
         }),
         id: ErrorId::RequestTtl,
         subject: Some("ttl"),
         parts: &["ttl: it is not between one second and ten years"],
-        remedy: "give a positive duration",
+        remedy: "give 1 to 316224000 seconds",
     },
     Case {
         name: "bad TTL, the predecessor's",

@@ -8,19 +8,18 @@
 //! `casemate-rules`, which shares no code with backends and host, and against QEMU itself. And each
 //! rule of a backend has a case that misses it: `cargo xtask mutants` takes them out one by one.
 
-mod case;
 mod images;
 mod live;
 mod random;
 mod site;
 
 use std::collections::BTreeSet;
-use std::fmt::Write as _;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use casemate_rules::{Debugging, Smt, World, check};
 
-use case::{Case, folder};
+use casemate_conformance::golden::Text;
+use casemate_conformance::golden::cases::Case;
 use site::{Launch, Outcome, Site};
 
 /// The fewest cases of a backend, so that none gets lost.
@@ -30,67 +29,35 @@ const UPDATE: &str = "CASEMATE_UPDATE_GOLDEN";
 /// The argument lists of protected guests that a test looks at.
 const BACKENDS: [&str; 2] = ["sev-snp", "tdx"];
 
-fn outcome_text(outcome: &Outcome) -> (&'static str, String) {
-    match outcome {
-        Outcome::Planned(launch) => ("args", launch_text(launch)),
-        Outcome::Refused(error) => (
-            "refused",
-            format!(
-                "{:?}\nsubject: {}\nmessage: {}\nremedy: {}\n",
-                error.kind, error.subject, error.message, error.remedy
-            ),
-        ),
-        Outcome::Unfit(reason) => ("refused", format!("by the host\nmessage: {reason}\n")),
-    }
+/// Where the cases of a backend lie.
+fn folder(backend: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+        .join("../../plugins")
+        .join(backend)
+        .join("tests/golden")
 }
 
-/// The arguments, and of the plan what becomes no argument.
-fn launch_text(launch: &Launch) -> String {
-    let mut text = launch.arguments.join("\n");
-    text.push('\n');
-    let plan = launch.checked.plan();
-    for lease in &plan.leases {
-        let _ = writeln!(text, "# takes {} of {}", lease.amount, lease.name);
+fn outcome_text(outcome: &Outcome) -> Text {
+    match outcome {
+        Outcome::Planned(launch) => {
+            Text::planned(&launch.arguments, launch.checked.plan(), &launch.findings)
+        }
+        Outcome::Refused(error) => Text::refused(error),
+        Outcome::Unfit(reason) => Text::unfit(reason),
     }
-    let abilities: Vec<&str> = plan.abilities.iter().map(|one| one.name()).collect();
-    let _ = writeln!(
-        text,
-        "# can {}; refuses {}; {} bytes beside the guest's",
-        abilities.join(", "),
-        plan.devices.refused.join(", "),
-        plan.memory_overhead_bytes
-    );
-    for finding in &launch.findings {
-        let _ = writeln!(
-            text,
-            "# {} {}: {}",
-            finding.severity.as_str(),
-            finding.id,
-            finding.detail
-        );
-    }
-    text
 }
 
 /// Writes what became of the case, or holds it against what is written.
 fn compare(folder: &Path, case: &Case, outcome: &Outcome) -> Result<(), String> {
-    let (kind, text) = outcome_text(outcome);
-    let path = folder.join(format!("{}.{kind}", case.name));
+    let text = outcome_text(outcome);
     if std::env::var_os(UPDATE).is_some() {
-        for other in ["args", "refused"] {
-            let _ = std::fs::remove_file(folder.join(format!("{}.{other}", case.name)));
-        }
-        std::fs::write(&path, text).expect("an outcome can be written");
+        let written = text.write(folder, &case.name);
+        written.expect("an outcome can be written");
         return Ok(());
     }
-    match std::fs::read_to_string(&path) {
-        Ok(expected) if expected == text => Ok(()),
-        Ok(expected) => Err(format!("{}: expected\n{expected}\ngot\n{text}", case.name)),
-        Err(error) => Err(format!(
-            "{}: {}: {error}; got\n{text}",
-            case.name,
-            path.display()
-        )),
+    match text.compare(folder, &case.name) {
+        None => Ok(()),
+        Some(difference) => Err(difference),
     }
 }
 
@@ -118,7 +85,10 @@ fn world(site: &Site, case: &Case, launch: &Launch) -> World {
         snp_policy_bits: bits.map(|bits| u64::try_from(bits).expect("a mask")),
         snp_abi: None,
         debugging: Debugging::NotAsked,
-        identity: case.identity().map(|(_, digest)| digest),
+        identity: case
+            .identity()
+            .expect("an identity")
+            .map(|(_, digest)| digest),
         firmware: images::known(&name),
     }
 }
@@ -194,6 +164,11 @@ async fn run(backend: &'static str) {
     println!("{backend}: {planned} planned, {refused} refused");
     assert!(names.len() >= FEWEST, "{} cases", names.len());
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[tokio::test]
+async fn requests_for_plain_kvm_become_what_is_written() {
+    run("plain-kvm").await;
 }
 
 #[tokio::test]

@@ -5,9 +5,10 @@
 //! KVM of a CI machine boots no guest. The scripted one leaves `/dev/kvm` alone, but the daemon
 //! opens it, so these tests say that they are skipped where it cannot.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use casemate_integration::artifacts;
 use casemate_integration::daemon::{Daemon, Setup, Verb, eventually};
 use casemate_integration::leftovers;
 use casemate_proto::v1;
@@ -366,6 +367,72 @@ async fn an_identity_that_is_not_carried_whole_is_a_fault() {
     plan(&daemon, sealed_with("carry", "whole"))
         .await
         .expect("it is carried whole");
+}
+
+/// The component of `sealed`, in whose announcement another word stands about its identity.
+fn sealed_of(word: &str, folder: &Path) -> PathBuf {
+    const MARK: &[u8] = b"sealed-identity:carried.";
+    let mut bytes = std::fs::read(artifacts::component("sealed")).expect("it is built");
+    let at = bytes.windows(MARK.len()).position(|there| there == MARK);
+    let at = at.expect("the mark is there");
+    let mark = format!("sealed-identity:{word:.<8}");
+    assert_eq!(mark.len(), MARK.len(), "{word}");
+    bytes[at..at + MARK.len()].copy_from_slice(mark.as_bytes());
+    let path = folder.join(format!("sealed-{word}.wasm"));
+    std::fs::write(&path, bytes).expect("a file");
+    path
+}
+
+/// A technology whose reports have no place for an identity: its VMs have none and are started, and
+/// one that a caller names is not dropped. The component carries it all the same, which is a fault.
+#[tokio::test]
+async fn a_guard_that_carries_no_identity_is_given_none() {
+    let folder = tempfile::tempdir().expect("a folder");
+    for operator in [None, Some([9; 32])] {
+        let mut setup = setup();
+        setup.set("qemu.accelerator", "kvm");
+        if let Some(digest) = operator {
+            setup.set("vm.identity", base64(&digest));
+        }
+        for word in ["none", "some"] {
+            setup.add_iothreads("sealed", word);
+            let backends = setup.config["backend"].as_array_mut().expect("an array");
+            let added = backends.last_mut().and_then(toml::Value::as_table_mut);
+            let added = added.expect("a table");
+            let path = sealed_of(word, folder.path());
+            added.insert("sha256".to_owned(), artifacts::sha256(&path).into());
+            added.insert("path".to_owned(), path.display().to_string().into());
+        }
+        let daemon = setup.start();
+        let planned = plan(&daemon, confidential(configured(&[("A", "1")], "a CA\n"))).await;
+        assert!(planned.expect("it is planned").identity.is_some());
+
+        let without = v1::VmSpec {
+            backend: "none".to_owned(),
+            ..confidential(configured(&[("A", "1")], "a CA\n"))
+        };
+        let planned = plan(&daemon, without.clone()).await.expect("it is planned");
+        assert_eq!(planned.identity, None, "{operator:?}");
+        assert!(planned.confidential);
+        let status = plan(&daemon, named("raw", &[7; 32], without)).await;
+        let status = status.expect_err("it is named");
+        assert_eq!(status.code(), Code::Internal, "{status}");
+        let part = "identity-carrier: \"data\" is to carry an identity, and the backend says";
+        assert!(status.message().contains(part), "{status}");
+
+        let request = v1::ListBackendsRequest::default();
+        let list = daemon.backends().await.list_backends(request).await;
+        let list = list.expect("they are listed").into_inner().backends;
+        let one = |name: &str| list.iter().find(|backend| backend.name == name);
+        for (name, carries) in [("sealed", true), ("none", false), ("plain-kvm", false)] {
+            let backend = one(name).expect(name);
+            assert_eq!(backend.carries_identity, carries, "{backend:?}");
+        }
+        let refused = one("some").expect("it is listed");
+        assert_eq!(refused.status, "failed");
+        let part = "extras.identity is \"some\"; wanted is `none`, or no such key";
+        assert!(refused.error.contains(part), "{}", refused.error);
+    }
 }
 
 /// By the second start its variables lie in its shares alone, and the config says something else.

@@ -94,7 +94,7 @@ async fn a_stopped_qemu_slows_nobody_down() {
         assert!(begun.elapsed() < PATIENCE, "it is shown as what it is");
         let begun = Instant::now();
         let answer = client
-            .list_vms(v1::ListVmsRequest {})
+            .list_vms(v1::ListVmsRequest::default())
             .await
             .expect("an answer");
         lists.push(begun.elapsed());
@@ -106,6 +106,7 @@ async fn a_stopped_qemu_slows_nobody_down() {
         let begun = Instant::now();
         let request = v1::CreateVmRequest {
             spec: Some(named("more")),
+            ..Default::default()
         };
         let refused = client
             .create_vm(request)
@@ -115,7 +116,12 @@ async fn a_stopped_qemu_slows_nobody_down() {
         assert_eq!(refused.code(), tonic::Code::ResourceExhausted, "{refused}");
         let begun = Instant::now();
         let id = vms[number % vms.len()].id.clone();
-        let paused = client.pause_vm(v1::PauseVmRequest { id }).await;
+        let paused = client
+            .pause_vm(v1::PauseVmRequest {
+                id,
+                ..Default::default()
+            })
+            .await;
         pauses.push(begun.elapsed());
         paused.expect("it is paused already");
         let begun = Instant::now();

@@ -111,7 +111,10 @@ async fn a_removal_that_the_daemons_end_cuts_short_is_no_success() {
     let vm = create(&daemon).await;
     let mut clients = [daemon.vms().await, daemon.vms().await];
     let calls = clients.each_mut().map(|client| {
-        let request = v1::RemoveVmRequest { id: vm.id.clone() };
+        let request = v1::RemoveVmRequest {
+            id: vm.id.clone(),
+            ..Default::default()
+        };
         client.remove_vm(request)
     });
     let calls = calls.map(Box::pin);
@@ -150,7 +153,10 @@ async fn every_change_has_its_line_in_the_log() {
     daemon.act(Verb::Resume, &vm.id).await.expect("it goes on");
     let unknown = "6f1c8a52-0000-4000-8000-000000000001";
     daemon.remove(unknown).await.expect_err("there is none");
-    let mut request = tonic::Request::new(v1::RemoveVmRequest { id: vm.id.clone() });
+    let mut request = tonic::Request::new(v1::RemoveVmRequest {
+        id: vm.id.clone(),
+        ..Default::default()
+    });
     request.set_timeout(Duration::from_millis(300));
     let left = daemon.vms().await.remove_vm(request).await;
     left.expect_err("the guest takes longer");

@@ -118,12 +118,8 @@ async fn a_qemu_that_ignores_everything_is_removed_all_the_same() {
 #[tokio::test]
 async fn a_ttl_removes_the_vm_and_a_bad_one_starts_nothing() {
     let daemon = fake(&json!({}));
-    let ttl = prost_types::Duration {
-        seconds: 1,
-        nanos: 0,
-    };
     let spec = v1::VmSpec {
-        ttl: Some(ttl),
+        ttl_seconds: Some(1),
         ..v1::VmSpec::default()
     };
     let vm = daemon.create(spec).await.expect("it runs");
@@ -133,12 +129,8 @@ async fn a_ttl_removes_the_vm_and_a_bad_one_starts_nothing() {
     })
     .await;
     leftovers::assert_nothing_left(&daemon.state_dir);
-    let ttl = prost_types::Duration {
-        seconds: -1,
-        nanos: 0,
-    };
     let spec = v1::VmSpec {
-        ttl: Some(ttl),
+        ttl_seconds: Some(0),
         ..v1::VmSpec::default()
     };
     let status = daemon.create(spec).await.expect_err("a TTL lies ahead");

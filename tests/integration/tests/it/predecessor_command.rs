@@ -18,7 +18,7 @@ use casemate_host::spec::Origin;
 use casemate_host::spec::facts::{AnswerFuture, FactQuestion, FactSource, FactValue};
 use casemate_host::spec::request::{Accelerator, Boot, Choice, HostContext, LaunchRequest};
 use casemate_host::vm::facts::HostFacts;
-use casemate_host::vm::files;
+use casemate_host::vm::files::{self, Operators};
 use casemate_host::vm::shares::{CERTIFICATES_SHARE, ENVIRONMENT_SHARE};
 use casemate_integration::artifacts;
 use serde_json::{Value as Json, json};
@@ -315,7 +315,7 @@ async fn ours(program: &Path, accelerator: Accelerator) -> Ready {
         .backend
         .settings_for(&BTreeMap::new())
         .expect("valid settings");
-    let (files, settings) = files::open(&defaults, settings, None, &[]);
+    let (files, settings) = files::open(Operators::all(&defaults, &[]), Vec::new(), settings);
     let built_in = |name: &str| {
         Some(Choice {
             value: name.to_owned(),
@@ -336,6 +336,7 @@ async fn ours(program: &Path, accelerator: Accelerator) -> Ready {
         cpu: built_in(&defaults.cpu),
         kernel_cmdline: defaults.kernel_cmdline,
         devices: host_devices(Boot::Kernel),
+        data_disks: Vec::new(),
         identity: None,
     };
     let facts = Arc::new(WithKvm(bench.host_facts()));
@@ -361,6 +362,7 @@ async fn ours(program: &Path, accelerator: Accelerator) -> Ready {
     let passed = passed.expect("the files can be passed");
     let text = |name: &str| inside(name).to_str().expect("UTF-8").to_owned();
     let resources = Resources {
+        data_disks: BTreeMap::new(),
         files: passed.paths,
         firmware_vars: Some(text("vars.fd")),
         disk: None,

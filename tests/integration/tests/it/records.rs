@@ -392,7 +392,7 @@ async fn what_is_no_record_is_left_alone_and_keeps_nobody_from_starting() {
     damaged(2, "vm.json is no record", b"{\"format\": 3, \"id\"");
     damaged(3, "vm.json is no record", b"\xff\xfe\0");
     damaged(4, "vm.json is no record", b"{\"format\": 3}");
-    damaged(5, "upgrade casemated", br#"{"format": 4, "wonders": true}"#);
+    damaged(5, "upgrade casemated", br#"{"format": 5, "wonders": true}"#);
     damaged(6, "upgrade casemated", br#"{"format": 4294967295}"#);
     damaged(7, "vm.json is no record", br#"{"format": -1}"#);
     let other = template.vm.to_string();
@@ -489,7 +489,7 @@ fn as_installed(text: &str, daemon: &Daemon, record: &Value) -> String {
 /// Format 1 was written by the daemons before VMs outlived them; its fixture is one of theirs.
 #[tokio::test]
 async fn records_of_every_format_load() {
-    for format in ["1", "2", "3"] {
+    for format in ["1", "2", "3", "4"] {
         let mut daemon = lasting().start();
         daemon.kill();
         let vm = fixture(format, "vm.json");
@@ -538,7 +538,7 @@ async fn records_of_every_format_load() {
         // Written in the newest format from now on.
         let text = std::fs::read_to_string(folder.join("vm.json")).expect("it is there");
         let rewritten: Value = serde_json::from_str(&text).expect("JSON");
-        assert_eq!(rewritten["format"], 3);
+        assert_eq!(rewritten["format"], 4);
         daemon.remove(&id).await.expect("it goes");
         daemon.assert_unwound().await;
     }
@@ -577,13 +577,10 @@ fn compare(path: &str, wanted: &Value, found: &Value, differences: &mut Vec<Stri
 async fn the_newest_fixture_is_what_is_written_today() {
     let mut daemon = lasting().start();
     let spec = v1::VmSpec {
-        name: "format-3".to_owned(),
+        name: "format-4".to_owned(),
         environment: [("A".to_owned(), "1".to_owned())].into(),
-        ttl: Some(prost_types::Duration {
-            // Nine years: the record is to load in some of them.
-            seconds: 9 * 365 * 86_400,
-            nanos: 0,
-        }),
+        // Nine years: the record is to load in some of them.
+        ttl_seconds: Some(9 * 365 * 86_400),
         restart_policy: v1::RestartPolicy::Always.into(),
         kernel_cmdline: Some("console=ttyS0".to_owned()),
         machine: "q35".to_owned(),
@@ -609,8 +606,8 @@ async fn the_newest_fixture_is_what_is_written_today() {
             std::fs::write(Path::new(&folder).join(name), text).expect("a file");
             continue;
         }
-        assert_eq!(found["format"], 3, "{name}: a new format needs a fixture");
-        compare(name, &fixture("3", name), &found, &mut differences);
+        assert_eq!(found["format"], 4, "{name}: a new format needs a fixture");
+        compare(name, &fixture("4", name), &found, &mut differences);
     }
     assert_eq!(differences, Vec::<String>::new());
 }

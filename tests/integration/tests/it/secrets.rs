@@ -13,8 +13,8 @@ use casemate_integration::predecessor::CreateReq;
 use casemate_integration::processes;
 use casemate_integration::tmpfs::Tmpfs;
 use casemate_proto::v1;
+use casemate_proto::v1::backend_service_client::BackendServiceClient;
 use casemate_proto::v1::config_service_client::ConfigServiceClient;
-use casemate_proto::v1::doctor_service_client::DoctorServiceClient;
 use rustix::process::Signal;
 use serde_json::json;
 use tonic::Code;
@@ -42,6 +42,7 @@ fn secret_spec() -> v1::VmSpec {
             client_key: canary("key").into_bytes(),
             server_ca: canary("ca").into_bytes(),
         }),
+        secrets: [("token.key".to_owned(), canary("secret").into_bytes())].into(),
         ..v1::VmSpec::default()
     }
 }
@@ -126,8 +127,8 @@ async fn answers(daemon: &Daemon, id: &str) -> Vec<String> {
     let mut config = ConfigServiceClient::new(daemon.channel().await);
     let explained = config.explain_config(v1::ExplainConfigRequest {}).await;
     answers.push(format!("{explained:?}"));
-    let mut doctor = DoctorServiceClient::new(daemon.channel().await);
-    let diagnosis = doctor.diagnose(v1::DiagnoseRequest::default()).await;
+    let mut doctor = BackendServiceClient::new(daemon.channel().await);
+    let diagnosis = doctor.check_host(v1::CheckHostRequest::default()).await;
     answers.push(format!("{diagnosis:?}"));
     for backend in ["plain-kvm", "no-such"] {
         let name = backend.to_owned();
@@ -167,6 +168,18 @@ async fn refusals(daemon: &Daemon) -> Vec<tonic::Status> {
         |spec| {
             let certificates = spec.certificates.get_or_insert_default();
             certificates.client_key = canary("").repeat(30_000).into_bytes();
+        },
+        |spec| drop(spec.secrets.insert("a/b".to_owned(), canary("b").into())),
+        |spec| drop(spec.secrets.insert(".b".to_owned(), canary("b").into())),
+        |spec| {
+            let content = canary("").repeat(10_000).into_bytes();
+            drop(spec.secrets.insert("b".to_owned(), content));
+        },
+        |spec| {
+            for number in 0..5 {
+                let content = canary("").repeat(4_000).into_bytes();
+                drop(spec.secrets.insert(format!("b{number}"), content));
+            }
         },
         |spec| spec.name = "a b".to_owned(),
         |spec| spec.backend = "no-such".to_owned(),
@@ -284,6 +297,7 @@ async fn a_canary_in_every_secret_field_is_in_the_shares_and_nowhere_else() {
     // In memory, in the guest's files, all of them.
     let own = secrets.join(instance(&daemon));
     let mut wanted = [
+        vec![own.join(&mine.id).join("env/secrets/token.key")],
         shares_of(&own.join(&mine.id)),
         shares_of(&own.join(&old.id)),
     ]
@@ -304,7 +318,8 @@ async fn a_canary_in_every_secret_field_is_in_the_shares_and_nowhere_else() {
 
     // Nobody reads them but the VM's own user.
     let uid = uid_of(mine.pid);
-    for path in shares_of(&own.join(&mine.id)) {
+    let secret = own.join(&mine.id).join("env/secrets/token.key");
+    for path in shares_of(&own.join(&mine.id)).into_iter().chain([secret]) {
         assert!(
             read_as(uid, &path).is_ok_and(|text| holds(&text)),
             "{}",

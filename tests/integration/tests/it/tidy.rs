@@ -137,6 +137,7 @@ fn files_are_short_and_begin_with_what_they_are() {
         "launcher",
         "plugins",
         "proto/src",
+        "registry/src",
         "tests",
         "xtask/src",
     ] {

@@ -1,26 +1,22 @@
 //! TLS on both listeners: who is served and who is not, and what files are refused. With the
 //! scripted QEMU, because no VM is the subject.
 
-use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
-use std::sync::Arc;
 use std::time::Duration;
 
 use casemate_integration::certificates::{self, Authority, Leaf};
-use casemate_integration::daemon::{Daemon, Setup, eventually, get_http};
+use casemate_integration::daemon::{Setup, eventually, get_http};
+use casemate_integration::tls_client::{Client, PATIENCE, client_config, get, list};
 use casemate_proto::v1;
 use casemate_proto::v1::vm_service_client::VmServiceClient;
 use serde_json::json;
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
-use tokio_rustls::rustls::pki_types::pem::PemObject as _;
-use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 use tokio_rustls::rustls::version::{TLS12, TLS13};
-use tokio_rustls::rustls::{self, ClientConfig, RootCertStore};
-use tonic::transport::{Certificate, Channel, ClientTlsConfig, Identity};
+use tonic::transport::Channel;
 
-/// A served client has its answer long before, and one that is not served must not hang.
-const PATIENCE: Duration = Duration::from_secs(30);
+mod renewal;
+mod revocation;
 
 fn setup() -> Setup {
     let mut setup = Setup::new();
@@ -37,90 +33,6 @@ fn name_file(setup: &mut Setup, key: &str, content: &str) {
 fn serve_with(setup: &mut Setup, listener: &str, leaf: &Leaf) {
     name_file(setup, &format!("{listener}.server_cert"), &leaf.certificate);
     name_file(setup, &format!("{listener}.server_key"), &leaf.key);
-}
-
-/// What a client trusts, and who it is.
-struct Client<'a> {
-    trusted: &'a Authority,
-    identity: Option<Leaf>,
-}
-
-/// Off loopback the daemon is reached at loopback as well.
-fn on_loopback(address: SocketAddr) -> SocketAddr {
-    SocketAddr::from(([127, 0, 0, 1], address.port()))
-}
-
-/// The number of VMs that the daemon lists over TLS.
-async fn list(daemon: &Daemon, client: &Client<'_>) -> Result<usize, String> {
-    let mut tls =
-        ClientTlsConfig::new().ca_certificate(Certificate::from_pem(client.trusted.certificate()));
-    if let Some(leaf) = &client.identity {
-        tls = tls.identity(Identity::from_pem(&leaf.certificate, &leaf.key));
-    }
-    let endpoint = Channel::from_shared(format!("https://{}", on_loopback(daemon.grpc)))
-        .expect("a URL")
-        .tls_config(tls)
-        .expect("good files");
-    let call = async {
-        let channel = endpoint
-            .connect()
-            .await
-            .map_err(|error| format!("{error:?}"))?;
-        let answer = VmServiceClient::new(channel)
-            .list_vms(v1::ListVmsRequest {})
-            .await
-            .map_err(|status| format!("{status:?}"))?;
-        Ok(answer.into_inner().vms.len())
-    };
-    tokio::time::timeout(PATIENCE, call)
-        .await
-        .expect("it does not hang")
-}
-
-fn client_config(
-    client: &Client<'_>,
-    versions: &[&'static rustls::SupportedProtocolVersion],
-) -> ClientConfig {
-    let certificate =
-        |pem: &str| CertificateDer::from_pem_slice(pem.as_bytes()).expect("a certificate");
-    let mut roots = RootCertStore::empty();
-    roots
-        .add(certificate(&client.trusted.certificate()))
-        .expect("a root");
-    let provider = Arc::new(rustls::crypto::ring::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider)
-        .with_protocol_versions(versions)
-        .expect("known versions")
-        .with_root_certificates(roots);
-    match &client.identity {
-        None => builder.with_no_client_auth(),
-        Some(leaf) => builder
-            .with_client_auth_cert(
-                vec![certificate(&leaf.certificate)],
-                PrivateKeyDer::from_pem_slice(leaf.key.as_bytes()).expect("a key"),
-            )
-            .expect("they fit"),
-    }
-}
-
-/// A GET over TLS: the answer, or why there is none.
-async fn get(address: SocketAddr, config: ClientConfig) -> std::io::Result<String> {
-    let exchange = async {
-        let stream = TcpStream::connect(on_loopback(address)).await?;
-        let name = ServerName::try_from("localhost").expect("a name");
-        let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
-        let mut stream = connector.connect(name, stream).await?;
-        stream
-            .write_all(b"GET /health HTTP/1.0\r\nHost: localhost\r\n\r\n")
-            .await?;
-        let mut answer = String::new();
-        // An end without TLS's own close is an error here.
-        stream.read_to_string(&mut answer).await?;
-        Ok(answer)
-    };
-    tokio::time::timeout(PATIENCE, exchange)
-        .await
-        .expect("it does not hang")
 }
 
 #[tokio::test]
@@ -144,7 +56,9 @@ async fn over_tls_only_clients_that_trust_the_server_are_served() {
     let plain = async {
         let channel = plain.connect().await.map_err(|_| ())?;
         let mut vms = VmServiceClient::new(channel);
-        vms.list_vms(v1::ListVmsRequest {}).await.map_err(|_| ())
+        vms.list_vms(v1::ListVmsRequest::default())
+            .await
+            .map_err(|_| ())
     };
     let plain = tokio::time::timeout(PATIENCE, plain).await;
     plain.expect("it does not hang").expect_err("no TLS");
@@ -268,6 +182,7 @@ async fn the_files_may_be_named_by_variables() {
 fn files_that_do_not_serve_are_refused_at_the_start() {
     let root = Authority::root("root");
     let (leaf, other) = (root.server(), root.server());
+    let authority = root.certificate();
     let missing = "/no-such-folder/file.pem".to_owned();
     let broken = leaf.certificate.replace("-----END", "----END");
     // A frame of PEM around what is no certificate.
@@ -366,6 +281,33 @@ fn files_that_do_not_serve_are_refused_at_the_start() {
                 "`client_ca_certs`",
                 "grpc.client_ca_certs.pem",
                 "holds no certificate",
+            ],
+        ),
+        (
+            "revocations without an authority",
+            &[
+                ("server_cert", &leaf.certificate),
+                ("server_key", &leaf.key),
+                ("client_crl", &leaf.certificate),
+            ],
+            &[
+                "`client_crl`",
+                "grpc.client_crl.pem",
+                "set `client_ca_certs`",
+            ],
+        ),
+        (
+            "revocations that are none",
+            &[
+                ("server_cert", &leaf.certificate),
+                ("server_key", &leaf.key),
+                ("client_ca_certs", &authority),
+                ("client_crl", &leaf.certificate),
+            ],
+            &[
+                "`client_crl`",
+                "grpc.client_crl.pem",
+                "holds no revocation list",
             ],
         ),
         (

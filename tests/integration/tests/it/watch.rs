@@ -5,12 +5,14 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use casemate_integration::daemon::{Daemon, Setup, Verb};
+use casemate_integration::http::Request;
 use casemate_integration::processes;
 use casemate_proto::v1;
 use casemate_proto::v1::vm_service_client::VmServiceClient;
 use casemate_proto::v1::watch_vms_response::Change;
 use rustix::process::Signal;
 use serde_json::json;
+use tokio::io::AsyncReadExt as _;
 use tonic::transport::Channel;
 use tonic::{Code, Streaming};
 use tonic_types::StatusExt as _;
@@ -210,7 +212,9 @@ async fn numbers_grow_over_every_end_of_the_daemon() {
 /// A reader that takes nothing while thousands of changes happen.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_slow_reader_is_cut_off_and_holds_up_nobody() {
-    let daemon = setup().start();
+    let mut setup = setup();
+    setup.allow_any_call_rate();
+    let daemon = setup.start();
     let vm = daemon.create(named("busy")).await.expect("it runs");
     // The smallest windows that HTTP/2 has: what a reader has not taken soon waits in the daemon.
     let narrow = Channel::from_shared(daemon.endpoint()).expect("a valid URL");
@@ -234,12 +238,18 @@ async fn a_slow_reader_is_cut_off_and_holds_up_nobody() {
     for _ in 0..PAIRS {
         let id = vm.id.clone();
         client
-            .pause_vm(v1::PauseVmRequest { id })
+            .pause_vm(v1::PauseVmRequest {
+                id,
+                ..Default::default()
+            })
             .await
             .expect("it pauses");
         let id = vm.id.clone();
         client
-            .resume_vm(v1::ResumeVmRequest { id })
+            .resume_vm(v1::ResumeVmRequest {
+                id,
+                ..Default::default()
+            })
             .await
             .expect("it goes on");
     }
@@ -270,4 +280,39 @@ async fn a_slow_reader_is_cut_off_and_holds_up_nobody() {
     // It may come again.
     let mut again = Watch::of(&daemon, "").await.expect("it streams");
     assert_eq!(again.until(is_synchronized).await.len(), 1);
+}
+
+/// The same over HTTP, where an event says it. Its VM has labels, so that an event is large: what a
+/// reader has not taken waits in sockets first, which hold megabytes.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slow_reader_over_http_is_told_so_by_an_event() {
+    const PAIRS: usize = 2_000;
+    let mut setup = setup();
+    setup.set("http.stream_time", "10m");
+    setup.allow_any_call_rate();
+    let daemon = setup.start();
+    let labels = (0..60).map(|number| (format!("label-{number}"), "x".repeat(250)));
+    let spec = v1::VmSpec {
+        labels: labels.collect(),
+        ..named("busy")
+    };
+    let vm = daemon.create(spec).await.expect("it runs");
+    let slow = Request::get("/v1/events").begin(daemon.http).await;
+    let mut slow = slow.expect("a connection");
+    let mut begin = [0; 4096];
+    slow.read_exact(&mut begin).await.expect("it streams");
+    for _ in 0..PAIRS {
+        for verb in [Verb::Pause, Verb::Resume] {
+            daemon.act(verb, &vm.id).await.expect("it is done");
+        }
+    }
+    let mut rest = Vec::new();
+    let read = tokio::time::timeout(PATIENCE, slow.read_to_end(&mut rest));
+    read.await.expect("in time").expect("it ends");
+    let rest = String::from_utf8_lossy(&rest);
+    let (_, error) = rest.split_once("event: error\n").expect("an error");
+    assert!(
+        error.contains("urn:casemate:error:watch-too-slow"),
+        "{error}"
+    );
 }

@@ -45,12 +45,8 @@ pub(crate) struct Bench {
 impl Bench {
     /// `settings` are the operator's.
     pub(crate) async fn new(qemu: &Path, settings: toml::Table) -> Self {
-        let component = artifacts::component("plain-kvm");
-        let mut entry = artifacts::packaged_config()["backend"][0].clone();
-        let table = entry.as_table_mut().expect("a table");
-        table.insert("path".to_owned(), component.display().to_string().into());
-        table.insert("sha256".to_owned(), artifacts::sha256(&component).into());
-        table.insert("settings".to_owned(), settings.into());
+        let mut entry = artifacts::packaged_backend("plain-kvm");
+        entry.insert("settings".to_owned(), settings.into());
         let config: BackendConfig = entry.try_into().expect("the packaged entry is valid");
         let engine = BackendEngine::new(Limits::default()).expect("the engine starts");
         let backend = LoadedBackend::load(&engine, &config, &[])

@@ -7,12 +7,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
-use casemate_host::qemu::command::{DiskResources, Resources};
+use casemate_host::qemu::command::{DiskResources, ImageSource, Resources};
 use casemate_host::qemu::process::{Credentials, Exit, run_tool};
 use casemate_host::spec::Origin;
+use casemate_host::spec::files::{DataDisk, DiskFormat, FileAuthority, FileName};
 use casemate_host::spec::plan::Value;
 use casemate_host::spec::request::{
-    Accelerator, Boot, Choice, HostContext, LaunchRequest, RequestFile,
+    Accelerator, Boot, Choice, DataDiskFile, HostContext, HostDevice, LaunchRequest, RequestFile,
 };
 use casemate_host::vm::shares::{CERTIFICATES_SHARE, ENVIRONMENT_SHARE};
 use casemate_integration::artifacts;
@@ -97,6 +98,12 @@ const MEMORY: [u64; 7] = [
     2 * GIB,
     3 * GIB + 513 * MIB,
     4 * GIB,
+];
+
+const DATA_DISKS: [&[DiskFormat]; 3] = [
+    &[],
+    &[DiskFormat::Raw],
+    &[DiskFormat::Qcow2, DiskFormat::Raw],
 ];
 
 /// What a request says about growth.
@@ -215,6 +222,7 @@ pub(super) struct Case {
     inputs: Inputs,
     pub(super) boot: Boot,
     pub(super) cmdline: String,
+    data_disks: &'static [DiskFormat],
 }
 
 /// Every value of every list, in combinations that differ from round to round.
@@ -244,6 +252,7 @@ pub(super) fn all() -> Vec<Case> {
                     Boot::Kernel
                 },
                 cmdline: cmdlines[pick(cmdlines.len(), 12)].clone(),
+                data_disks: DATA_DISKS[pick(DATA_DISKS.len(), 4)],
             }
         })
         .collect()
@@ -417,6 +426,34 @@ impl Case {
                 backing: None,
             });
         }
+        let mut devices = host_devices(self.boot);
+        let mut data_disks = Vec::new();
+        for (index, format) in self.data_disks.iter().enumerate() {
+            let path = place(&format!("data{index}"));
+            let size = ["-f", format.as_str()];
+            qemu_img(
+                &[&["create", "-q"], &size[..], &["--"]].concat(),
+                &[&path, Path::new("1M")],
+            )
+            .await?;
+            let one = DataDiskFile {
+                disk: DataDisk {
+                    id: format!("data_{index}"),
+                    image: FileName::parse(&text(&path), FileAuthority::WholeHost)?,
+                    format: *format,
+                },
+                handle: Arc::new(File::open(&path)?),
+                path,
+            };
+            let source = ImageSource::Path(text(&one.path));
+            resources.data_disks.insert(one.device_id(), source);
+            devices.push(HostDevice {
+                kind: "disk".to_owned(),
+                id: one.device_id(),
+                properties: Vec::new(),
+            });
+            data_disks.push(one);
+        }
         match self.firmware {
             Firmware::None => {}
             Firmware::Bios => {
@@ -480,7 +517,8 @@ impl Case {
             machine: choice(self.machine),
             cpu: choice(self.cpu),
             kernel_cmdline: self.cmdline.clone(),
-            devices: host_devices(self.boot),
+            devices,
+            data_disks,
             identity: None,
         };
         Ok(Prepared {
@@ -538,11 +576,12 @@ async fn qemu_img_create(path: &Path, options: &[&str], size: &str) -> anyhow::R
 }
 
 async fn qemu_img(options: &[&str], operands: &[&Path]) -> anyhow::Result<()> {
-    let mut arguments: Vec<&std::ffi::OsStr> = options.iter().map(|word| word.as_ref()).collect();
-    arguments.extend(operands.iter().map(|path| path.as_os_str()));
+    let mut arguments: Vec<std::ffi::OsString> = options.iter().map(Into::into).collect();
+    arguments.extend(operands.iter().map(Into::into));
     let output = run_tool(
         Path::new("qemu-img"),
-        &arguments,
+        arguments,
+        Vec::new(),
         &Credentials::Daemon,
         PATIENCE,
     )

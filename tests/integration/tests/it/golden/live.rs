@@ -27,7 +27,12 @@ fn arguments(launch: &Launch, disk: &Path, folder: &Path) -> Vec<String> {
         .collect();
     let form = Form::Standalone { forward: None };
     let rendered = render(&launch.request, &launch.checked, files, &form);
+    let data = folder.join("data.qcow2").display().to_string();
     let path = |text: String| {
+        let disks = launch.request.data_disks.iter();
+        let text = disks.fold(text, |text, one| {
+            text.replace(&format!("@{}@", one.device_id()), &data)
+        });
         text.replace("@disk@", &disk.display().to_string())
             .replace("@env_share@", &folder.display().to_string())
             .replace("@certs_share@", &folder.display().to_string())
@@ -61,11 +66,13 @@ async fn every_list_is_taken_by_qemu_up_to_the_type_of_vm() {
     };
     let folder = tempfile::tempdir().expect("a folder");
     let disk = folder.path().join("disk.qcow2");
-    #[expect(clippy::disallowed_methods, reason = "a disk for QEMU")]
-    let mut image_tool = Command::new("qemu-img");
-    image_tool.args(["create", "-q", "-f", "qcow2"]);
-    let made = image_tool.arg(&disk).arg("1M").status();
-    assert!(made.expect("qemu-img starts").success());
+    for image in [&disk, &folder.path().join("data.qcow2")] {
+        #[expect(clippy::disallowed_methods, reason = "a disk for QEMU")]
+        let mut image_tool = Command::new("qemu-img");
+        image_tool.args(["create", "-q", "-f", "qcow2"]);
+        let made = image_tool.arg(image).arg("1M").status();
+        assert!(made.expect("qemu-img starts").success());
+    }
     for (backend, technology) in BACKENDS.iter().zip(["SEV-SNP", "TDX"]) {
         let site = Site::open(backend).expect("there is a QEMU");
         let (mut tried, mut not_run) = (0, 0);

@@ -7,12 +7,12 @@
 use std::cell::Cell;
 use std::collections::BTreeMap;
 
+use casemate_conformance::golden::cases::Case;
 use casemate_rules::check;
 use proptest::prelude::*;
 use proptest::sample::select;
 use proptest::test_runner::{Config, TestRunner};
 
-use super::case::Case;
 use super::site::{Outcome, Site};
 use super::{asked_for, world};
 

@@ -5,27 +5,28 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use casemate_host::backend::settings::SettingValue;
+use casemate_conformance::golden::cases::{self, Case, Cases, fact};
+use casemate_conformance::golden::{configured, set};
+use casemate_conformance::stage::Stage;
+use casemate_conformance::world::usual;
 use casemate_host::backend::{
     BackendConfig, BackendEngine, BackendError, CallError, Limits, LoadedBackend,
 };
 use casemate_host::qemu::check::{CheckError, CheckedPlan, Knowledge, check};
-use casemate_host::qemu::command::{self, DiskResources, Form, Resources, UserNetwork};
+use casemate_host::qemu::command::{
+    self, DiskResources, Form, ImageSource, Resources, UserNetwork,
+};
 use casemate_host::qemu::process::Credentials;
 use casemate_host::qemu::schema::Qemu;
-use casemate_host::regular_file;
-use casemate_host::spec::Origin;
 use casemate_host::spec::facts::FactRecord;
-use casemate_host::spec::identity::{Identity, IdentitySource};
 use casemate_host::spec::plan::{Finding, Firmware};
-use casemate_host::spec::request::{HostContext, LaunchRequest, RequestFile, Setting};
+use casemate_host::spec::request::LaunchRequest;
 use casemate_integration::artifacts;
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::sync::OnceCell;
 
-use super::case::{Case, Cases, fact, folder};
-use super::images;
+use super::folder;
 
 /// What becomes of a case.
 #[derive(Debug)]
@@ -57,15 +58,15 @@ pub(crate) struct Site {
     /// No distribution builds QEMU with IGVM, so a scripted one says that it has the object.
     qemu_with_igvm: Qemu,
     pub(crate) cases: Cases,
-    files: TempDir,
+    stage: Stage,
+    /// Where the scripted QEMU is.
+    _files: TempDir,
 }
 
 impl Site {
     /// `None`, and why on standard output, where there is no QEMU for this backend.
     pub(crate) fn open(backend: &'static str) -> Option<Self> {
         let qemu = artifacts::newest_qemu()?;
-        let path = folder(backend).join("cases.toml");
-        let text = std::fs::read_to_string(path).expect("the cases are there");
         let files = tempfile::tempdir().expect("a folder");
         Some(Self {
             backend,
@@ -73,30 +74,18 @@ impl Site {
             as_packaged: OnceCell::new(),
             qemu: Qemu::new(qemu, Credentials::Daemon),
             qemu_with_igvm: Qemu::new(scripted_qemu(files.path()), Credentials::Daemon),
-            cases: toml::from_str(&text).expect("the cases parse"),
-            files,
+            cases: cases::read(&folder(backend)).expect("the cases are there"),
+            stage: Stage::new(None).expect("a folder"),
+            _files: files,
         })
     }
 
     /// As packaged, with the operator's settings of a case.
     async fn load(&self, case: &Case) -> Result<LoadedBackend, String> {
-        let packaged = artifacts::packaged_config();
-        let backends = packaged["backend"].as_array().expect("backends");
-        let mut config: BackendConfig = backends
-            .iter()
-            .find(|table| table["name"].as_str() == Some(self.backend))
-            .expect("it is packaged")
-            .clone()
+        let config: BackendConfig = artifacts::packaged_backend(self.backend)
             .try_into()
             .expect("the packaged backend is of the config's form");
-        config.path = artifacts::component(self.backend);
-        config.allow_unpinned = true;
-        config.settings = case.operator.clone();
-        for value in config.settings.values_mut() {
-            if let toml::Value::String(text) = value {
-                *text = images::setting(text);
-            }
-        }
+        let config = configured(&config, case).expect("values that there are");
         let backend = LoadedBackend::load(&self.engine, &config, &[]).await;
         backend.map_err(|error| casemate_host::backend::catalog::chain(&error))
     }
@@ -106,7 +95,7 @@ impl Site {
         answers.extend(&case.facts);
         let mut record = FactRecord::default();
         for (question, answer) in answers {
-            let (question, answer) = fact(question, answer);
+            let (question, answer) = fact(question, answer).expect("a fact");
             assert!(
                 record.insert(question, answer),
                 "{}: too many facts",
@@ -116,88 +105,16 @@ impl Site {
         record
     }
 
-    fn file(&self, name: &str) -> PathBuf {
-        let path = self.files.path().join(name);
-        if !path.exists() {
-            std::fs::write(&path, images::bytes(name)).expect("a file can be written");
-        }
-        path
-    }
-
-    fn files(&self, case: &Case) -> Vec<RequestFile> {
-        let mut names: BTreeMap<&str, &str> = [
-            ("firmware", "OVMF.fd"),
-            ("initrd", "initrd"),
-            ("kernel", "kernel"),
-        ]
-        .into();
-        names.extend(
-            case.files
-                .iter()
-                .map(|(role, name)| (role.as_str(), name.as_str())),
-        );
-        let named = names.into_iter().filter(|(_, name)| !name.is_empty());
-        (1..)
-            .zip(named)
-            .map(|(id, (role, name))| {
-                let path = self.file(name);
-                let handle = regular_file::open(&path).expect("it was written");
-                RequestFile {
-                    id,
-                    role: role.to_owned(),
-                    size: handle.metadata().expect("it is open").len(),
-                    path,
-                    origin: if case.files_of_the_request.iter().any(|of| of == role) {
-                        Origin::Request
-                    } else {
-                        Origin::Operator
-                    },
-                    handle: Ok(Arc::new(handle)),
-                }
-            })
-            .collect()
-    }
-
     pub(crate) fn request(
         &self,
         case: &Case,
         backend: &LoadedBackend,
     ) -> Result<LaunchRequest, String> {
-        let wishes = case.request.iter();
-        let wishes = wishes.map(|(key, value)| (key.clone(), images::setting(value)));
-        let settings = backend.settings_for(&wishes.collect());
-        let settings = settings.map_err(|error| error.to_string())?.into_iter();
-        let settings = settings.map(|(input, origin)| Setting {
-            key: input.key,
-            value: match input.value {
-                SettingValue::Plain(value) => value,
-                SettingValue::File(path) => panic!("no case has the file {}", path.display()),
-            },
-            origin,
-        });
-        Ok(LaunchRequest {
-            host: HostContext {
-                architecture: case.architecture(),
-                accelerator: case.accelerator(),
-                settings: settings.collect(),
-                files: self.files(case),
-            },
-            vcpus: case.vcpus.unwrap_or(2),
-            memory_bytes: case.memory_bytes(),
-            boot: case.boot(),
-            machine: Some(case.machine()),
-            cpu: Some(case.cpu()),
-            kernel_cmdline: case
-                .kernel_cmdline
-                .clone()
-                .unwrap_or_else(|| "quiet console=null".to_owned()),
-            devices: case.devices(),
-            identity: case.identity().map(|(algorithm, digest)| Identity {
-                algorithm,
-                digest,
-                source: IdentitySource::Request,
-            }),
-        })
+        let draft = case.draft(&usual(backend.info()));
+        let mut draft = draft.unwrap_or_else(|error| panic!("{error}"));
+        set(&mut draft, backend, case).map_err(|error| error.to_string())?;
+        let request = self.stage.request(&draft, backend.info());
+        Ok(request.expect("its files can be made"))
     }
 
     /// Loads, plans, checks and renders.
@@ -295,9 +212,16 @@ pub(crate) fn render(
     form: &Form,
 ) -> Vec<String> {
     let shares = ["env_share", "certs_share"].map(|id| (id.to_owned(), format!("@{id}@")));
+    let data_disks = request.data_disks.iter();
+    let data_disks = data_disks.map(|one| {
+        let id = one.device_id();
+        let path = ImageSource::Path(format!("@{id}@"));
+        (id, path)
+    });
     let resources = Resources {
+        data_disks: data_disks.collect(),
         files,
-        firmware_vars: None,
+        firmware_vars: Some("@firmware-vars@".to_owned()),
         disk: Some(DiskResources {
             overlay: "@disk@".to_owned(),
             controller_id: "scsi0".to_owned(),

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
-use casemate_integration::{artifacts, daemon::Setup};
+use casemate_integration::{artifacts, daemon::Setup, mute};
 use casemate_proto::v1;
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -46,12 +46,12 @@ impl Installed {
 
     fn run(&self, folder: &Path, arguments: &[&str]) -> Output {
         #[expect(clippy::disallowed_methods, reason = "the program under test")]
-        Command::new(self.folder.path().join("bin/casemate"))
-            .args(arguments)
+        let output = Command::new(self.folder.path().join("bin/casemate"))
+            .args(mute::arguments(arguments))
             .current_dir(folder)
             .env_clear()
-            .output()
-            .expect("it starts")
+            .output();
+        mute::ended(output.expect("it starts"))
     }
 }
 
@@ -106,6 +106,45 @@ fn the_documented_command_prints_what_is_documented() {
         };
         assert!(printed.starts_with(expected), "{printed}\n{expected}");
     }
+}
+
+/// What a policy is beside the launch: values of PCRs, a signature, and what the reports carry.
+#[test]
+fn pcr_values_a_signature_and_an_identity_are_told_with_a_measurement() {
+    let Some(files) = files() else { return };
+    let installed = Installed::new();
+    let pcr = "ab".repeat(32);
+    let values = json!({"pcr_values": {"sha256": {"4": pcr}}}).to_string();
+    std::fs::write(files.path().join("pcrs.json"), values).expect("a file");
+    std::fs::write(files.path().join("key.pem"), super::TEST_KEY).expect("a file");
+    let measure = |flags: &[&str]| {
+        let snp = [
+            "measure",
+            "--backend",
+            "sev-snp",
+            "--vcpus",
+            "1",
+            "--cpu",
+            "EPYC-v4",
+        ];
+        let firmware = ["--firmware", "OVMF.amdsev.fd"];
+        let output = installed.run(files.path(), &[&snp[..], &firmware, flags].concat());
+        assert!(
+            output.status.success(),
+            "{flags:?}: {}",
+            text(&output.stderr)
+        );
+        output.stdout
+    };
+    let with_pcrs = text(&measure(&["--pcr-values", "pcrs.json", "--format", "json"]));
+    assert!(with_pcrs.contains(&pcr), "{with_pcrs}");
+    // Tag 18: COSE_Sign1.
+    let signed = measure(&["--signing-key", "key.pem", "--format", "corim"]);
+    assert_eq!(signed[0], 0xd2);
+    let identity = "2a".repeat(32);
+    let named = format!("sha-256:{identity}");
+    let carried = text(&measure(&["--identity", &named, "--format", "json"]));
+    assert!(carried.contains(&identity), "{carried}");
 }
 
 #[test]

@@ -264,6 +264,7 @@ async fn a_restart_is_refused_before_the_guest_is_stopped() {
             id: vm.id.clone(),
             force: true,
             accept_measurement: true,
+            ..Default::default()
         })
         .await;
     let accepted = accepted.expect("accepted").into_inner().vm.expect("a VM");

@@ -108,6 +108,7 @@ impl Guest {
             cpu: Some(choice(&self.cpu)),
             kernel_cmdline: self.cmdline.clone().unwrap_or_default(),
             devices: Vec::new(),
+            data_disks: Vec::new(),
             identity: None,
         }
     }
@@ -157,17 +158,9 @@ impl Site {
 
     async fn load(&mut self, settings: &Settings) -> &LoadedBackend {
         if !self.loaded.contains_key(settings) {
-            let packaged = artifacts::packaged_config();
-            let backends = packaged["backend"].as_array().expect("backends");
-            let mut config: BackendConfig = backends
-                .iter()
-                .find(|table| table["name"].as_str() == Some(self.backend))
-                .expect("it is packaged")
-                .clone()
+            let mut config: BackendConfig = artifacts::packaged_backend(self.backend)
                 .try_into()
                 .expect("the packaged backend is of the config's form");
-            config.path = artifacts::component(self.backend);
-            config.allow_unpinned = true;
             for (key, value) in settings {
                 let value = toml::Value::String(value.clone());
                 config.settings.insert((*key).to_owned(), value);

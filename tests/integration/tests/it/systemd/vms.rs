@@ -35,7 +35,10 @@ impl Service {
             environment: [("NONCE".to_owned(), nonce.to_owned())].into(),
             ..v1::VmSpec::default()
         };
-        let request = v1::CreateVmRequest { spec: Some(spec) };
+        let request = v1::CreateVmRequest {
+            spec: Some(spec),
+            ..Default::default()
+        };
         let answer = self.client().await.create_vm(request).await;
         let answer = answer.expect("it is created").into_inner();
         Vm::of(&answer.vm.expect("a VM"))
@@ -48,7 +51,10 @@ impl Service {
     }
 
     async fn remove(&self, id: &str) {
-        let request = v1::RemoveVmRequest { id: id.to_owned() };
+        let request = v1::RemoveVmRequest {
+            id: id.to_owned(),
+            ..Default::default()
+        };
         let answer = self.client().await.remove_vm(request).await;
         answer.expect("it is removed");
     }

@@ -1,0 +1,3 @@
+"""Realms of Arm CCA, as values."""
+
+NAME = "cca-python"

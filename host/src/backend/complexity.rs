@@ -1,0 +1,316 @@
+//! How much a component is, before it is compiled: compilation cannot be interrupted, and an instance
+//! takes what its modules say that it takes, past the limits of a call.
+//!
+//! What is counted is the whole tree of instances: a component that instantiates another twice, which
+//! instantiates another twice, is small in its bytes alone. Where the code does not follow what is
+//! instantiated (an alias), it takes the largest that it has seen. The size of the file bounds the
+//! rest: types, names and the number of functions.
+
+use wasmparser::{
+    ComponentAlias, ComponentExternalKind, ComponentInstance, ComponentOuterAliasKind,
+    ComponentTypeRef, Instance, Parser, Payload, TypeRef,
+};
+
+/// Instances of modules. A component of one module has 4, one that links the libraries of a language
+/// some 30.
+pub(super) const MOST_INSTANCES: u64 = 200;
+/// Memories and tables that instances define. Each memory reserves gigabytes of addresses; a component
+/// has one, and one for each adapter.
+pub(super) const MOST_MEMORIES: u64 = 16;
+pub(super) const MOST_TABLES: u64 = 100;
+/// What the host sets up for the instances themselves, whatever they do. Those of Python have half a
+/// MiB.
+const MOST_STATE_BYTES: u64 = 8 << 20;
+/// Longest function: the loop of an interpreter has some 200 KiB, and a compiler's time grows faster
+/// than the length.
+const LONGEST_FUNCTION: u64 = 1 << 20;
+/// Components in components.
+const DEEPEST: u64 = 16;
+
+/// What an instance has of each in the host's memory, rounded up (wasmtime's `VMContext`).
+const FUNCTION_BYTES: u64 = 32;
+const GLOBAL_BYTES: u64 = 16;
+const TABLE_BYTES: u64 = 32;
+const MEMORY_BYTES: u64 = 32;
+const SEGMENT_BYTES: u64 = 16;
+
+/// What there is too much of.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+#[error("{what}: {found}, and {most} at most are loaded")]
+pub struct TooComplex {
+    what: &'static str,
+    found: u64,
+    most: u64,
+}
+
+/// What one instance of something takes.
+#[derive(Clone, Copy, Debug, Default)]
+struct Cost {
+    instances: u64,
+    memories: u64,
+    tables: u64,
+    state_bytes: u64,
+}
+
+impl Cost {
+    fn add(&mut self, other: Self) {
+        self.instances = self.instances.saturating_add(other.instances);
+        self.memories = self.memories.saturating_add(other.memories);
+        self.tables = self.tables.saturating_add(other.tables);
+        self.state_bytes = self.state_bytes.saturating_add(other.state_bytes);
+    }
+
+    fn largest(self, other: Self) -> Self {
+        Self {
+            instances: self.instances.max(other.instances),
+            memories: self.memories.max(other.memories),
+            tables: self.tables.max(other.tables),
+            state_bytes: self.state_bytes.max(other.state_bytes),
+        }
+    }
+
+    fn has(&mut self, count: u64, bytes: u64) {
+        self.state_bytes = self.state_bytes.saturating_add(count.saturating_mul(bytes));
+    }
+
+    fn check(self) -> Result<(), TooComplex> {
+        bounded("instances of modules", self.instances, MOST_INSTANCES)?;
+        bounded("memories", self.memories, MOST_MEMORIES)?;
+        bounded("tables", self.tables, MOST_TABLES)?;
+        let what = "bytes of state of all instances, beside their memories and tables";
+        bounded(what, self.state_bytes, MOST_STATE_BYTES)
+    }
+}
+
+fn bounded(what: &'static str, found: u64, most: u64) -> Result<(), TooComplex> {
+    match found <= most {
+        true => Ok(()),
+        false => Err(TooComplex { what, found, most }),
+    }
+}
+
+/// A component or module whose end has not come.
+#[derive(Debug)]
+enum Open {
+    Module(Cost),
+    Component(Box<OpenComponent>),
+}
+
+#[derive(Debug, Default)]
+struct OpenComponent {
+    /// What an instance of it takes.
+    cost: Cost,
+    /// By their indices. None: it was defined elsewhere.
+    modules: Vec<Option<Cost>>,
+    components: Vec<Option<Cost>>,
+}
+
+impl OpenComponent {
+    /// With one instance more in it.
+    fn takes(&mut self, cost: Cost) -> Result<(), TooComplex> {
+        self.cost.add(cost);
+        self.cost.check()
+    }
+}
+
+#[derive(Debug, Default)]
+struct Scan {
+    open: Vec<Open>,
+    largest_module: Cost,
+    largest_component: Cost,
+}
+
+/// Refuses what is more than a backend is. What is no valid component is left to the compiler, whose
+/// words are better.
+pub(super) fn check(bytes: &[u8]) -> Result<(), TooComplex> {
+    let mut scan = Scan::default();
+    for payload in Parser::new(0).parse_all(bytes) {
+        let Ok(payload) = payload else {
+            return Ok(());
+        };
+        match scan.take(payload) {
+            Ok(()) => {}
+            Err(Stop::TooComplex(error)) => return Err(error),
+            Err(Stop::Invalid) => return Ok(()),
+        }
+    }
+    Ok(())
+}
+
+enum Stop {
+    TooComplex(TooComplex),
+    Invalid,
+}
+
+impl From<TooComplex> for Stop {
+    fn from(error: TooComplex) -> Self {
+        Self::TooComplex(error)
+    }
+}
+
+impl From<wasmparser::BinaryReaderError> for Stop {
+    fn from(_: wasmparser::BinaryReaderError) -> Self {
+        Self::Invalid
+    }
+}
+
+impl Scan {
+    fn take(&mut self, payload: Payload<'_>) -> Result<(), Stop> {
+        if let Payload::CodeSectionEntry(body) = &payload {
+            let range = body.range();
+            let length = range.end.saturating_sub(range.start);
+            bounded("bytes of one function", length, LONGEST_FUNCTION)?;
+        }
+        match payload {
+            Payload::Version { encoding, .. } => {
+                self.open.push(match encoding {
+                    wasmparser::Encoding::Module => Open::Module(Cost::default()),
+                    wasmparser::Encoding::Component => Open::Component(Box::default()),
+                });
+                bounded("components in one another", self.open.len() as u64, DEEPEST)?;
+            }
+            Payload::End(_) => self.close(),
+            payload => match self.open.last_mut() {
+                Some(Open::Module(cost)) => module(cost, payload)?,
+                Some(Open::Component(component)) => {
+                    let largest = (self.largest_module, self.largest_component);
+                    self::component(component, largest, payload)?;
+                }
+                None => {}
+            },
+        }
+        Ok(())
+    }
+
+    /// What is closed is an item of the component around it, if there is one.
+    fn close(&mut self) {
+        let closed = self.open.pop();
+        let outer = match self.open.last_mut() {
+            Some(Open::Component(outer)) => Some(outer),
+            Some(Open::Module(_)) | None => None,
+        };
+        match closed {
+            Some(Open::Module(mut cost)) => {
+                cost.instances = 1;
+                self.largest_module = self.largest_module.largest(cost);
+                if let Some(outer) = outer {
+                    outer.modules.push(Some(cost));
+                }
+            }
+            Some(Open::Component(component)) => {
+                let cost = component.cost;
+                self.largest_component = self.largest_component.largest(cost);
+                if let Some(outer) = outer {
+                    outer.components.push(Some(cost));
+                }
+            }
+            None => {}
+        }
+    }
+}
+
+fn module(cost: &mut Cost, payload: Payload<'_>) -> Result<(), Stop> {
+    match payload {
+        Payload::ImportSection(section) => {
+            for import in section.into_imports() {
+                let bytes = match import?.ty {
+                    TypeRef::Global(_) => GLOBAL_BYTES,
+                    TypeRef::Memory(_) => MEMORY_BYTES,
+                    TypeRef::Table(_) => TABLE_BYTES,
+                    _ => FUNCTION_BYTES,
+                };
+                cost.has(1, bytes);
+            }
+        }
+        Payload::FunctionSection(section) => cost.has(section.count().into(), FUNCTION_BYTES),
+        Payload::GlobalSection(section) => cost.has(section.count().into(), GLOBAL_BYTES),
+        Payload::TableSection(section) => {
+            cost.tables = cost.tables.saturating_add(section.count().into());
+            cost.has(section.count().into(), TABLE_BYTES);
+        }
+        Payload::MemorySection(section) => {
+            cost.memories = cost.memories.saturating_add(section.count().into());
+            cost.has(section.count().into(), MEMORY_BYTES);
+        }
+        Payload::ElementSection(section) => cost.has(section.count().into(), SEGMENT_BYTES),
+        Payload::DataSection(section) => cost.has(section.count().into(), SEGMENT_BYTES),
+        _ => {}
+    }
+    Ok(())
+}
+
+fn component(
+    component: &mut OpenComponent,
+    (largest_module, largest_component): (Cost, Cost),
+    payload: Payload<'_>,
+) -> Result<(), Stop> {
+    let of = |known: &[Option<Cost>], index: u32, largest: Cost| {
+        let known = known.get(index as usize).copied().flatten();
+        known.unwrap_or(largest)
+    };
+    match payload {
+        Payload::InstanceSection(section) => {
+            for instance in section {
+                if let Instance::Instantiate { module_index, .. } = instance? {
+                    let cost = of(&component.modules, module_index, largest_module);
+                    component.takes(cost)?;
+                }
+            }
+        }
+        Payload::ComponentInstanceSection(section) => {
+            for instance in section {
+                if let ComponentInstance::Instantiate {
+                    component_index, ..
+                } = instance?
+                {
+                    let cost = of(&component.components, component_index, largest_component);
+                    component.takes(cost)?;
+                }
+            }
+        }
+        Payload::ComponentAliasSection(section) => {
+            for alias in section {
+                match alias? {
+                    ComponentAlias::Outer {
+                        kind: ComponentOuterAliasKind::CoreModule,
+                        ..
+                    }
+                    | ComponentAlias::InstanceExport {
+                        kind: ComponentExternalKind::Module,
+                        ..
+                    } => component.modules.push(None),
+                    ComponentAlias::Outer {
+                        kind: ComponentOuterAliasKind::Component,
+                        ..
+                    }
+                    | ComponentAlias::InstanceExport {
+                        kind: ComponentExternalKind::Component,
+                        ..
+                    } => component.components.push(None),
+                    _ => {}
+                }
+            }
+        }
+        Payload::ComponentImportSection(section) => {
+            for import in section {
+                match import?.ty {
+                    ComponentTypeRef::Module(_) => component.modules.push(None),
+                    ComponentTypeRef::Component(_) => component.components.push(None),
+                    _ => {}
+                }
+            }
+        }
+        Payload::ComponentExportSection(section) => {
+            // An export is an item of its own, with the next index.
+            for export in section {
+                match export?.kind {
+                    ComponentExternalKind::Module => component.modules.push(None),
+                    ComponentExternalKind::Component => component.components.push(None),
+                    _ => {}
+                }
+            }
+        }
+        _ => {}
+    }
+    Ok(())
+}
