@@ -37,6 +37,8 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 /// Most tests wait for a guest or a deadline most of the time.
 const THREADS_VARIABLE: &str = "RUST_TEST_THREADS";
 const THREADS_PER_CORE: usize = 3;
+/// What is run one after the other: what takes seconds first, so that nobody waits for what it finds.
+const PARTS: [&[&str]; 3] = [&["--lib", "--bins"], &["--test", "*"], &["--doc"]];
 /// Each failpoint once, and as many deaths at random times.
 const SHORT_CHAOS: chaos::Options = chaos::Options {
     rounds: 16,
@@ -204,22 +206,31 @@ pub(crate) fn integration_tests(run: &Run) -> Result<PathBuf> {
 
 /// All tests: what becomes of each is read on its way to the terminal.
 fn whole(run: &Run) -> Result<(u8, Option<Outcomes>)> {
+    let mut outcomes = Outcomes::default();
+    for part in PARTS {
+        let code = read_part(run, part, &mut outcomes)?;
+        if code != 0 {
+            return Ok((code, Some(outcomes)));
+        }
+    }
+    Ok((0, Some(outcomes)))
+}
+
+fn read_part(run: &Run, part: &[&str], outcomes: &mut Outcomes) -> Result<u8> {
     let mut command = test_command(run);
-    command.args(["--", "--show-output"]);
+    command.args(part).args(["--", "--show-output"]);
     if std::io::stdout().is_terminal() {
         command.args(["--color", "always"]);
     }
     // With it nobody could say which test said what.
     command.env_remove("RUST_TEST_NOCAPTURE");
-    let mut outcomes = Outcomes::default();
-    let code = read_lines(run, &mut command, |line| {
+    read_lines(run, &mut command, |line| {
         if outcomes.read(line) {
             let mut terminal = std::io::stdout();
             writeln!(terminal, "{line}").context("cannot print")?;
         }
         Ok(())
-    })?;
-    Ok((code, Some(outcomes)))
+    })
 }
 
 /// What the caller chose; the output goes straight to the terminal.

@@ -159,7 +159,7 @@ impl Scan {
         if let Payload::CodeSectionEntry(body) = &payload {
             let range = body.range();
             let length = range.end.saturating_sub(range.start);
-            bounded("bytes of one function", length, LONGEST_FUNCTION)?;
+            bounded("bytes of one function", length as u64, LONGEST_FUNCTION)?;
         }
         match payload {
             Payload::Version { encoding, .. } => {

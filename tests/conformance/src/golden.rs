@@ -10,10 +10,13 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
+use std::slice;
 
 use casemate_host::backend::catalog::chain;
 use casemate_host::backend::settings::{SettingError, SettingValue};
-use casemate_host::backend::{BackendConfig, BackendEngine, BackendError, LoadedBackend};
+use casemate_host::backend::{
+    BackendConfig, BackendEngine, BackendError, LoadError, LoadedBackend,
+};
 use casemate_host::qemu::check::{CheckError, Knowledge, check};
 use casemate_host::qemu::process::Credentials;
 use casemate_host::qemu::schema::Qemu;
@@ -250,13 +253,19 @@ impl Golden<'_> {
             let Ok(config) = configured(self.config, case) else {
                 return Ok(None);
             };
-            let load = LoadedBackend::load(self.engine, &config, &[]);
-            match self.subject.runtime().block_on(load) {
+            match self.load(&config) {
                 Ok(backend) => set(&mut draft, &backend, case),
                 Err(_) => return Ok(None),
             }
         };
         Ok(set.is_ok().then_some(draft))
+    }
+
+    /// The same component with another config.
+    fn load(&self, config: &BackendConfig) -> Result<LoadedBackend, LoadError> {
+        let known = slice::from_ref(self.subject.backend());
+        let load = LoadedBackend::load_after(self.engine, config, &[], known);
+        self.subject.runtime().block_on(load)
     }
 
     /// None: the ledger has why.
@@ -273,8 +282,7 @@ impl Golden<'_> {
             Ok(config) => config,
             Err(error) => return Ok(failed(ledger, case, &error)),
         };
-        let load = LoadedBackend::load(self.engine, &config, &[]);
-        match self.subject.runtime().block_on(load) {
+        match self.load(&config) {
             Ok(backend) => {
                 let subject = self.subject.of_another_config(backend);
                 self.of(&subject, ledger, case, qemu)

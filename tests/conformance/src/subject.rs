@@ -103,7 +103,8 @@ impl Outcome {
 
 #[derive(Debug)]
 pub(crate) struct Subject {
-    backend: LoadedBackend,
+    /// Shared with what is loaded later of the same bytes, which is not compiled again.
+    backend: Arc<LoadedBackend>,
     announced: Permissions,
     pub(crate) world: Rc<World>,
     stage: Rc<Stage>,
@@ -128,7 +129,7 @@ impl Subject {
             ..backend.info().announced.clone()
         };
         Ok(Self {
-            backend: backend.with_permissions(everything_asked()),
+            backend: Arc::new(backend.with_permissions(everything_asked())),
             announced,
             world: Rc::new(world),
             stage,
@@ -142,7 +143,7 @@ impl Subject {
     #[must_use]
     pub(crate) fn of_another_config(&self, backend: LoadedBackend) -> Self {
         Self {
-            backend: backend.with_permissions(everything_asked()),
+            backend: Arc::new(backend.with_permissions(everything_asked())),
             announced: self.announced.clone(),
             world: Rc::clone(&self.world),
             stage: Rc::clone(&self.stage),
@@ -156,7 +157,7 @@ impl Subject {
         self.check_is_left.set(true);
     }
 
-    pub(crate) fn backend(&self) -> &LoadedBackend {
+    pub(crate) fn backend(&self) -> &Arc<LoadedBackend> {
         &self.backend
     }
 

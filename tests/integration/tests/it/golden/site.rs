@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::slice;
 use std::sync::Arc;
 
 use casemate_conformance::golden::cases::{self, Case, Cases, fact};
@@ -52,8 +53,8 @@ pub(crate) struct Launch {
 pub(crate) struct Site {
     backend: &'static str,
     engine: BackendEngine,
-    /// Compiled once: most cases set nothing.
-    as_packaged: OnceCell<LoadedBackend>,
+    /// Compiled once, also for the cases that set something.
+    as_packaged: OnceCell<Arc<LoadedBackend>>,
     qemu: Qemu,
     /// No distribution builds QEMU with IGVM, so a scripted one says that it has the object.
     qemu_with_igvm: Qemu,
@@ -86,7 +87,8 @@ impl Site {
             .try_into()
             .expect("the packaged backend is of the config's form");
         let config = configured(&config, case).expect("values that there are");
-        let backend = LoadedBackend::load(&self.engine, &config, &[]).await;
+        let known = self.as_packaged.get().map_or(&[][..], slice::from_ref);
+        let backend = LoadedBackend::load_after(&self.engine, &config, &[], known).await;
         backend.map_err(|error| casemate_host::backend::catalog::chain(&error))
     }
 
@@ -120,7 +122,7 @@ impl Site {
     /// Loads, plans, checks and renders.
     pub(crate) async fn run(&self, case: &Case) -> Outcome {
         if case.operator.is_empty() {
-            let load = || async { self.load(case).await.expect("it loads as packaged") };
+            let load = || async { Arc::new(self.load(case).await.expect("it loads as packaged")) };
             let backend = self.as_packaged.get_or_init(load).await;
             return self.run_loaded(backend, case).await;
         }

@@ -142,7 +142,7 @@ impl Guest {
 pub(crate) struct Site {
     backend: &'static str,
     engine: BackendEngine,
-    loaded: BTreeMap<Settings, LoadedBackend>,
+    loaded: BTreeMap<Settings, Arc<LoadedBackend>>,
 }
 
 type Settings = Vec<(&'static str, String)>;
@@ -165,9 +165,11 @@ impl Site {
                 let value = toml::Value::String(value.clone());
                 config.settings.insert((*key).to_owned(), value);
             }
-            let backend = LoadedBackend::load(&self.engine, &config, &[]).await;
+            // Compiled once: the settings are no part of the code.
+            let known: Vec<_> = self.loaded.values().take(1).cloned().collect();
+            let backend = LoadedBackend::load_after(&self.engine, &config, &[], &known).await;
             let backend = backend.expect("it loads as packaged");
-            self.loaded.insert(settings.clone(), backend);
+            self.loaded.insert(settings.clone(), Arc::new(backend));
         }
         &self.loaded[settings]
     }
