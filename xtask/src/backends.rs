@@ -195,7 +195,7 @@ pub(crate) fn wrap(module: &[u8]) -> Result<Vec<u8>> {
     ComponentEncoder::default()
         .validate(true)
         .module(module)
-        .and_then(ComponentEncoder::encode)
+        .and_then(|mut encoder| encoder.encode())
 }
 
 fn put(run: &Run, source: Source, component: &[u8]) -> Result<Backend> {

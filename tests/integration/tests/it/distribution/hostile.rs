@@ -1,7 +1,7 @@
 //! A server that answers what it is told to, however wrong that is, and keeps what it was asked.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Mutex};
 
@@ -82,6 +82,7 @@ impl Server {
         self.address
     }
 
+    /// A path that ends with `*` stands for all that begin with it, where there is no answer of their own.
     pub(crate) fn answer(&self, path: &str, answer: Answer) -> &Self {
         let mut answers = self.answers.lock().expect("nobody panics");
         answers.insert(path.to_owned(), answer);
@@ -179,12 +180,21 @@ fn serve(stream: TcpStream, answers: &Answers, asked: &Mutex<Vec<Asked>>) -> std
         found.map(|(_, value)| value.to_owned())
     };
     let authorization = header("authorization");
+    // What is left unread when a connection closes may take the answer with it.
+    let length = header("content-length").and_then(|length| length.parse().ok());
+    std::io::copy(&mut reader.take(length.unwrap_or(0)), &mut std::io::sink())?;
     let answer = {
         let answers = answers.lock().expect("nobody panics");
         // One that asks who is there: with the right word it is let in.
         let of_known = format!("{path} {}", authorization.as_deref().unwrap_or_default());
         let known = authorization.as_ref().and_then(|_| answers.get(&of_known));
-        known.or_else(|| answers.get(&path)).cloned()
+        let begins = |(begin, _): &(&String, &Answer)| {
+            let begin = begin.strip_suffix('*');
+            begin.is_some_and(|begin| path.starts_with(begin))
+        };
+        let of_many = || answers.iter().find(begins).map(|(_, answer)| answer);
+        let answer = known.or_else(|| answers.get(&path)).or_else(of_many);
+        answer.cloned()
     };
     asked.lock().expect("nobody panics").push(Asked {
         method,

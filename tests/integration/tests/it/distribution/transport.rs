@@ -6,8 +6,10 @@ use std::time::{Duration, Instant};
 
 use casemate_integration::certificates::Authority;
 use casemate_integration::registry::Registry;
+use casemate_integration::signers::Signer;
 
 use super::bench::Bench;
+use super::hostile::{Answer, Server};
 
 /// This machine by an address that is none of loopback, so that it is asked over TLS.
 const ANY: &str = "0.0.0.0";
@@ -127,4 +129,45 @@ fn a_server_that_stops_talking_is_not_waited_for() {
         assert!(message.contains("silent for 1 s"), "{message}");
         assert!(begun.elapsed() < Duration::from_secs(30));
     }
+}
+
+/// Whoever finds a component by its tag finds its signatures. A blob that the registry keeps with
+/// another service is there, and neither followed nor uploaded.
+#[test]
+fn a_push_uploads_what_is_missing_and_names_it_last() {
+    let (server, elsewhere) = (Server::start(), Server::start());
+    let stored = format!("http://{}/stored", elsewhere.address());
+    server
+        .answer(
+            "/v2/a/blobs/*",
+            Answer::status(307).header("Location", &stored),
+        )
+        .answer(
+            "/v2/a/manifests/*",
+            Answer::status(201).header("OCI-Subject", "sha256:00"),
+        );
+    let bench = Bench::new();
+    let file = bench.component("plain-kvm.wasm", None);
+    Signer::cosign().sign(&file);
+    bench.done(&[
+        "backend",
+        "push",
+        "plain-kvm.wasm",
+        &server.reference("1.0.0"),
+    ]);
+    assert_eq!(elsewhere.asked(), []);
+    let asked = server.asked();
+    let of_method = |method: &str| -> Vec<String> {
+        let asked = asked.iter().filter(|one| one.method == method);
+        asked.map(|one| one.path.clone()).collect()
+    };
+    assert_eq!(of_method("POST"), Vec::<String>::new(), "uploads");
+    let [component, signature, tag] = &of_method("PUT")[..] else {
+        panic!("three manifests: {asked:?}");
+    };
+    for digest in [component, signature] {
+        assert!(digest.starts_with("/v2/a/manifests/sha256:"), "{asked:?}");
+    }
+    assert_ne!(component, signature);
+    assert_eq!(tag, "/v2/a/manifests/1.0.0");
 }
