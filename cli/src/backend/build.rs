@@ -42,7 +42,7 @@ pub(super) async fn run(arguments: &BuildArguments, screen: &Screen) -> Result<(
     let component = ComponentEncoder::default()
         .validate(true)
         .module(&bytes)
-        .and_then(ComponentEncoder::encode)
+        .and_then(|mut encoder| encoder.encode())
         .map_err(|error| Refused::NoComponent {
             module: module.path.clone(),
             reason: format!("{error:#}"),
