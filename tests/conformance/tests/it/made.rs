@@ -110,8 +110,7 @@ fn dummy(world: &str, from: &str, to: &str) -> Vec<u8> {
     let mut module = dummy_module(&resolve, world, ManglingAndAbi::Legacy(LiftLowerAbi::Sync));
     embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8)
         .expect("the module takes it");
-    let mut encoder = ComponentEncoder::default();
-    let encoder = encoder
+    let mut encoder = ComponentEncoder::default()
         .validate(true)
         .module(&module)
         .expect("the module is one of the contract");
