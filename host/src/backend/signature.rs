@@ -243,7 +243,7 @@ fn is_minisign_line(text: &str) -> bool {
 /// The id in what minisign writes: after two letters of the algorithm, the lowest byte first.
 fn minisign_id(bytes: &[u8]) -> Option<String> {
     let id: [u8; 8] = bytes.get(2..10)?.try_into().ok()?;
-    Some(format!("minisign:{:016X}", u64::from_le_bytes(id)))
+    Some(format!("minisign:{:X}", u64::from_le_bytes(id)))
 }
 
 /// All keys of which one has to have signed.
@@ -462,6 +462,16 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    /// As minisign 0.11 prints it, without zeros in front.
+    #[test]
+    fn an_id_is_written_as_minisign_writes_it() {
+        let key = [b'E', b'd', 0xbe, 0x82, 0x13, 0xe1, 0xa0, 0x7d, 0xe0, 0x05];
+        assert_eq!(
+            minisign_id(&key).as_deref(),
+            Some("minisign:5E07DA0E1382EBE")
+        );
+    }
 
     /// Published with RFC 6979's curve: any P-256 key will do.
     fn key() -> TrustedKey {

@@ -46,6 +46,9 @@ const RESET_TIME: Duration = Duration::from_secs(5);
 /// How long firmware may take to reset the machine once more: SeaBIOS does that after each reset that
 /// it did not make itself, 0.1 s after it, and other firmware never does.
 const FIRMWARE_TIME: Duration = Duration::from_secs(10);
+/// After a reset by the firmware it may try once more: on a machine whose processors are busy SeaBIOS
+/// was seen to. No guest boots and resets itself in this time.
+const FIRMWARE_AGAIN: Duration = Duration::from_secs(1);
 
 /// A QEMU that is up.
 pub(in crate::vm) struct Up {
@@ -154,6 +157,16 @@ impl Up {
             tokio::time::sleep(wait).await;
             ask(qmp).await
         });
+    }
+
+    /// Until it is asked again: no longer than until its guest may no more reset itself.
+    fn next_beat(&self) -> Duration {
+        let until = self.resets_until;
+        let left = until.map(|until| until.saturating_duration_since(Instant::now()));
+        match left {
+            Some(left) if !left.is_zero() => left.min(BEAT_INTERVAL),
+            _ => BEAT_INTERVAL,
+        }
     }
 
     /// An event says that something has changed.
@@ -453,7 +466,7 @@ impl VmTask {
                     note_shutdown(&mut up.shutdown, &event);
                     let is_firmwares = event.name == "RESET" && up.resets_until.is_some();
                     if is_firmwares {
-                        up.resets_until = Some(Instant::now());
+                        up.resets_until = Some(Instant::now() + FIRMWARE_AGAIN);
                     }
                     if is_firmwares || matches!(event.name.as_str(), "STOP" | "RESUME") {
                         up.look_after_event();
@@ -508,7 +521,7 @@ impl VmTask {
                 if question == Question::Again {
                     up.look_after_event();
                 } else {
-                    up.beat_after(BEAT_INTERVAL);
+                    up.beat_after(up.next_beat());
                 }
             }
             Beat::Silent => {
