@@ -250,6 +250,8 @@ fn cgroup_mount_in(line: &str) -> Option<PathBuf> {
 
 #[cfg(test)]
 mod tests {
+    use std::time::{Duration, Instant};
+
     use super::*;
 
     #[test]
@@ -297,15 +299,21 @@ mod tests {
     fn a_child_is_a_descendant() {
         let mut command = crate::child::program("/bin/sleep");
         let mut child = command.arg("30").spawn().expect("it starts");
-        let found = descendants();
-        let found = found
-            .iter()
-            .find(|process| process.identity.pid == child.id());
+        // Its command line is empty while it begins.
+        let begun = Instant::now();
+        let found = loop {
+            let mut found = descendants().into_iter();
+            let found = found.find(|process| process.identity.pid == child.id());
+            let has_begun = found.as_ref().is_none_or(|one| !one.command.is_empty());
+            if has_begun || begun.elapsed() > Duration::from_secs(10) {
+                break found;
+            }
+        };
         child.kill().expect("it lives");
         child.wait().expect("it ends");
         assert_eq!(
-            found.map(|process| process.command.as_str()),
-            Some("/bin/sleep 30")
+            found.map(|process| process.command),
+            Some("/bin/sleep 30".to_owned())
         );
     }
 }
