@@ -463,13 +463,13 @@ mod tests {
 
     use super::*;
 
-    /// As minisign 0.11 prints it, without zeros in front.
+    /// As `minisign -V` 0.11 prints the key id of a public key of these bytes, without zeros in front.
     #[test]
     fn an_id_is_written_as_minisign_writes_it() {
         let key = [b'E', b'd', 0xbe, 0x82, 0x13, 0xe1, 0xa0, 0x7d, 0xe0, 0x05];
         assert_eq!(
             minisign_id(&key).as_deref(),
-            Some("minisign:5E07DA0E1382EBE")
+            Some("minisign:5E07DA0E11382BE")
         );
     }
 
