@@ -38,6 +38,7 @@ const LAST_WORDS: Duration = Duration::from_secs(2);
 const THREADS_VARIABLE: &str = "RUST_TEST_THREADS";
 const THREADS_PER_CORE: usize = 3;
 /// What is run one after the other: what takes seconds first, so that nobody waits for what it finds.
+/// A failure keeps none of the others from running: one run tells all that fails.
 const PARTS: [&[&str]; 3] = [&["--lib", "--bins"], &["--test", "*"], &["--doc"]];
 /// Each failpoint once, and as many deaths at random times.
 const SHORT_CHAOS: chaos::Options = chaos::Options {
@@ -150,7 +151,10 @@ fn judge(
         run.report.note(&line);
     }
     if code != 0 {
-        // Cargo leaves the rest out after a failure, which is what is to be seen.
+        // Last, for the end of a long output is what is read.
+        for test in outcomes.failed() {
+            run.report.note(&format!("failed: {test}"));
+        }
         return Ok(());
     }
     let unheld = refuse(&promises.unheld(outcomes)).in_step(
@@ -207,17 +211,19 @@ pub(crate) fn integration_tests(run: &Run) -> Result<PathBuf> {
 /// All tests: what becomes of each is read on its way to the terminal.
 fn whole(run: &Run) -> Result<(u8, Option<Outcomes>)> {
     let mut outcomes = Outcomes::default();
+    let mut first_failure = 0;
     for part in PARTS {
         let code = read_part(run, part, &mut outcomes)?;
-        if code != 0 {
-            return Ok((code, Some(outcomes)));
+        if first_failure == 0 {
+            first_failure = code;
         }
     }
-    Ok((0, Some(outcomes)))
+    Ok((first_failure, Some(outcomes)))
 }
 
 fn read_part(run: &Run, part: &[&str], outcomes: &mut Outcomes) -> Result<u8> {
     let mut command = test_command(run);
+    command.arg("--no-fail-fast");
     command.args(part).args(["--", "--show-output"]);
     if std::io::stdout().is_terminal() {
         command.args(["--color", "always"]);

@@ -55,6 +55,14 @@ impl Outcomes {
             })
     }
 
+    pub(super) fn failed(&self) -> impl Iterator<Item = &str> {
+        let failed = |(_, outcome): &(_, &Outcome)| **outcome == Outcome::Failed;
+        self.tests
+            .iter()
+            .filter(failed)
+            .map(|(test, _)| test.as_str())
+    }
+
     /// Takes a line in; whether it is to be shown.
     pub(super) fn read(&mut self, line: &str) -> bool {
         let line = without_colours(line);
@@ -193,6 +201,7 @@ test result: ok. 1 passed; 0 failed";
         }
         let skipped: Vec<_> = outcomes.skipped().collect();
         assert_eq!(skipped, [("guard::sealed", reason)]);
+        assert_eq!(outcomes.failed().collect::<Vec<_>>(), ["disk::full"]);
     }
 
     #[test]
