@@ -440,10 +440,10 @@ table! {
             "write HOST[:PORT]/REPOSITORY:TAG or HOST[:PORT]/REPOSITORY@sha256:DIGEST, or the path of a file";
         PlainHttp "plain-http" Exit(2),
             "A registry or mirror of another machine would be asked without TLS.",
-            "use one that has TLS, or accept the exposure with --insecure-http";
+            "use one that has TLS, or accept the exposure with --insecure-http HOST";
         RegistryUnreachable "registry-unreachable" Exit(7),
             "A registry or mirror does not answer, or the connection to it broke.",
-            "see whether it runs and can be reached from here without a proxy; SSL_CERT_FILE names the authorities of its certificate";
+            "see whether it runs and can be reached from here without a proxy; SSL_CERT_FILE names the authorities of its certificate; a longer --timeout gives it more time";
         RegistryDenied "registry-denied" Exit(9),
             "A registry does not let this user do that.",
             "log in with `docker login` or its like, which writes ~/.docker/config.json, as a user who may";
@@ -478,7 +478,7 @@ table! {
             "A component is not the one that is pinned.",
             "find out why it changed; if the new one is trusted, pin it with `casemate backend pin`";
         OlderThanPinned "older-than-pinned" Exit(11),
-            "A component is older than the one that is pinned, or does not say which version it is.",
+            "A component is older than the one that is pinned or that its tag names, or does not say which version it is.",
             "pull the pinned version or a newer one; --allow-downgrade takes the older one";
         NotPinned "not-pinned" Exit(11),
             "The lock file does not have a component.",

@@ -150,6 +150,7 @@ impl App {
         if let Err(error) = probed {
             tracing::error!(error = %crate::backend::catalog::chain(&error), "no QEMU yet");
         }
+        catalog.announce(&nothing);
         for warning in of_backends(&config, &effective, &catalog) {
             tracing::warn!("{warning}");
         }

@@ -63,7 +63,7 @@ impl Metrics {
         let backend_call_seconds = HistogramVec::new(
             HistogramOpts::new(
                 "casemate_backend_call_seconds",
-                "Time of a backend's plan call.",
+                "Time of a backend's plan or measure call that was answered.",
             )
             .buckets(CALL_BUCKETS.into()),
             &["backend"],

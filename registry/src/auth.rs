@@ -111,10 +111,14 @@ fn realm_of(registry: &Address, realm: &str) -> Result<Address, RegistryError> {
         reason: reason.to_owned(),
     };
     let realm = Address::parse(realm).ok_or_else(|| form("its realm is no address"))?;
-    match realm.is_loopback() && !registry.is_loopback() {
-        true => Err(form(
+    if realm.is_loopback() && !registry.is_loopback() {
+        return Err(form(
             "its realm is an address of this machine, and the registry is elsewhere",
-        )),
+        ));
+    }
+    // Services take several, and would give a token for all of them.
+    match realm.has_parameter("scope") {
+        true => Err(form("its realm says what the token is for")),
         false => Ok(realm),
     }
 }
@@ -192,6 +196,12 @@ mod tests {
                 true,
             ),
             ("https://r.example/v2/", "file:///etc/passwd", false),
+            ("https://r.example/v2/", "https://t.example/?a=scope", true),
+            (
+                "https://r.example/v2/",
+                "https://t.example/?a=b&sc%6fpe=repository:x:push",
+                false,
+            ),
         ] {
             let registry = Address::parse(registry).unwrap();
             let found = realm_of(&registry, realm);

@@ -188,7 +188,8 @@ impl Registry {
         })
     }
 
-    /// All detached signatures that refer to the artifact, of at most that size each.
+    /// All detached signatures that refer to the artifact, of at most that size each. Anybody who may
+    /// push can add one: what cannot be read hides none of the others, and is told where there are none.
     pub async fn signatures(
         &mut self,
         artifact: &Artifact,
@@ -199,27 +200,48 @@ impl Registry {
         let of_kind = |one: &&Descriptor| one.artifact_type.as_deref() == Some(SIGNATURE_ARTIFACT);
         let referrers = index.manifests.iter().filter(of_kind);
         let mut signatures = Vec::new();
+        let mut unreadable = None;
         for referrer in referrers.take(MOST_SIGNATURES) {
-            let name = referrer.digest.to_string();
-            let content = self.manifest(&what, &name, MANIFEST).await?;
-            check_digest(&what, referrer.digest, &content)?;
-            let manifest: Manifest =
-                serde_json::from_slice(&content).map_err(|error| RegistryError::Form {
-                    what: what.clone(),
-                    reason: format!("its manifest is none: {error}"),
-                })?;
-            let subject = manifest.subject.map(|subject| subject.digest);
-            if subject != Some(artifact.manifest.digest) {
-                continue;
+            let found = self.signatures_in(&what, referrer, artifact, largest);
+            match found.await {
+                Ok(found) => signatures.extend(found),
+                // It answers no more.
+                Err(error @ RegistryError::Unreachable { .. }) => return Err(error),
+                Err(error) => unreadable = unreadable.or(Some(error)),
             }
-            for layer in &manifest.layers {
-                let Some(form) = SignatureForm::of(&layer.media_type) else {
-                    continue;
-                };
-                if signatures.len() == MOST_SIGNATURES {
-                    break;
-                }
-                signatures.push((form, self.small(&what, layer, largest).await?));
+            if signatures.len() >= MOST_SIGNATURES {
+                break;
+            }
+        }
+        match unreadable {
+            Some(error) if signatures.is_empty() => Err(error),
+            _ => Ok(signatures),
+        }
+    }
+
+    async fn signatures_in(
+        &mut self,
+        what: &str,
+        referrer: &Descriptor,
+        artifact: &Artifact,
+        largest: u64,
+    ) -> Result<Vec<(SignatureForm, Vec<u8>)>, RegistryError> {
+        let name = referrer.digest.to_string();
+        let content = self.manifest(what, &name, MANIFEST).await?;
+        check_digest(what, referrer.digest, &content)?;
+        let manifest: Manifest =
+            serde_json::from_slice(&content).map_err(|error| RegistryError::Form {
+                what: what.to_owned(),
+                reason: format!("its manifest is none: {error}"),
+            })?;
+        let subject = manifest.subject.map(|subject| subject.digest);
+        let mut signatures = Vec::new();
+        if subject != Some(artifact.manifest.digest) {
+            return Ok(signatures);
+        }
+        for layer in manifest.layers.iter().take(MOST_SIGNATURES) {
+            if let Some(form) = SignatureForm::of(&layer.media_type) {
+                signatures.push((form, self.small(what, layer, largest).await?));
             }
         }
         Ok(signatures)

@@ -15,6 +15,7 @@
 //! ```
 #![forbid(unsafe_code)]
 
+pub use address::{Host, HostError};
 pub use artifact::{Artifact, Published};
 pub use client::{Component, Registry};
 pub use credentials::{Credential, CredentialError, DockerConfig};
@@ -23,7 +24,7 @@ pub use error::RegistryError;
 pub use manifest::SignatureForm;
 pub use mirror::Mirror;
 pub use reference::{Reference, ReferenceError};
-pub use transport::{Options, PlainHttp, Transport};
+pub use transport::{Options, Transport};
 pub use version::OrderedVersion;
 
 mod address;

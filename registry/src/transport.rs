@@ -14,43 +14,77 @@ use hyper_rustls::{HttpsConnector, HttpsConnectorBuilder};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use tokio::time::{Instant, timeout, timeout_at};
+use tokio::time::{Instant, timeout_at};
 use tokio_rustls::rustls;
 
-use crate::address::{Address, Scheme};
+use crate::address::{Address, Host, Scheme};
 use crate::error::RegistryError;
 
 /// Registries send a blob's reader on once, to where it is stored.
 const MOST_REDIRECTS: usize = 5;
-/// A host that sends a byte now and then must not hold its reader for ever.
-const LONGEST_TRANSFER: Duration = Duration::from_secs(15 * 60);
+/// All transfers of a [`Transport`] end after so many times the time of one piece: a host that sends a
+/// byte now and then, or says again and again where there is more, must not hold its reader for ever.
+const WHOLE_PER_PIECE: u32 = 15;
+/// Nobody means a longer one, and the clock has an end.
+const LONGEST_PIECE: Duration = Duration::from_secs(24 * 3600);
+/// Bytes that are on their way at once.
+const QUICKLY_SENT: usize = 64 << 10;
 /// What is shown of an answer that is an error.
 const LONGEST_DETAIL: usize = 300;
 /// What is read of one.
 const LARGEST_DETAIL: u64 = 16 << 10;
 const AGENT: &str = concat!("casemate/", env!("CARGO_PKG_VERSION"));
 
-/// Whether other machines may be asked without TLS.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PlainHttp {
-    /// This machine alone.
-    Loopback,
-    Anywhere,
-}
-
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// For a connection, and for each piece of an answer.
+    /// For a connection, and for each piece of an answer. A day at most; all that is transferred has
+    /// fifteen times that.
     pub timeout: Duration,
-    pub plain_http: PlainHttp,
-    /// Hosts to which an answer may be redirected, as HOST or HOST:PORT.
-    pub redirect_hosts: Vec<String>,
+    /// Hosts that are asked without TLS, as this machine is.
+    pub plain_http: Vec<Host>,
+    /// Hosts to which an answer may be redirected.
+    pub redirect_hosts: Vec<Host>,
 }
 
+/// Serves one operation with one host, which ends in good time: see [`Options::timeout`].
 #[derive(Clone, Debug)]
 pub struct Transport {
     client: Client<HttpsConnector<HttpConnector>, Full<Bytes>>,
     options: Options,
+    patience: Patience,
+}
+
+/// How long is waited for a piece, and for everything.
+#[derive(Clone, Copy, Debug)]
+struct Patience {
+    piece: Duration,
+    deadline: Instant,
+}
+
+impl Patience {
+    fn of(piece: Duration) -> Self {
+        let piece = piece.min(LONGEST_PIECE);
+        Self {
+            piece,
+            deadline: Instant::now() + piece * WHOLE_PER_PIECE,
+        }
+    }
+
+    /// What comes of it within the time of a piece, or else why it is not waited for.
+    async fn piece<T>(&self, coming: impl Future<Output = T>) -> Result<T, String> {
+        let until = Instant::now() + self.piece;
+        if until > self.deadline {
+            return self.whole(coming).await;
+        }
+        let late = timeout_at(until, coming).await;
+        late.map_err(|_| format!("it was silent for {:?}", self.piece))
+    }
+
+    async fn whole<T>(&self, coming: impl Future<Output = T>) -> Result<T, String> {
+        let time = self.piece * WHOLE_PER_PIECE;
+        let late = timeout_at(self.deadline, coming).await;
+        late.map_err(|_| format!("all of it took more than {time:?}, {WHOLE_PER_PIECE} timeouts"))
+    }
 }
 
 /// One request.
@@ -83,8 +117,7 @@ pub(crate) struct Answer {
     /// Who answered, in the end.
     pub(crate) url: Address,
     body: Incoming,
-    piece_time: Duration,
-    deadline: Instant,
+    patience: Patience,
 }
 
 /// How long a body may be, and has to be.
@@ -97,6 +130,7 @@ pub(crate) enum Length {
 
 impl Transport {
     pub fn new(options: Options) -> Result<Self, RegistryError> {
+        let patience = Patience::of(options.timeout);
         let mut roots = rustls::RootCertStore::empty();
         // A certificate that cannot be read is one less to trust; with none, TLS says so.
         roots.add_parsable_certificates(rustls_native_certs::load_native_certs().certs);
@@ -110,7 +144,7 @@ impl Transport {
             .with_no_client_auth();
         let mut connector = HttpConnector::new();
         connector.enforce_http(false);
-        connector.set_connect_timeout(Some(options.timeout));
+        connector.set_connect_timeout(Some(patience.piece));
         let connector = HttpsConnectorBuilder::new()
             .with_tls_config(tls)
             .https_or_http()
@@ -119,7 +153,16 @@ impl Transport {
         Ok(Self {
             client: Client::builder(TokioExecutor::new()).build(connector),
             options,
+            patience,
         })
+    }
+
+    /// With all the time again, for another host: one that drips must not cost what the next one needs.
+    pub fn renewed(&self) -> Self {
+        Self {
+            patience: Patience::of(self.options.timeout),
+            ..self.clone()
+        }
     }
 
     /// Where a registry's API begins: this machine is asked without TLS.
@@ -129,19 +172,21 @@ impl Transport {
                 reason: format!("{host:?} is no host"),
             })
         };
-        let url = address(Scheme::Https)?;
-        match self.options.plain_http == PlainHttp::Anywhere || url.is_loopback() {
-            true => address(Scheme::Http),
-            false => Ok(url),
+        let url = address(Scheme::Http)?;
+        match self.may_be_plain(&url) {
+            true => Ok(url),
+            false => address(Scheme::Https),
         }
+    }
+
+    fn may_be_plain(&self, url: &Address) -> bool {
+        let mut named = self.options.plain_http.iter();
+        url.is_loopback() || named.any(|host| host.is_of(url))
     }
 
     /// Refuses plain HTTP to other machines, if it was not allowed.
     pub(crate) fn check_scheme(&self, url: &Address) -> Result<(), RegistryError> {
-        let is_allowed = url.scheme == Scheme::Https
-            || url.is_loopback()
-            || self.options.plain_http == PlainHttp::Anywhere;
-        match is_allowed {
+        match url.scheme == Scheme::Https || self.may_be_plain(url) {
             true => Ok(()),
             false => Err(RegistryError::PlainHttp {
                 host: url.authority(),
@@ -199,14 +244,13 @@ impl Transport {
         }
         let request = request.body(Full::new(content));
         let request = request.map_err(|error| unreachable(error.to_string()))?;
-        let deadline = Instant::now() + LONGEST_TRANSFER;
-        // What is sent takes its time, too.
-        let patience = match ask.body {
-            Some(_) => LONGEST_TRANSFER,
-            None => self.options.timeout,
+        let coming = self.client.request(request);
+        let answer = match ask.body {
+            // What is sent takes its time, too.
+            Some((_, body)) if body.len() > QUICKLY_SENT => self.patience.whole(coming).await,
+            _ => self.patience.piece(coming).await,
         };
-        let answer = timeout(patience, self.client.request(request)).await;
-        let answer = answer.map_err(|_| unreachable(silent(patience)))?;
+        let answer = answer.map_err(unreachable)?;
         let answer = answer.map_err(|error| unreachable(causes(&error)))?;
         let (head, body) = answer.into_parts();
         Ok(Answer {
@@ -214,15 +258,13 @@ impl Transport {
             headers: head.headers,
             url: url.clone(),
             body,
-            piece_time: self.options.timeout,
-            deadline,
+            patience: self.patience,
         })
     }
 
     fn is_named(&self, url: &Address) -> bool {
-        let (host, authority) = (url.host(), url.authority());
         let mut hosts = self.options.redirect_hosts.iter();
-        hosts.any(|named| named.eq_ignore_ascii_case(host) || *named == authority)
+        hosts.any(|host| host.is_of(url))
     }
 }
 
@@ -297,9 +339,8 @@ impl Answer {
             reason,
         };
         loop {
-            let until = self.deadline.min(Instant::now() + self.piece_time);
-            let frame = timeout_at(until, self.body.frame()).await;
-            let frame = frame.map_err(|_| unreachable(silent(self.piece_time)))?;
+            let frame = self.patience.piece(self.body.frame()).await;
+            let frame = frame.map_err(unreachable)?;
             let Some(frame) = frame else { return Ok(None) };
             let frame = frame.map_err(|error| unreachable(causes(&error)))?;
             // Trailers say nothing that is needed.
@@ -365,10 +406,6 @@ fn detail(text: &[u8]) -> String {
         .collect::<String>()
         .trim()
         .to_owned()
-}
-
-fn silent(time: Duration) -> String {
-    format!("it was silent for {} s", time.as_secs())
 }
 
 fn causes(error: &dyn std::error::Error) -> String {

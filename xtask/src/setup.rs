@@ -33,10 +33,10 @@ pub fn for_a_guest(run: &Run) -> Result<()> {
 }
 
 /// What the tests use beside the installed QEMU: newer ones, a registry, firmware for confidential guests, what
-/// measurements are compared with, and shells.
+/// measurements are compared with, and programs of the distribution.
 pub fn for_the_tests(run: &Run) -> Result<()> {
-    system_packages::ensure(run, &system_packages::SHELLS).in_step(
-        "installing shells",
+    system_packages::ensure(run, &system_packages::FOR_TESTS).in_step(
+        "installing what tests start",
         "install the packages named above by hand, then run the command again",
     )?;
     qemu_backports::prepare(run).in_step("unpacking a newer QEMU", RETRY)?;

@@ -15,8 +15,11 @@ use crate::run::Run;
 /// QEMU of the release, the disk tools beside it, and OVMF.
 pub const FOR_EVERYONE: [&str; 3] = ["qemu-system-x86", "qemu-utils", "ovmf"];
 
-/// Shells that read the completions of `casemate`, with their own functions beside them.
-pub const SHELLS: [&str; 2] = ["zsh", "fish"];
+/// What tests start: shells that read the completions of `casemate`, with their own functions beside
+/// them; what the commands of the documents use; networks of their own; and what reads the units.
+pub const FOR_TESTS: [&str; 7] = [
+    "zsh", "fish", "curl", "jq", "openssl", "iproute2", "systemd",
+];
 
 /// Installs what is missing of `packages`, having said so.
 pub fn ensure(run: &Run, packages: &[&str]) -> Result<()> {

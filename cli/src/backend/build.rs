@@ -9,6 +9,7 @@ use casemate_registry::Digest;
 use serde_json::{Value, json};
 use wit_component::ComponentEncoder;
 
+use super::component;
 use super::refused::Refused;
 use crate::arguments::Format;
 use crate::error::CliError;
@@ -53,15 +54,7 @@ pub(super) async fn run(arguments: &BuildArguments, screen: &Screen) -> Result<(
             .join("target")
             .join(format!("{}.wasm", module.name))
     });
-    let write = || {
-        let folder = path.parent().unwrap_or(Path::new("."));
-        std::fs::create_dir_all(folder)?;
-        std::fs::write(&path, &component)
-    };
-    write().map_err(|source| Refused::Unwritable {
-        path: path.clone(),
-        source,
-    })?;
+    component::write(&path, &component, &[])?;
     let path = std::path::absolute(&path).unwrap_or(path);
     let digest = Digest::of(&component);
     let config = config(&arguments.dir, &path, &digest)?;

@@ -80,6 +80,7 @@ pub(super) fn of_stored(form: SignatureForm) -> Form {
 /// first, because a component that is there has them. A signature that lay beside the very same bytes
 /// stays.
 pub(super) fn write(path: &Path, bytes: &[u8], signatures: &[Detached]) -> Result<(), Refused> {
+    std::fs::create_dir_all(folder_of(path)).map_err(unwritable(path))?;
     let is_same = regular_file::read(path, largest()).is_ok_and(|before| before == bytes);
     let staged = signatures.iter().map(|signature| {
         let beside = signature.form.beside(path);
@@ -113,7 +114,7 @@ pub(super) fn write_whole(path: &Path, content: &[u8]) -> Result<(), Refused> {
     persist(stage(path, content)?, path)
 }
 
-fn folder_of(path: &Path) -> &Path {
+pub(super) fn folder_of(path: &Path) -> &Path {
     match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         _ => Path::new("."),

@@ -17,7 +17,7 @@ use casemate_registry::{
 
 use super::component::{largest, of_stored};
 use super::refused::Refused;
-use super::trust::{self, Trust};
+use super::trust::{self, Downgrade, Trust};
 use crate::screen::Screen;
 use crate::waiting::Progress;
 
@@ -119,6 +119,21 @@ impl Wanted<'_> {
         }
         lock.check_version(self.reference, sha256, version, self.trust.downgrade)
     }
+
+    /// A tag that is a version is a wish for that version: who keeps the registry cannot sell an older
+    /// one under it.
+    fn check_tag(&self, own: &OrderedVersion) -> Result<(), Refused> {
+        let tag = OrderedVersion::lowest([self.reference.tag()]);
+        match self.trust.downgrade == Downgrade::Refused && own.may_be_older_than(&tag) {
+            true => Err(Refused::Older {
+                what: self.reference.to_string(),
+                found: own.to_string(),
+                pinned: tag.to_string(),
+                by: "its tag".to_owned(),
+            }),
+            false => Ok(()),
+        }
+    }
 }
 
 /// None where no mirror is named, or none has it.
@@ -140,19 +155,25 @@ async fn from_mirrors(
     let version = OrderedVersion::lowest([pinned, wanted.reference.tag()]);
     wanted.check_pins(sha256, &version)?;
     for mirror in wanted.mirrors {
-        match mirror.component(wanted.transport, sha256, component).await {
+        let transport = wanted.transport.renewed();
+        match mirror.component(&transport, sha256, component).await {
             Ok(Some(bytes)) => {
                 return Ok(Some(Content {
                     bytes,
-                    signatures: mirrored_signatures(wanted, mirror, sha256).await?,
+                    signatures: mirrored_signatures(wanted, &transport, mirror, sha256).await?,
                     version,
                     manifest: None,
                     from: mirror.to_string(),
                 }));
             }
             Ok(None) => screen.write_remark(&format!("{mirror} does not have it\n")),
-            // The next may be there. What is wrong in any other way is not passed over.
-            Err(error @ RegistryError::Unreachable { .. }) => {
+            // The next may have it: many say so of what they do not have. What is wrong in any other
+            // way is not passed over.
+            Err(
+                error @ (RegistryError::Unreachable { .. }
+                | RegistryError::Denied { .. }
+                | RegistryError::Answer { .. }),
+            ) => {
                 screen.write_remark(&format!("{error}\n"));
             }
             Err(error) => return Err(error.into()),
@@ -163,6 +184,7 @@ async fn from_mirrors(
 
 async fn mirrored_signatures(
     wanted: &Wanted<'_>,
+    transport: &Transport,
     mirror: &Mirror,
     sha256: Digest,
 ) -> Result<Vec<Detached>, Refused> {
@@ -173,10 +195,11 @@ async fn mirrored_signatures(
     };
     for form in forms {
         let found = mirror
-            .signature(wanted.transport, sha256, form.ending(), MAX_FILE)
+            .signature(transport, sha256, form.ending(), MAX_FILE)
             .await;
         let found = match found {
             Err(_) if wanted.trust.keys.is_none() => None,
+            Err(RegistryError::Denied { .. } | RegistryError::Answer { .. }) => None,
             found => found?,
         };
         signatures.extend(found.map(|bytes| Detached {
@@ -191,7 +214,9 @@ async fn mirrored_signatures(
 async fn from_registry(wanted: &Wanted<'_>, component: &Component<'_>) -> Result<Content, Refused> {
     let reference = wanted.reference;
     let credential = trust::credential(reference).await?;
-    let mut registry = Registry::reading(wanted.transport.clone(), reference, credential)?;
+    // Its time begins when who this user is has been said, which may take a person.
+    let transport = wanted.transport.renewed();
+    let mut registry = Registry::reading(transport, reference, credential)?;
     let artifact = registry.resolve().await?;
     component.check_size(&reference.to_string(), artifact.layer.size)?;
     wanted.check_pins(artifact.sha256(), &artifact.version)?;
@@ -229,7 +254,7 @@ fn checked(
     content: &Content,
 ) -> Result<(Vec<Detached>, Option<String>), Refused> {
     let Some(keys) = &wanted.trust.keys else {
-        return Ok((content.signatures.clone(), None));
+        return Ok((alone_in_their_form(&content.signatures), None));
     };
     let key = keys.verify(&content.bytes, &content.signatures, &content.from)?;
     let is_valid = |one: &&Detached| {
@@ -238,6 +263,15 @@ fn checked(
     };
     let valid = content.signatures.iter().filter(is_valid).cloned();
     Ok((valid.collect(), trust::key_id(Some(key))))
+}
+
+/// Beside a component there is room for one of each form, and which of several is meant only a key says.
+fn alone_in_their_form(signatures: &[Detached]) -> Vec<Detached> {
+    let is_alone = |one: &&Detached| {
+        let mut others = signatures.iter();
+        others.all(|other| other.form != one.form || other.bytes == one.bytes)
+    };
+    signatures.iter().filter(is_alone).cloned().collect()
 }
 
 /// The component's own word on its version is signed with it, and comes last: it has to be parsed. None:
@@ -253,6 +287,7 @@ fn check_own_version(
     let own = own.filter(|own| own.text().is_some());
     if let Some(own) = &own {
         wanted.check_pins(sha256, own)?;
+        wanted.check_tag(own)?;
     }
     Ok(own)
 }

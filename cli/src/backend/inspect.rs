@@ -150,10 +150,21 @@ async fn of_reference(
         }
         None => None,
     };
-    let of_contract = Inspected {
-        imports,
-        exports,
-        ..Inspected::default()
+    // What was signed says it itself.
+    let (shown, version) = match &bytes {
+        Some(bytes) => {
+            let inspected = component::look_into(&reference.to_string(), bytes)?;
+            let own = inspected.metadata.version.clone();
+            (inspected, own.or(artifact.version.text()))
+        }
+        None => {
+            let announced = Inspected {
+                imports,
+                exports,
+                ..Inspected::default()
+            };
+            (announced, artifact.version.text())
+        }
     };
     Ok(Page {
         path: None,
@@ -161,10 +172,10 @@ async fn of_reference(
         manifest: Some(artifact.manifest.digest.to_string()),
         sha256: artifact.sha256().hex(),
         size: artifact.layer.size,
-        version: artifact.version.text(),
-        contract: of_contract.contract().map(str::to_owned),
-        imports: of_contract.imports,
-        exports: of_contract.exports,
+        version,
+        contract: shown.contract().map(str::to_owned),
+        imports: shown.imports,
+        exports: shown.exports,
         annotations: artifact.annotations.clone(),
         signatures: judged(&signatures, keys, |one| Some((one, bytes.as_deref()?))),
     })

@@ -102,6 +102,13 @@ impl Lock {
             {
                 return Err(refused(error.to_string()));
             }
+            component::check_name(&pinned.name).map_err(|error| refused(error.to_string()))?;
+            // A version that is none would hold nothing.
+            if let Some(version) = &pinned.version
+                && OrderedVersion::of(version).text().is_none()
+            {
+                return Err(refused(format!("{version:?} is no version such as 1.2.0")));
+            }
         }
         Ok(Self {
             path: path.to_owned(),
@@ -159,6 +166,12 @@ impl Lock {
         })
     }
 
+    /// All that is pinned under that very reference.
+    fn exactly(&self, reference: &Reference) -> impl Iterator<Item = &Pinned> {
+        let by_digest = reference.digest().and(self.of_reference(reference));
+        self.of_name_and_tag(reference).chain(by_digest)
+    }
+
     pub(super) fn of_content(&self, sha256: Digest) -> Option<&Pinned> {
         let mut all = self.content.backends.iter();
         all.find(|pinned| pinned.sha256 == sha256)
@@ -170,8 +183,7 @@ impl Lock {
         reference: &Reference,
         actual: Digest,
     ) -> Result<(), Refused> {
-        let by_digest = reference.digest().and(self.of_reference(reference));
-        let mut pins = self.of_name_and_tag(reference).chain(by_digest).peekable();
+        let mut pins = self.exactly(reference).peekable();
         let first = pins.peek().map(|pinned| pinned.sha256);
         match first {
             Some(expected) if !pins.any(|pinned| pinned.sha256 == actual) => Err(Refused::Pin {
@@ -184,7 +196,8 @@ impl Lock {
         }
     }
 
-    /// A version of the same repository that is older than the pinned one, or may be, is refused.
+    /// A version of the same repository that is older than a pinned one, or may be, is refused. What is
+    /// pinned under that very reference was taken as it is; what is pinned elsewhere says nothing here.
     pub(super) fn check_version(
         &self,
         reference: &Reference,
@@ -192,14 +205,18 @@ impl Lock {
         found: &OrderedVersion,
         downgrade: Downgrade,
     ) -> Result<(), Refused> {
-        if downgrade == Downgrade::Allowed || self.of_content(sha256).is_some() {
+        let is_same = |pinned: &Pinned| pinned.sha256 == sha256;
+        if downgrade == Downgrade::Allowed || self.exactly(reference).any(is_same) {
             return Ok(());
         }
-        let mut all = self.content.backends.iter();
-        let newer = all.find(|pinned| {
-            let is_same = |pinned: Reference| pinned.name() == reference.name();
-            pinned.reference().is_some_and(is_same) && found.may_be_older_than(&pinned.ordered())
-        });
+        // What says no version is of the one under which it is pinned.
+        let found = match self.of_repository(reference).find(|one| is_same(one)) {
+            Some(pinned) if found.text().is_none() => &pinned.ordered(),
+            _ => found,
+        };
+        let mut all = self.of_repository(reference);
+        let newer =
+            all.find(|pinned| !is_same(pinned) && found.may_be_older_than(&pinned.ordered()));
         match newer {
             None => Ok(()),
             Some(pinned) => Err(Refused::Older {
@@ -220,10 +237,11 @@ impl Lock {
         downgrade: Downgrade,
         what: &str,
     ) -> Result<(), Refused> {
-        if downgrade == Downgrade::Allowed || self.of_content(sha256).is_some() {
+        if downgrade == Downgrade::Allowed {
             return Ok(());
         }
-        match self.of_name(name) {
+        let other = self.of_name(name).filter(|pinned| pinned.sha256 != sha256);
+        match other {
             Some(pinned) if found.may_be_older_than(&pinned.ordered()) => Err(Refused::Older {
                 what: what.to_owned(),
                 found: found.to_string(),
@@ -262,9 +280,54 @@ impl Lock {
         self.is_there
     }
 
-    fn of_name(&self, name: &str) -> Option<&Pinned> {
+    pub(super) fn of_name(&self, name: &str) -> Option<&Pinned> {
         let mut all = self.content.backends.iter();
         all.find(|pinned| pinned.name == name)
+    }
+
+    /// Under which the component is kept: as it is pinned, else as its repository is called. A backend
+    /// of that name from elsewhere is not overwritten.
+    pub(super) fn name_of<'a>(
+        &'a self,
+        reference: &'a Reference,
+        sha256: Digest,
+    ) -> Result<&'a str, Refused> {
+        if let Some(pinned) = self.of_reference(reference) {
+            return Ok(&pinned.name);
+        }
+        let name = reference.short_name();
+        let is_other = |pinned: &&Pinned| {
+            let from = pinned.reference();
+            let is_same = from.is_some_and(|from| from.name() == reference.name());
+            pinned.sha256 != sha256 && !is_same
+        };
+        match self.of_name(name).filter(is_other) {
+            Some(pinned) => Err(Refused::Pin {
+                what: reference.to_string(),
+                expected: pinned.sha256,
+                actual: sha256,
+                by: format!("{} as {name}", self.shown()),
+            }),
+            None => Ok(name),
+        }
+    }
+
+    /// Nobody else pins anything until what is given back is dropped.
+    pub(super) fn hold(&self) -> Result<std::fs::File, Refused> {
+        let held = || {
+            let folder = std::fs::File::open(component::folder_of(&self.path))?;
+            folder.lock()?;
+            Ok(folder)
+        };
+        held().map_err(|source: std::io::Error| Refused::Unwritable {
+            path: self.path.clone(),
+            source,
+        })
+    }
+
+    /// As it is by now.
+    pub(super) fn again(&self) -> Result<Self, Refused> {
+        Self::read_if_there(&self.path)
     }
 
     /// In the place of what had the name before, which is given back.
@@ -332,6 +395,8 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let mut lock = Lock::read_if_there(&folder.path().join(FILE)).unwrap();
         lock.pin(pinned("a", "r.example/a:1.1.0", "1.1.0", "a"));
+        lock.pin(pinned("a-old", "r.example/a:0.9.0", "0.9.0", "old"));
+        lock.pin(pinned("b", "r.example/b:1.0.0", "1.0.0", "b of another"));
         let digest = |content: &str| Digest::of(content.as_bytes());
         for (reference, version, content, holds) in [
             ("r.example/a:1.1.0", "1.1.0", "a", true),
@@ -341,6 +406,12 @@ mod tests {
             ("r.example/a:latest", "latest", "b", false),
             // The very component, under another tag.
             ("r.example/a:latest", "latest", "a", true),
+            // An old one that is pinned too, and is no newer for the tag that it is sold under.
+            ("r.example/a:0.9.0", "0.9.0", "old", true),
+            ("r.example/a:1.2.0", "0.9.0", "old", false),
+            ("r.example/a:latest", "latest", "old", false),
+            // What another repository is trusted with.
+            ("r.example/a:1.0.0", "1.0.0", "b of another", false),
             ("r.example/other:1.0.0", "1.0.0", "b", true),
             ("other.example/a:1.1.0", "1.1.0", "b", true),
         ] {
@@ -362,12 +433,24 @@ mod tests {
     fn what_is_no_lock_file_is_told() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join(FILE);
+        let entry = |name: &str, version: &str| {
+            let sha256 = Digest::of(b"").hex();
+            format!(
+                "version = 1\n[[backend]]\nname = '{name}'\nversion = \"{version}\"\n\
+                 sha256 = '{sha256}'\nsize = 1"
+            )
+        };
+        std::fs::write(&path, entry("a", "1.0.0")).unwrap();
+        assert!(Lock::read(&path).is_ok());
         for text in [
             "",
             "version = 2",
             "version = 1\n[[backend]]\nname = 'a'",
             "version = 1\n[[backend]]\nname = 'a'\nsha256 = '00'\nsize = 1",
             "version = 1\nother = 1",
+            &entry("a", "one"),
+            &entry("a", "\\u001b]0;x\\u0007"),
+            &entry("../a", "1.0.0"),
             "\u{1}",
         ] {
             std::fs::write(&path, text).unwrap();

@@ -110,13 +110,11 @@ async fn pin(
 ) -> Result<(Pinned, Backend), Refused> {
     let downgrade = Downgrade::of(arguments.allow_downgrade);
     let mut trust = arguments.trust.read_to_write(downgrade)?;
-    let (pinned, usual_path) = match named(&arguments.wanted)? {
-        Named::File(path) => (
-            of_file(arguments, &path, &trust)?,
-            component::absolute(&path),
-        ),
+    let wanted = named(&arguments.wanted)?;
+    let (pinned, usual_path) = match &wanted {
+        Named::File(path) => (of_file(arguments, path, &trust)?, component::absolute(path)),
         Named::Reference(reference) => {
-            let pinned = of_reference(arguments, &reference, &trust, timeout, screen).await?;
+            let pinned = of_reference(arguments, reference, &trust, timeout, screen).await?;
             let path = Path::new(FOLDER).join(format!("{}.wasm", pinned.name));
             (pinned, path)
         }
@@ -128,10 +126,30 @@ async fn pin(
         sha256: pinned.sha256.hex(),
         signature_keys: arguments.trust.key_sources(),
     };
+    if let Named::Reference(reference) = &wanted {
+        trust.remark(reference, pinned.key.is_some(), screen);
+    }
+    // Others may have pinned something while this was fetched.
+    let held = trust.lock.hold()?;
+    trust.lock = trust.lock.again()?;
     let before = trust.lock.pin(pinned.clone());
     trust.lock.write()?;
+    drop(held);
+    if let Some(remark) = unsigned_now(&pinned, before.as_ref()) {
+        screen.write_remark(&remark);
+    }
     screen.write_remark(&told(&pinned, before.as_ref(), &trust));
     Ok((pinned, backend))
+}
+
+fn unsigned_now(pinned: &Pinned, before: Option<&Pinned>) -> Option<String> {
+    let before = before.filter(|before| before.sha256 != pinned.sha256);
+    let key = before?.key.as_ref().filter(|_| pinned.key.is_none())?;
+    let name = &pinned.name;
+    Some(format!(
+        "what {name} was before had a signature by {key}; whose this one has, if any, was not asked: \
+         name the --key\n"
+    ))
 }
 
 fn told(pinned: &Pinned, before: Option<&Pinned>, trust: &Trust) -> String {

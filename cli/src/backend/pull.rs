@@ -93,17 +93,11 @@ async fn pull(
         screen,
     )
     .await?;
-    let is_pinned = trust.sha256.is_some()
-        || reference.digest().is_some()
-        || trust.lock.of_reference(reference).is_some();
-    if !is_pinned && fetched.key.is_none() {
-        screen.write_remark(
-            "nobody but the registry says that this is the component: name its vendor's --key, or \
-             what --sha256 it has\n",
-        );
+    if trust.lock.of_reference(reference).is_none() {
+        trust.remark(reference, fetched.key.is_some(), screen);
     }
-    let name = format!("{}.wasm", reference.short_name());
-    let path = arguments.output.join(name);
+    let name = trust.lock.name_of(reference, fetched.sha256)?;
+    let path = arguments.output.join(format!("{name}.wasm"));
     component::write(&path, &fetched.bytes, &fetched.signatures)?;
     Ok((path, fetched))
 }

@@ -5,19 +5,22 @@ use std::time::Duration;
 
 use casemate_host::backend::signature::{TrustedKey, TrustedKeys};
 use casemate_registry::{
-    Credential, Digest, DockerConfig, Mirror, Options, PlainHttp, Reference, Transport,
+    Credential, Digest, DockerConfig, Host, Mirror, Options, Reference, Transport,
 };
 
 use super::lock::{FILE, Lock};
 use super::refused::Refused;
+use crate::screen::Screen;
 
 const REGISTRY_OPTIONS: &str = "Options of registries";
 
 #[derive(Debug, clap::Args)]
 pub(super) struct PlainArguments {
-    /// Ask a registry or mirror of another machine over plain HTTP; this machine is asked so anyway.
-    #[arg(long, help_heading = REGISTRY_OPTIONS)]
-    insecure_http: bool,
+    /// Host that is asked over plain HTTP, as this machine is anyway; may be given several times.
+    ///
+    /// Everybody on the way reads and changes what is sent, passwords among it.
+    #[arg(long, help_heading = REGISTRY_OPTIONS, value_name = "HOST")]
+    insecure_http: Vec<Host>,
 }
 
 #[derive(Debug, clap::Args)]
@@ -29,7 +32,7 @@ pub(super) struct HostArguments {
     ///
     /// Many registries keep their content on another host. None is followed that is not named.
     #[arg(long, help_heading = REGISTRY_OPTIONS, value_name = "HOST")]
-    redirect_to: Vec<String>,
+    redirect_to: Vec<Host>,
 }
 
 impl PlainArguments {
@@ -38,13 +41,10 @@ impl PlainArguments {
         self.with_redirects(timeout, &[])
     }
 
-    fn with_redirects(&self, timeout: Duration, hosts: &[String]) -> Result<Transport, Refused> {
+    fn with_redirects(&self, timeout: Duration, hosts: &[Host]) -> Result<Transport, Refused> {
         Ok(Transport::new(Options {
             timeout,
-            plain_http: match self.insecure_http {
-                true => PlainHttp::Anywhere,
-                false => PlainHttp::Loopback,
-            },
+            plain_http: self.insecure_http.clone(),
             redirect_hosts: hosts.to_vec(),
         })?)
     }
@@ -101,6 +101,18 @@ impl Downgrade {
         match is_allowed {
             true => Self::Allowed,
             false => Self::Refused,
+        }
+    }
+}
+
+impl Trust {
+    /// Where it is so, that nobody has said what the component is but who keeps it.
+    pub(super) fn remark(&self, reference: &Reference, is_signed: bool, screen: &Screen) {
+        if self.sha256.is_none() && reference.digest().is_none() && !is_signed {
+            screen.write_remark(
+                "nobody but the registry says that this is the component: name its vendor's --key, \
+                 or what --sha256 it has\n",
+            );
         }
     }
 }

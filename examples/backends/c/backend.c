@@ -12,8 +12,12 @@
 #define GUARD "pv0"
 #define ULTRAVISOR "/sys/firmware/uv/prot_virt_host"
 // KVM_CAP_S390_PROTECTED (kernel, include/uapi/linux/kvm.h).
-#define CAPABILITY 179
-#define CAPABILITY_TEXT "179"
+#define CAPABILITY 180
+#define CAPABILITY_TEXT "180"
+// With it a device uses what the guest shares, and none of its other memory.
+#define SHARED "iommu_platform"
+#define MACHINE_DENIED "the backend may not ask for the versioned name of the machine"
+#define MACHINE_GRANT "add qemu-machine * to the grants of " NAME
 
 // What QEMU needs beside the guest's memory.
 static const uint64_t OVERHEAD_BYTES = 256 << 20;
@@ -76,14 +80,18 @@ static facts gather(string machine) {
   fact_error failure = {0};
   string kvm = text("/dev/kvm"), ultravisor = text(ULTRAVISOR), type = text(GUEST_TYPE);
   tee_backend_list_string_t properties;
-  all.kvm = of(casemate_tee_facts_device(&kvm, &failure), failure);
-  all.capability = of(
-      casemate_tee_facts_kvm_capability(CAPABILITY, &all.capability_value, &failure), failure);
-  all.ultravisor = of(
-      casemate_tee_facts_read_text(&ultravisor, &all.ultravisor_value, &failure), failure);
-  all.guest_type = of(casemate_tee_facts_qemu_type(&type, &properties, &failure), failure);
-  all.machine = of(
-      casemate_tee_facts_qemu_machine(&machine, &all.machine_value, &failure), failure);
+  // Each question is a statement of its own: C says nothing about the order of a call's arguments,
+  // and `failure` is written by the question.
+  bool is_known = casemate_tee_facts_device(&kvm, &failure);
+  all.kvm = of(is_known, failure);
+  is_known = casemate_tee_facts_kvm_capability(CAPABILITY, &all.capability_value, &failure);
+  all.capability = of(is_known, failure);
+  is_known = casemate_tee_facts_read_text(&ultravisor, &all.ultravisor_value, &failure);
+  all.ultravisor = of(is_known, failure);
+  is_known = casemate_tee_facts_qemu_type(&type, &properties, &failure);
+  all.guest_type = of(is_known, failure);
+  is_known = casemate_tee_facts_qemu_machine(&machine, &all.machine_value, &failure);
+  all.machine = of(is_known, failure);
   return all;
 }
 
@@ -167,6 +175,31 @@ static void examine(const casemate_tee_types_host_context_t *host, const facts *
                   "add qemu-type " GUEST_TYPE " to the grants of " NAME);
 }
 
+static finding of_machine(uint8_t severity, string detail, const char *remedy) {
+  return (finding){text("qemu.machine"), severity, text("machine"), detail, text(remedy)};
+}
+
+// For `check`, which knows the default machine. It never fails, for a request may name another.
+static finding default_machine(const facts *found) {
+  switch (found->machine.state) {
+  case KNOWN:
+    return of_machine(CASEMATE_TEE_TYPES_SEVERITY_PASS,
+                      joined("machine " DEFAULT_MACHINE " is ", quoted(found->machine_value), ""),
+                      "");
+  case ABSENT:
+    return of_machine(CASEMATE_TEE_TYPES_SEVERITY_WARN,
+                      text("this QEMU has no machine " DEFAULT_MACHINE),
+                      "install a QEMU for s390x that has it, or name another machine in each request");
+  case DENIED:
+    return of_machine(CASEMATE_TEE_TYPES_SEVERITY_WARN, text(MACHINE_DENIED), MACHINE_GRANT);
+  case FAILED:
+    break;
+  }
+  return of_machine(CASEMATE_TEE_TYPES_SEVERITY_WARN,
+                    joined("QEMU did not tell its machines: ", quoted(found->machine.reason), ""),
+                    "see the daemon's log for what QEMU said");
+}
+
 static finding no_measurement(void) {
   return (finding){text("measurement.none"), CASEMATE_TEE_TYPES_SEVERITY_NOTE, text("backend"),
                    text("the image of a secure guest is encrypted by its owner, and nothing is "
@@ -201,12 +234,13 @@ void exports_casemate_tee_backend_check(casemate_tee_types_host_context_t *host,
   facts found = gather(text(DEFAULT_MACHINE));
   examined all[EXAMINED];
   examine(host, &found, all);
-  ret->len = EXAMINED + 1;
+  ret->len = EXAMINED + 2;
   ret->ptr = malloc(ret->len * sizeof *ret->ptr);
   for (size_t i = 0; i < EXAMINED; i++) {
     ret->ptr[i] = all[i].finding;
   }
-  ret->ptr[EXAMINED] = no_measurement();
+  ret->ptr[EXAMINED] = default_machine(&found);
+  ret->ptr[EXAMINED + 1] = no_measurement();
 }
 
 // ---- plan ----------------------------------------------------------------------------------
@@ -237,8 +271,94 @@ static bool is_name(string found) {
   return found.len > 0 && found.len <= LONGEST_NAME;
 }
 
+// What nobody named is the host's default for every backend, and gives way to this one's own.
+static bool is_default(casemate_tee_types_option_choice_t choice) {
+  return choice.is_some && choice.val.origin == CASEMATE_TEE_TYPES_ORIGIN_BUILT_IN;
+}
+
 static string wanted(casemate_tee_types_option_choice_t choice, const char *fallback) {
-  return choice.is_some ? choice.val.value : text(fallback);
+  return choice.is_some && !is_default(choice) ? choice.val.value : text(fallback);
+}
+
+// Remarks about a plan, with room for a warning of each thing examined and for all others.
+typedef struct {
+  finding all[EXAMINED + 4];
+  size_t count;
+} remarks;
+
+static void add(remarks *to, finding one) { to->all[to->count++] = one; }
+
+// What was replaced is told.
+static void add_replaced(remarks *to, const casemate_tee_types_launch_request_t *request) {
+  if (is_default(request->machine) && !is(request->machine.val.value, DEFAULT_MACHINE)) {
+    add(to, (finding){text("machine.replaced"), CASEMATE_TEE_TYPES_SEVERITY_NOTE, text("machine"),
+                      joined("the default machine ", quoted(request->machine.val.value),
+                             " became " DEFAULT_MACHINE),
+                      text("name a machine in the request, or set one for all VMs")});
+  }
+  if (is_default(request->cpu) && !is(request->cpu.val.value, DEFAULT_CPU)) {
+    add(to, (finding){text("cpu.model-replaced"), CASEMATE_TEE_TYPES_SEVERITY_NOTE, text("cpu"),
+                      joined("the default CPU model ", quoted(request->cpu.val.value),
+                             " became " DEFAULT_CPU),
+                      text("name a CPU model in the request, or set one for all VMs")});
+  }
+}
+
+// What was examined becomes warnings, or the error of what fails first.
+static bool add_examined(remarks *to, const examined all[EXAMINED], error *err) {
+  for (size_t i = 0; i < EXAMINED; i++) {
+    finding one = all[i].finding;
+    if (one.severity == CASEMATE_TEE_TYPES_SEVERITY_FAIL) {
+      *err = (error){.code = {.tag = all[i].code},
+                     .subject = one.subject,
+                     .message = one.detail,
+                     .remedy = one.remedy};
+      return false;
+    }
+    if (one.severity == CASEMATE_TEE_TYPES_SEVERITY_WARN) {
+      add(to, one);
+    }
+  }
+  return true;
+}
+
+// Whether QEMU takes it for a switch that is on.
+static bool is_on(casemate_tee_types_value_t value) {
+  if (value.tag == CASEMATE_TEE_TYPES_VALUE_BOOLEAN) {
+    return value.val.boolean;
+  }
+  if (value.tag != CASEMATE_TEE_TYPES_VALUE_TEXT) {
+    return false;
+  }
+  string word = value.val.text;
+  return is(word, "on") || is(word, "yes") || is(word, "true") || is(word, "y");
+}
+
+// What the operator set for a device wins over the plan's rules, so it is held against them.
+static bool must_be_shared(const casemate_tee_types_launch_request_t *request, error *err) {
+  for (size_t i = 0; i < request->devices.len; i++) {
+    const casemate_tee_types_host_device_t *device = &request->devices.ptr[i];
+    for (size_t j = 0; j < device->properties.len; j++) {
+      property set = device->properties.ptr[j];
+      if (is(set.path, SHARED) && !is_on(set.value)) {
+        return invalid(err, SHARED,
+                       joined("device ", quoted(device->id),
+                              " has " SHARED " off, and a secure guest cannot use it then"),
+                       "leave " SHARED " to the backend");
+      }
+    }
+  }
+  return true;
+}
+
+static bool cpu_of(string name, typed *cpu, error *err) {
+  if (!is_name(name)) {
+    return invalid(err, "cpu",
+                   joined("", quoted(name), " is not the name of a CPU model, which is one word"),
+                   "name a model such as host, without features");
+  }
+  *cpu = (typed){.kind = name};
+  return true;
 }
 
 static bool machine_of(string name, const facts *found, typed *machine, error *err) {
@@ -255,8 +375,7 @@ static bool machine_of(string name, const facts *found, typed *machine, error *e
     return invalid(err, "machine", joined("this QEMU has no machine ", quoted(name), ""), remedy);
   case DENIED:
     return refuse(err, CASEMATE_TEE_TYPES_ERROR_CODE_UNSUPPORTED_HOST, "machine",
-                  text("the backend may not ask for the versioned name of the machine"),
-                  "add qemu-machine * to the grants of " NAME);
+                  text(MACHINE_DENIED), MACHINE_GRANT);
   case FAILED:
     return refuse(err, CASEMATE_TEE_TYPES_ERROR_CODE_UNAVAILABLE, "machine",
                   joined("QEMU did not tell its machines: ", quoted(found->machine.reason), ""),
@@ -342,57 +461,47 @@ static finding left_out(void) {
                    text("put them into the image with genprotimg")};
 }
 
+// Nothing in a launch has a place for one.
+static bool refuse_identity(const casemate_tee_types_launch_request_t *request, error *err) {
+  if (!request->identity.is_some) {
+    return true;
+  }
+  return invalid(err, "identity",
+                 text("nothing in the launch of a secure guest carries an identity"),
+                 "leave the identity out, or choose a backend that carries one");
+}
+
 bool exports_casemate_tee_backend_plan(casemate_tee_types_launch_request_t *request,
                                        casemate_tee_types_launch_plan_t *plan, error *err) {
-  facts found = gather(wanted(request->machine, DEFAULT_MACHINE));
-  finding *findings = malloc((EXAMINED + 2) * sizeof *findings);
-  size_t count = 0;
+  string name = wanted(request->machine, DEFAULT_MACHINE);
+  facts found = gather(name);
   examined all[EXAMINED];
   examine(&request->host, &found, all);
-  for (size_t i = 0; i < EXAMINED; i++) {
-    finding one = all[i].finding;
-    if (one.severity == CASEMATE_TEE_TYPES_SEVERITY_FAIL) {
-      *err = (error){.code = {.tag = all[i].code},
-                     .subject = one.subject,
-                     .message = one.detail,
-                     .remedy = one.remedy};
-      return false;
-    }
-    if (one.severity == CASEMATE_TEE_TYPES_SEVERITY_WARN) {
-      findings[count++] = one;
-    }
-  }
-  if (request->identity.is_some) {
-    return invalid(err, "identity",
-                   text("nothing in the launch of a secure guest carries an identity"),
-                   "leave the identity out, or choose a backend that carries one");
-  }
-  typed machine;
+  // It is the host's to read when this call has ended.
+  remarks *told = malloc(sizeof *told);
+  told->count = 0;
+  typed machine, cpu;
   casemate_tee_types_boot_inputs_t boot;
-  string cpu = wanted(request->cpu, DEFAULT_CPU);
-  if (!is_name(cpu)) {
-    return invalid(err, "cpu",
-                   joined("", quoted(cpu), " is not the name of a CPU model, which is one word"),
-                   "name a model such as host, without features");
-  }
-  if (!machine_of(wanted(request->machine, DEFAULT_MACHINE), &found, &machine, err) ||
-      !boot_of(request, &boot, err) || !must_be_used(request, boot, err)) {
+  if (!add_examined(told, all, err) || !refuse_identity(request, err) ||
+      !must_be_shared(request, err) || !cpu_of(wanted(request->cpu, DEFAULT_CPU), &cpu, err) ||
+      !machine_of(name, &found, &machine, err) || !boot_of(request, &boot, err) ||
+      !must_be_used(request, boot, err)) {
     return false;
   }
-  findings[count++] = left_out();
-  findings[count++] = no_measurement();
+  add_replaced(told, request);
+  add(told, left_out());
+  add(told, no_measurement());
   *plan = (casemate_tee_types_launch_plan_t){
       .machine = machine,
-      .cpu = {.kind = cpu},
+      .cpu = cpu,
       .guard = {true, text(GUARD)},
       .boot = boot,
       .devices = {.transport = text("ccw")},
       .memory_overhead_bytes = OVERHEAD_BYTES,
-      .findings = {findings, count},
+      .findings = {told->all, told->count},
   };
   LIST(plan->objects, typed, {text(GUEST_TYPE), {true, text(GUARD)}, {0}});
-  // The guest shares buffers with the host, and says where they are.
-  LIST(plan->devices.virtio_properties, property, switched_on("iommu_platform"));
+  LIST(plan->devices.virtio_properties, property, switched_on(SHARED));
   LIST(plan->devices.refused, string, text("vfio"));
   LIST(plan->abilities, string, text("pause"), text("powerdown"));
   return true;

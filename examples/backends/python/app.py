@@ -24,5 +24,5 @@ class Backend(exports.Backend):
         return check.check(host, facts.gather(plan.DEFAULT_MACHINE))
 
     def plan(self, request: types.LaunchRequest) -> types.LaunchPlan:
-        wanted = request.machine.value if request.machine else plan.DEFAULT_MACHINE
-        return plan.plan(request, facts.gather(wanted))
+        machine = plan.wanted(request.machine, plan.DEFAULT_MACHINE)
+        return plan.plan(request, facts.gather(machine))

@@ -206,6 +206,7 @@ impl Reloader {
             tls.take(&host.metrics);
         }
         self.clients.clone_from(&config.clients);
+        catalog.announce(&old.catalog);
         host.live
             .store(Arc::new(live(config, catalog, qemu, &self.ports, rows)));
         host.metrics.set_vm_limit(limits.vms);
@@ -300,7 +301,10 @@ fn backend_report(before: Option<&CatalogEntry>, now: &CatalogEntry) -> BackendR
         (_, Err(_)) => BackendChange::Failed,
         (None, Ok(_)) => BackendChange::Added,
         (Some(old), Ok(new)) if old.sha256() != new.sha256() => BackendChange::Replaced,
-        (Some(_), Ok(_)) if before.is_some_and(|before| before.config == now.config) => {
+        (Some(old), Ok(new))
+            if before.is_some_and(|before| before.config == now.config)
+                && old.is_configured_as(new) =>
+        {
             BackendChange::Unchanged
         }
         (Some(_), Ok(_)) => BackendChange::Reconfigured,

@@ -132,10 +132,15 @@ impl Catalog {
             entries.push(CatalogEntry { config, state });
         }
         keep_protection(&mut entries);
-        for entry in &entries {
+        Self { entries, default }
+    }
+
+    /// Says in the log what is in service from now on, and what is not.
+    pub fn announce(&self, before: &Self) {
+        for entry in &self.entries {
             match &entry.state {
                 // A reload that changes nothing is no news.
-                Ok(backend) if before.iter().any(|known| known.is_as(backend)) => {}
+                Ok(backend) if before.in_service().any(|known| known.is_as(backend)) => {}
                 Ok(backend) => tracing::info!(
                     backend = backend.name(),
                     tee = backend.info().tee,
@@ -151,7 +156,6 @@ impl Catalog {
                 ),
             }
         }
-        Self { entries, default }
     }
 
     pub fn entries(&self) -> &[CatalogEntry] {
@@ -168,8 +172,13 @@ impl Catalog {
         self.default.as_deref()
     }
 
-    /// The name of the backend that a new VM with these labels gets in place of `name`.
+    /// The name of the backend that a new VM with these labels gets in place of `name`. While that one
+    /// is out of service nobody knows whether a canary protects as it does, and none takes its place.
     pub fn routed<'a>(&'a self, name: &'a str, labels: &BTreeMap<String, String>) -> &'a str {
+        let mut serving = self.in_service();
+        if !serving.any(|backend| backend.name() == name) {
+            return name;
+        }
         canary::routed(self.entries.iter().map(|entry| &entry.config), name, labels)
     }
 

@@ -3,8 +3,10 @@
 //!
 //! What is counted is the whole tree of instances: a component that instantiates another twice, which
 //! instantiates another twice, is small in its bytes alone. Where the code does not follow what is
-//! instantiated (an alias), it takes the largest that it has seen. The size of the file bounds the
-//! rest: types, names and the number of functions.
+//! instantiated (an alias of what a component around it has), it takes the largest that it has seen,
+//! which is complete by then. What comes as an import, or out of an instance, could be anything that
+//! follows: modules and components are not passed on so. The size of the file bounds the rest: types,
+//! names and the number of functions.
 
 use wasmparser::{
     ComponentAlias, ComponentExternalKind, ComponentInstance, ComponentOuterAliasKind,
@@ -14,6 +16,13 @@ use wasmparser::{
 /// Instances of modules. A component of one module has 4, one that links the libraries of a language
 /// some 30.
 pub(super) const MOST_INSTANCES: u64 = 200;
+/// Instances of components: each has a state of its own, in the compiler and in each call. A component
+/// has one for each interface that it exports.
+pub(super) const MOST_COMPONENT_INSTANCES: u64 = 200;
+/// What is instantiated, lifted, lowered, aliased, imported and exported, counted with each instance:
+/// the compiler goes through all of it. A component that brings the runtime of a language has some
+/// thousand.
+const MOST_ITEMS: u64 = 100_000;
 /// Memories and tables that instances define. Each memory reserves gigabytes of addresses; a component
 /// has one, and one for each adapter.
 pub(super) const MOST_MEMORIES: u64 = 16;
@@ -47,6 +56,8 @@ pub struct TooComplex {
 #[derive(Clone, Copy, Debug, Default)]
 struct Cost {
     instances: u64,
+    components: u64,
+    items: u64,
     memories: u64,
     tables: u64,
     state_bytes: u64,
@@ -55,6 +66,8 @@ struct Cost {
 impl Cost {
     fn add(&mut self, other: Self) {
         self.instances = self.instances.saturating_add(other.instances);
+        self.components = self.components.saturating_add(other.components);
+        self.items = self.items.saturating_add(other.items);
         self.memories = self.memories.saturating_add(other.memories);
         self.tables = self.tables.saturating_add(other.tables);
         self.state_bytes = self.state_bytes.saturating_add(other.state_bytes);
@@ -63,6 +76,8 @@ impl Cost {
     fn largest(self, other: Self) -> Self {
         Self {
             instances: self.instances.max(other.instances),
+            components: self.components.max(other.components),
+            items: self.items.max(other.items),
             memories: self.memories.max(other.memories),
             tables: self.tables.max(other.tables),
             state_bytes: self.state_bytes.max(other.state_bytes),
@@ -75,6 +90,13 @@ impl Cost {
 
     fn check(self) -> Result<(), TooComplex> {
         bounded("instances of modules", self.instances, MOST_INSTANCES)?;
+        let (what, most) = ("instances of components", MOST_COMPONENT_INSTANCES);
+        bounded(what, self.components, most)?;
+        bounded(
+            "items of all instances of components",
+            self.items,
+            MOST_ITEMS,
+        )?;
         bounded("memories", self.memories, MOST_MEMORIES)?;
         bounded("tables", self.tables, MOST_TABLES)?;
         let what = "bytes of state of all instances, beside their memories and tables";
@@ -100,7 +122,7 @@ enum Open {
 struct OpenComponent {
     /// What an instance of it takes.
     cost: Cost,
-    /// By their indices. None: it was defined elsewhere.
+    /// By their indices. None: it is one of a component around this one.
     modules: Vec<Option<Cost>>,
     components: Vec<Option<Cost>>,
 }
@@ -110,6 +132,13 @@ impl OpenComponent {
     fn takes(&mut self, cost: Cost) -> Result<(), TooComplex> {
         self.cost.add(cost);
         self.cost.check()
+    }
+
+    fn has_items(&mut self, count: u32) -> Result<(), TooComplex> {
+        self.takes(Cost {
+            items: count.into(),
+            ..Cost::default()
+        })
     }
 }
 
@@ -198,7 +227,8 @@ impl Scan {
                 }
             }
             Some(Open::Component(component)) => {
-                let cost = component.cost;
+                let mut cost = component.cost;
+                cost.components = cost.components.saturating_add(1);
                 self.largest_component = self.largest_component.largest(cost);
                 if let Some(outer) = outer {
                     outer.components.push(Some(cost));
@@ -250,6 +280,7 @@ fn component(
     };
     match payload {
         Payload::InstanceSection(section) => {
+            component.has_items(section.count())?;
             for instance in section {
                 if let Instance::Instantiate { module_index, .. } = instance? {
                     let cost = of(&component.modules, module_index, largest_module);
@@ -258,6 +289,7 @@ fn component(
             }
         }
         Payload::ComponentInstanceSection(section) => {
+            component.has_items(section.count())?;
             for instance in section {
                 if let ComponentInstance::Instantiate {
                     component_index, ..
@@ -268,44 +300,50 @@ fn component(
                 }
             }
         }
+        Payload::ComponentCanonicalSection(section) => component.has_items(section.count())?,
         Payload::ComponentAliasSection(section) => {
+            component.has_items(section.count())?;
             for alias in section {
                 match alias? {
-                    ComponentAlias::Outer {
-                        kind: ComponentOuterAliasKind::CoreModule,
+                    ComponentAlias::Outer { kind, .. } => match kind {
+                        ComponentOuterAliasKind::CoreModule => component.modules.push(None),
+                        ComponentOuterAliasKind::Component => component.components.push(None),
+                        _ => {}
+                    },
+                    ComponentAlias::InstanceExport {
+                        kind: ComponentExternalKind::Module | ComponentExternalKind::Component,
                         ..
-                    }
-                    | ComponentAlias::InstanceExport {
-                        kind: ComponentExternalKind::Module,
-                        ..
-                    } => component.modules.push(None),
-                    ComponentAlias::Outer {
-                        kind: ComponentOuterAliasKind::Component,
-                        ..
-                    }
-                    | ComponentAlias::InstanceExport {
-                        kind: ComponentExternalKind::Component,
-                        ..
-                    } => component.components.push(None),
+                    } => passed_on()?,
                     _ => {}
                 }
             }
         }
         Payload::ComponentImportSection(section) => {
+            component.has_items(section.count())?;
             for import in section {
-                match import?.ty {
-                    ComponentTypeRef::Module(_) => component.modules.push(None),
-                    ComponentTypeRef::Component(_) => component.components.push(None),
-                    _ => {}
+                if let ComponentTypeRef::Module(_) | ComponentTypeRef::Component(_) = import?.ty {
+                    passed_on()?;
                 }
             }
         }
         Payload::ComponentExportSection(section) => {
+            component.has_items(section.count())?;
             // An export is an item of its own, with the next index.
             for export in section {
-                match export?.kind {
-                    ComponentExternalKind::Module => component.modules.push(None),
-                    ComponentExternalKind::Component => component.components.push(None),
+                let export = export?;
+                let exported = |known: &[Option<Cost>]| {
+                    let known = known.get(export.index as usize).copied();
+                    known.ok_or(Stop::Invalid)
+                };
+                match export.kind {
+                    ComponentExternalKind::Module => {
+                        let cost = exported(&component.modules)?;
+                        component.modules.push(cost);
+                    }
+                    ComponentExternalKind::Component => {
+                        let cost = exported(&component.components)?;
+                        component.components.push(cost);
+                    }
                     _ => {}
                 }
             }
@@ -313,4 +351,9 @@ fn component(
         _ => {}
     }
     Ok(())
+}
+
+/// A module or a component that comes from who instantiates the one that has it.
+fn passed_on() -> Result<(), TooComplex> {
+    bounded("modules or components that are imported", 1, 0)
 }

@@ -317,6 +317,11 @@ impl LoadedBackend {
         self.name == other.name && self.sha256 == other.sha256
     }
 
+    /// Whether it has the same settings, those among them that all backends share.
+    pub fn is_configured_as(&self, other: &Self) -> bool {
+        self.operator_settings == other.operator_settings
+    }
+
     pub fn path(&self) -> &Path {
         &self.path
     }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{ErrorKind, Read as _, Write as _};
 use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::unix::fs::PermissionsExt as _;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
@@ -16,12 +17,15 @@ use casemate_launcher::reply::{Failed, Reply, Started};
 use command_fds::{CommandFdExt as _, FdMapping};
 use rustix::process::Signal;
 use serde_json::{Value, json};
+use tempfile::TempDir;
 
 /// A shell takes numbers of one digit only.
 pub(crate) const CONSOLE: i32 = 9;
 pub(crate) const CONSOLE_FILES: [i32; 2] = [20, 21];
 pub(crate) const STDERR_FILES: [i32; 2] = [22, 23];
 pub(crate) const EXIT_FILE: i32 = 24;
+/// What the launcher is called where it is started as another user.
+const STAGED: &str = "casemate-launch";
 /// A user that nothing else on the machine runs as.
 pub(crate) const UID: u32 = 61_234;
 /// Far more than anything here takes.
@@ -93,6 +97,20 @@ impl Files {
     }
 }
 
+/// A folder in which every user may start the program.
+fn staged(program: &Path) -> TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let open = std::fs::Permissions::from_mode(0o755);
+    std::fs::set_permissions(folder.path(), open).unwrap();
+    let place = folder.path().join(STAGED);
+    // A copy is open for writing for a moment, in which a process that another test starts would keep
+    // it so, and it could not be run; a link is not.
+    if std::fs::hard_link(program, &place).is_err() {
+        std::fs::copy(program, &place).unwrap();
+    }
+    folder
+}
+
 impl Launch {
     pub(crate) fn new(program: &str, arguments: &[&str]) -> Self {
         let spec = json!({
@@ -155,7 +173,13 @@ impl Launch {
                     child_fd,
                 }),
         );
-        let mut command = Command::new(env!("CARGO_BIN_EXE_casemate-launch"));
+        let built = Path::new(env!("CARGO_BIN_EXE_casemate-launch"));
+        // The folder of the build may be closed to other users. What has been started needs no name.
+        let staged = self.as_user.map(|_| staged(built));
+        let program = staged
+            .as_ref()
+            .map_or(built.to_owned(), |folder| folder.path().join(STAGED));
+        let mut command = Command::new(program);
         command
             .env("SECRET_OF_THE_DAEMON", "1")
             .stdin(Stdio::from(OwnedFd::from(theirs)))

@@ -289,6 +289,8 @@ checks! {
         "A register that has a digest names an input that it comes from."
     REFUSED_KINDS "L1-62" L1 Must Backend "types.wit#device-rules"
         "Kinds of device that a plan refuses are those of the contract, each once."
+    BUILT_IN_PLANNED "L1-63" L1 Must Backend "types.wit#origin"
+        "The machine and CPU model that are built into every daemon, `q35` and `EPYC` on every architecture, become a plan: what is of no use is replaced."
 
     GOLDEN "L2-01" L2 Must Golden "docs/conformance.md#golden-requests"
         "Each golden request becomes what is written."

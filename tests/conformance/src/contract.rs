@@ -104,7 +104,7 @@ pub(crate) fn run(
 }
 
 /// What is of no use where every request is refused.
-static NEED_A_PLAN: [&Check; 7] = [
+static NEED_A_PLAN: [&Check; 8] = [
     &checks::EXTRAS_IGNORED,
     &checks::DEFAULTS_WORK,
     &checks::VALUES_TAKEN,
@@ -112,6 +112,7 @@ static NEED_A_PLAN: [&Check; 7] = [
     &checks::IDENTITY_WHOLE,
     &checks::MACHINE_NAMED,
     &checks::REPLACED_TOLD,
+    &checks::BUILT_IN_PLANNED,
 ];
 
 /// The first golden request that becomes a plan, else the first of some plain ones that does.

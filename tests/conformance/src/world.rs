@@ -17,8 +17,10 @@ use crate::draft::{Content, Draft, FileDraft};
 use crate::facts::Rest;
 use crate::golden::cases::{Cases, CasesError, read};
 
-/// What operators who say nothing have.
-const DEFAULT_CPU: &str = "EPYC";
+/// What operators who say nothing have. Machine and CPU model are built into a daemon (`vm.machine` and
+/// `vm.cpu`) and are these on every architecture: where they are of no use, a backend replaces them.
+pub const BUILT_IN_MACHINE: &str = "q35";
+pub const BUILT_IN_CPU: &str = "EPYC";
 const DEFAULT_VCPUS: u32 = 2;
 const DEFAULT_MEMORY: u64 = 2 << 30;
 const DEFAULT_CMDLINE: &str = "quiet console=null";
@@ -86,17 +88,8 @@ impl World {
     }
 }
 
-/// A machine that is there on every QEMU for the architecture.
-fn machine_of(architecture: &str) -> &'static str {
-    match architecture {
-        "x86_64" => "q35",
-        "s390x" => "s390-ccw-virtio",
-        _ => "virt",
-    }
-}
-
-/// Two vCPUs, 2 GiB, a kernel, an initrd and a firmware that the operator named, and what the host
-/// attaches to every VM.
+/// Two vCPUs, 2 GiB, a kernel, an initrd and a firmware that the operator named, a machine and a CPU model
+/// that nobody named, and what the host attaches to every VM.
 pub fn usual(info: &BackendInfo) -> Draft {
     let architecture = info.architectures.first().map_or("x86_64", String::as_str);
     let built_in = |value: &str| {
@@ -124,12 +117,8 @@ pub fn usual(info: &BackendInfo) -> Draft {
         vcpus: DEFAULT_VCPUS,
         memory_bytes: DEFAULT_MEMORY,
         boot: Boot::Kernel,
-        machine: built_in(machine_of(architecture)),
-        cpu: built_in(if architecture == "x86_64" {
-            DEFAULT_CPU
-        } else {
-            "max"
-        }),
+        machine: built_in(BUILT_IN_MACHINE),
+        cpu: built_in(BUILT_IN_CPU),
         kernel_cmdline: DEFAULT_CMDLINE.to_owned(),
         devices: usual_devices(),
         data_disks: Vec::new(),
@@ -169,4 +158,21 @@ pub fn usual_network() -> Vec<Property> {
         value,
     })
     .into()
+}
+
+#[cfg(test)]
+mod tests {
+    use casemate_host::config;
+
+    use super::*;
+
+    #[test]
+    fn what_nobody_named_is_what_a_daemon_has() {
+        for (name, value) in [("vm.machine", BUILT_IN_MACHINE), ("vm.cpu", BUILT_IN_CPU)] {
+            let mut keys = config::keys();
+            let key = keys.find(|key| key.name == name).expect("it is a key");
+            let default = format!("{:?}", key.default);
+            assert!(default.contains(&format!("{value:?}")), "{name}: {default}");
+        }
+    }
 }

@@ -140,7 +140,7 @@ pub const RULES: &[Rule] = &[
     rule("tee.virtio-legacy", TEE, tee::virtio_legacy, "no virtio device has disable-legacy=off", "QEMU sets it for every confidential guest since 6.0"),
     rule("tee.vfio-iommufd", TEE, tee::vfio_iommufd, "a VFIO device has an iommufd of the list", "kata#11721, NVIDIA/nvtrust#46: \"VFIO_MAP_DMA failed: No space left\""),
 
-    rule("snp.properties", SNP, snp::properties, "the guard has no property that QEMU 11.1 lacks", "query-qmp-schema of QEMU 10.0.2 and 11.1.3"),
+    rule("snp.properties", SNP, snp::properties, "the guard has no property that QEMU 11.1 lacks", "query-qmp-schema of QEMU 10.0.2 and 11.1.2"),
     rule("snp.types", SNP, snp::types, "each property of the guard has its type; in JSON a number is a number", "QEMU: \"Parameter 'policy' expects uint64\""),
     rule("snp.irqchip", SNP, snp::irqchip, "kernel-irqchip, where written, is on or split", "QEMU: the interrupt controller has to be in the kernel"),
     rule("snp.no-pflash", SNP, snp::no_pflash, "no pflash in any form", "QEMU: \"pflash with kvm requires KVM readonly memory support\"; AMDSEV#223"),
@@ -176,8 +176,8 @@ pub const RULES: &[Rule] = &[
     rule("snp.no-migration", SNP, snp::no_migration, "the guest does not come from elsewhere", "QEMU blocks migration of SEV-SNP guests"),
     rule("snp.option-roms", SNP_OURS, snp::option_roms, "no network card has an option ROM, and there is no -option-rom", "an option ROM is not measured; dstack, Cocos: romfile="),
 
-    rule("tdx.properties", TDX, tdx::properties, "the guard has no property that QEMU 11.1 lacks", "query-qmp-schema of QEMU 11.1.3: \"Parameter 'debug' is unexpected\"; canonical/tdx#178"),
-    rule("tdx.types", TDX, tdx::types, "each property of the guard has its type", "query-qmp-schema of QEMU 11.1.3"),
+    rule("tdx.properties", TDX, tdx::properties, "the guard has no property that QEMU 11.1 lacks", "query-qmp-schema of QEMU 11.1.2: \"Parameter 'debug' is unexpected\"; canonical/tdx#178"),
+    rule("tdx.types", TDX, tdx::types, "each property of the guard has its type", "query-qmp-schema of QEMU 11.1.2"),
     rule("tdx.guard-json", TDX_OURS, tdx::guard_json, "the guard is written as JSON", "QEMU: \"Invalid parameter 'quote-generation-socket.cid'\" in an option string"),
     rule("tdx.irqchip", TDX, tdx::irqchip, "kernel-irqchip, where written, is split", "QEMU: \"TDX VM requires kernel_irqchip to be split\""),
     rule("tdx.pic", TDX, tdx::pic, "pic is not on", "QEMU: TDX has no PIC"),
@@ -200,7 +200,7 @@ pub const RULES: &[Rule] = &[
     rule("tdx.mrowner", TDX, tdx::mrowner, "mrowner is 48 bytes in base64", "QEMU, when vCPUs are made: \"sha384 digest was N bytes, expected 48\""),
     rule("tdx.mrownerconfig", TDX, tdx::mrownerconfig, "mrownerconfig is 48 bytes in base64", "QEMU, when vCPUs are made: \"sha384 digest was N bytes, expected 48\""),
     rule("tdx.identity", TDX, tdx::identity, "mrconfigid is the request's identity, then zeros", "a relying party compares it"),
-    rule("tdx.qgs-shape", TDX, tdx::qgs_shape, "the socket for quotes has a type and the members of that type", "query-qmp-schema of QEMU 11.1.3, SocketAddress"),
+    rule("tdx.qgs-shape", TDX, tdx::qgs_shape, "the socket for quotes has a type and the members of that type", "query-qmp-schema of QEMU 11.1.2, SocketAddress"),
     rule("tdx.qgs-strings", TDX, tdx::qgs_strings, "path, cid and port of the socket for quotes are texts, cid and port of digits", "QEMU: \"Invalid parameter type for 'quote-generation-socket.cid', expected: string\""),
     rule("tdx.qgs-kind", TDX_OURS, tdx::qgs_kind, "the socket for quotes is a UNIX socket or vsock", "no project reaches its QGS by anything else"),
     rule("tdx.memory-aligned", TDX, tdx::memory_aligned, "memory is a multiple of 1 MiB, and of 1 GiB from 61 GiB on", "kata#12537, canonical/tdx#421: the guest's kernel panics"),

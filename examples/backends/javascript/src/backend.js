@@ -10,11 +10,11 @@
 import { check } from './check.js';
 import { describe } from './describe.js';
 import { gather } from './facts.js';
-import { DEFAULT_MACHINE, plan } from './plan.js';
+import { DEFAULT_MACHINE, plan, wanted } from './plan.js';
 
 export const backend = {
   describe,
   check: (host) => check(host, gather(DEFAULT_MACHINE)),
   // What `plan` throws is the contract's `error`.
-  plan: (request) => plan(request, gather(request.machine?.value ?? DEFAULT_MACHINE)),
+  plan: (request) => plan(request, gather(wanted(request.machine, DEFAULT_MACHINE))),
 };

@@ -21,12 +21,16 @@ const TABLE_REACH = 4096n;
 
 const fileOf = (host, role) => host.files.find((file) => file.role === role);
 
+// Whose word counts more.
+const RANKS = { request: 2, operator: 1, 'built-in': 0 };
+const rankOf = (file) => (file === undefined ? -1 : RANKS[file.origin]);
+
 // The firmware of the request: a pair of flash chips, or one image. What the caller named comes before
-// what the operator has for everybody.
+// what the operator has for everybody, and that before what merely lies on the host.
 export function choose(host) {
   const code = fileOf(host, 'firmware-code');
   const image = fileOf(host, 'firmware');
-  const isWanted = image?.origin === 'request' && code?.origin !== 'request';
+  const isWanted = rankOf(image) > rankOf(code);
   if (code !== undefined && !isWanted) {
     const vars = fileOf(host, 'firmware-vars');
     return {

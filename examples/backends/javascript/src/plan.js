@@ -1,7 +1,7 @@
 // A request and the facts become a launch plan.
 //
-// What the operator or the caller named is used, or the plan fails. And no input makes it throw
-// anything but the contract's error.
+// What the operator or the caller named is used, or the plan fails; what nobody named is replaced, with
+// a finding that says so. And no input makes it throw anything but the contract's error.
 
 import { invalidRequest, note, quoted, unavailable, unsuitableFile, unsupportedHost, warn } from './answer.js';
 import { GUEST_TYPE, SEV_DEVICE } from './facts.js';
@@ -38,6 +38,7 @@ export function plan(request, facts) {
   mustBeShared(request.devices);
   const machine = machineOf(facts, request.machine);
   const cpu = cpuOf(request.cpu);
+  findings.push(...replaced(request));
   const chosen = choose(host);
   const boot = bootOf(request);
   mustBeUsed(request, boot, chosen.used);
@@ -146,8 +147,33 @@ function mustBeUsed(request, boot, used) {
   }
 }
 
+// What nobody named is the host's default for every backend, and gives way to this one's own.
+const isDefault = (choice) => choice?.origin === 'built-in';
+
+export const wanted = (choice, fallback) =>
+  choice === undefined || isDefault(choice) ? fallback : choice.value;
+
+// What was replaced is told.
+function replaced({ machine, cpu }) {
+  const told = (id, subject, words, choice, own) =>
+    isDefault(choice) && choice.value !== own
+      ? [
+          note(
+            id,
+            subject,
+            `the default ${words} ${quoted(choice.value)} became ${own}`,
+            `name a ${words} in the request, or set one for all VMs`,
+          ),
+        ]
+      : [];
+  return [
+    ...told('machine.replaced', 'machine', 'machine', machine, DEFAULT_MACHINE),
+    ...told('cpu.model-replaced', 'cpu', 'CPU model', cpu, DEFAULT_CPU),
+  ];
+}
+
 function nameOf(field, choice, fallback) {
-  const name = choice?.value ?? fallback;
+  const name = wanted(choice, fallback);
   if (!QEMU_NAME.test(name)) {
     throw invalidRequest(
       field,
@@ -160,7 +186,7 @@ function nameOf(field, choice, fallback) {
 
 // By its version, because the machine is a part of what a guest sees.
 function machineOf(facts, choice) {
-  const wanted = nameOf('machine', choice, DEFAULT_MACHINE);
+  const name = nameOf('machine', choice, DEFAULT_MACHINE);
   const remedy = 'name q35, or a version of it such as pc-q35-7.2';
   const { value, failure, reason } = facts.machine;
   if (failure === 'denied') {
@@ -178,7 +204,7 @@ function machineOf(facts, choice) {
     );
   }
   if (failure === 'absent') {
-    throw invalidRequest('machine', `this QEMU has no machine ${quoted(wanted)}`, remedy);
+    throw invalidRequest('machine', `this QEMU has no machine ${quoted(name)}`, remedy);
   }
   if (!value.startsWith('pc-q35-') || !QEMU_NAME.test(value)) {
     throw invalidRequest('machine', `machine ${quoted(value)} is no q35, which CSV guests need`, remedy);

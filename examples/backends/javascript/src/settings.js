@@ -14,9 +14,11 @@ export const GENERATIONS = {
   csv2: { policy: 1 << 2, fact: 'sevEs', lease: 'sev_es' },
 };
 const DEFAULT_GENERATION = 'csv2';
-// As Hygon's CPUs have them. QEMU holds both against the CPU, and refuses what differs.
+// As Hygon's CPUs have it. QEMU holds it against the CPU, and refuses another.
 const DEFAULT_CBIT = 47n;
-const DEFAULT_REDUCED_BITS = 5n;
+// The bit itself takes one. QEMU takes 1 to 63, whatever the CPU has, and what is more than 1 takes address space
+// from the guest for nothing.
+const DEFAULT_REDUCED_BITS = 1n;
 // An address has no further bits.
 const MOST_BITS = 63n;
 
@@ -36,7 +38,7 @@ export const announced = () => [
     perRequest: false,
   },
   bits(CBIT, DEFAULT_CBIT, 'Bit of an address that means encrypted: CPUID leaf 0x8000001f, EBX 5:0.'),
-  bits(REDUCED_BITS, DEFAULT_REDUCED_BITS, 'Bits of an address that encryption takes: EBX 11:6.'),
+  bits(REDUCED_BITS, DEFAULT_REDUCED_BITS, 'Bits of an address that the guest loses: 1 is enough.'),
 ];
 
 function bits(key, val, description) {
@@ -59,17 +61,18 @@ export function read(host) {
   if (debug.tag !== 'boolean') {
     throw invalidRequest(DEBUG, `${DEBUG} is no boolean`, `set ${DEBUG} to on or off`);
   }
-  const number = (key, fallback) => {
+  const number = (key, fallback, least) => {
     const given = find(key) ?? { tag: 'unsigned', val: fallback };
-    if (given.tag !== 'unsigned' || given.val > MOST_BITS) {
-      throw invalidRequest(key, `${key} is no number of a bit`, `set ${key} to 0 to ${MOST_BITS}`);
+    if (given.tag !== 'unsigned' || given.val < least || given.val > MOST_BITS) {
+      const range = `${least} to ${MOST_BITS}`;
+      throw invalidRequest(key, `${key} is no number from ${range}`, `set ${key} to a number from ${range}`);
     }
     return given.val;
   };
   return {
     generation: generation.val,
     debug: debug.val,
-    cbit: number(CBIT, DEFAULT_CBIT),
-    reducedBits: number(REDUCED_BITS, DEFAULT_REDUCED_BITS),
+    cbit: number(CBIT, DEFAULT_CBIT, 0n),
+    reducedBits: number(REDUCED_BITS, DEFAULT_REDUCED_BITS, 1n),
   };
 }

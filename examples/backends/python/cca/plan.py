@@ -1,7 +1,8 @@
 """A request and the facts become a launch plan.
 
-What the operator or the caller named is used, or the plan fails. And no input makes it raise
-anything but the contract's error.
+What the operator or the caller named is used, or the plan fails; what nobody named is
+replaced or left out, with a finding that says so. And no input makes it raise anything but
+the contract's error.
 """
 
 import re
@@ -70,6 +71,7 @@ def plan(request: LaunchRequest, facts: Facts) -> LaunchPlan:
     boot = _boot(request)
     firmware = _firmware(host, request.boot)
     _must_be_used(request, boot, firmware)
+    findings += _replaced(request) + _left_out(host)
     findings.append(no_measurement())
     return LaunchPlan(
         machine=machine,
@@ -131,8 +133,34 @@ def _must_be_shared(devices: list[HostDevice]) -> None:
                 )
 
 
+def _is_default(thing: Choice | HostFile | None) -> bool:
+    """What nobody named is the host's for every backend, and gives way to this one's own."""
+    return thing is not None and thing.origin == Origin.BUILT_IN
+
+
+def wanted(choice: Choice | None, default: str) -> str:
+    return default if choice is None or _is_default(choice) else choice.value
+
+
+def _replaced(request: LaunchRequest) -> list[Finding]:
+    """What was replaced is told."""
+    return [
+        note(
+            id,
+            subject,
+            f"the default {words} {quoted(choice.value)} became {own}",
+            f"name a {words} in the request, or set one for all VMs",
+        )
+        for id, subject, words, choice, own in (
+            ("machine.replaced", "machine", "machine", request.machine, DEFAULT_MACHINE),
+            ("cpu.model-replaced", "cpu", "CPU model", request.cpu, DEFAULT_CPU),
+        )
+        if _is_default(choice) and choice.value != own
+    ]
+
+
 def _name(field: str, choice: Choice | None, default: str) -> str:
-    name = choice.value if choice else default
+    name = wanted(choice, default)
     if not QEMU_NAME.fullmatch(name):
         raise invalid_request(
             field,
@@ -144,7 +172,7 @@ def _name(field: str, choice: Choice | None, default: str) -> str:
 
 def _machine(choice: Choice | None, facts: Facts) -> Typed:
     """By its version, because the realm sees the machine. Realms take the third GIC."""
-    wanted = _name("machine", choice, DEFAULT_MACHINE)
+    asked = _name("machine", choice, DEFAULT_MACHINE)
     remedy = "name virt, or a version of it such as virt-10.0"
     match facts.machine:
         case Known(name) if name.startswith("virt-") and QEMU_NAME.fullmatch(name):
@@ -157,7 +185,7 @@ def _machine(choice: Choice | None, facts: Facts) -> Typed:
             )
         case Absent():
             raise invalid_request(
-                "machine", f"this QEMU has no machine {quoted(wanted)}", remedy
+                "machine", f"this QEMU has no machine {quoted(asked)}", remedy
             )
         case Denied():
             raise unsupported_host(
@@ -218,17 +246,39 @@ def _boot(request: LaunchRequest) -> BootInputs:
 
 
 def _firmware(host: HostContext, boot: str) -> Firmware:
-    """A realm may start with its kernel. From a disk only firmware can start it."""
+    """A realm may start with its kernel. From a disk only firmware can start it.
+
+    The host's default is an image for PCs, so it is never taken.
+    """
     image = _file(host, "firmware")
-    if image:
+    if image and not _is_default(image):
         return Firmware_Bios(image.id)
     if boot == "disk":
+        found = "there is none"
+        if image:
+            found = f"the default {quoted(image.label)} is not for realms"
         raise invalid_request(
             "firmware",
-            "a realm starts from a disk by its firmware, and there is none",
+            f"a realm starts from a disk by its firmware, and {found}",
             "name an EDK2 image for aarch64 as the firmware, or boot from a kernel",
         )
     return Firmware_None_()
+
+
+def _left_out(host: HostContext) -> list[Finding]:
+    """A default that a realm starts without is told too."""
+    image = _file(host, "firmware")
+    if not _is_default(image):
+        return []
+    return [
+        note(
+            "firmware.not-used",
+            "firmware",
+            f"the default firmware {quoted(image.label)} is not used, the realm starts with"
+            " its kernel",
+            "name an EDK2 image for aarch64 to start the realm with it",
+        )
+    ]
 
 
 def _must_be_used(

@@ -14,7 +14,7 @@ use crate::draft::Draft;
 use crate::facts::Rest;
 use crate::ledger::Ledger;
 use crate::subject::{Outcome, Subject, Trial};
-use crate::world::device;
+use crate::world::{BUILT_IN_CPU, BUILT_IN_MACHINE, device};
 
 /// Algorithm and bytes of identities that the contract allows.
 const IDENTITIES: [(&str, usize); 7] = [
@@ -157,8 +157,26 @@ fn types_of_the_host(subject: &Subject, end: &str) -> Vec<String> {
     types.map(str::to_owned).collect()
 }
 
+/// A request that leaves machine and CPU model to the daemon.
+pub(super) fn built_in(subject: &Subject, ledger: &mut Ledger, draft: &Draft) {
+    let mut usual = draft.clone();
+    usual.machine = choice(BUILT_IN_MACHINE, Origin::BuiltIn);
+    usual.cpu = choice(BUILT_IN_CPU, Origin::BuiltIn);
+    let what = format!("machine {BUILT_IN_MACHINE:?} and CPU model {BUILT_IN_CPU:?}, built in");
+    let outcome = subject.plan(ledger, &usual, &Trial::new(&checks::REPLACED_TOLD, &what));
+    let problem = match &outcome {
+        Outcome::Refused(refused) => Some(format!(
+            "{what}: refused, and every VM has these whose request and operator name none: {}",
+            refused.error
+        )),
+        Outcome::Planned(_) | Outcome::Broken(_) => None,
+    };
+    ledger.judge(&checks::BUILT_IN_PLANNED, problem, Some(&usual));
+}
+
 /// Built-in choices, which may be replaced.
 fn defaults(subject: &Subject, ledger: &mut Ledger, draft: &Draft) {
+    built_in(subject, ledger, draft);
     for name in ["q35", "pc", "virt", "no-such-machine"] {
         let mut draft = draft.clone();
         draft.machine = choice(name, Origin::BuiltIn);

@@ -31,6 +31,7 @@ enum Judged {
     WithoutExtras,
     OfArchitecture,
     OfIdentity,
+    OfBuiltIn,
     OfSetting,
 }
 
@@ -67,6 +68,7 @@ fn judged(check: &'static Check) -> Option<Judged> {
         (&checks::NO_IS_TOLD, Judged::ByBoth),
         (&checks::IDENTITY_WHOLE, Judged::OfIdentity),
         (&checks::IDENTITY_PLANNED, Judged::OfIdentity),
+        (&checks::BUILT_IN_PLANNED, Judged::OfBuiltIn),
     ];
     let special = by.into_iter().find(|(one, _)| **one == *check);
     let is_answer = check.level == checks::Level::L1 || OF_ANSWERS.contains(&check);
@@ -103,6 +105,7 @@ pub(crate) fn replay(
         }
         Judged::OfArchitecture => of_another_architecture(subject, ledger, draft),
         Judged::OfIdentity => named::identity(subject, ledger, draft, WHAT),
+        Judged::OfBuiltIn => named::built_in(subject, ledger, draft),
         Judged::OfSetting => {
             let key = setting_of(subject, draft).ok_or(ReplayError::NoSetting(check))?;
             settings::judge(subject, ledger, check, draft, key, WHAT);

@@ -116,6 +116,7 @@ const FAULTS: &[(&str, &str)] = &[
     ("refused-misspelt", "L1-62"),
     ("refused-control", "L1-62"),
     ("refused-without-end", "L1-62"),
+    ("built-in-refused", "L1-63"),
 ];
 
 /// What breaks a SHOULD and decides nothing.

@@ -197,6 +197,7 @@ fn a_kept_request_is_judged_by_its_check_or_not_at_all() {
         ("file-left", "L1-26"),
         ("traps-at-a-thousand", "L1-47"),
         ("cmdline-left", "L1-59"),
+        ("built-in-refused", "L1-63"),
     ] {
         let (folder, path) = faulty(fault);
         let kept = folder.path().join("kept");

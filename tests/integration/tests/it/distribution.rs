@@ -11,3 +11,4 @@ mod mirrors;
 mod refusals;
 mod registry;
 mod transport;
+mod trust;

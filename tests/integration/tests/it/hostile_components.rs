@@ -96,17 +96,36 @@ fn beside(module: &str, instances: u32) -> Vec<u8> {
     grown(MODULE, &module, MODULE_INSTANCES, instances)
 }
 
-/// A component that instantiates another twice, which instantiates another twice, …
-fn doubled(levels: usize) -> Vec<u8> {
-    let mut text = "(component (core module $m) (core instance (instantiate $m)))".to_owned();
+/// A component that instantiates another some times, which instantiates another as often, …
+fn multiplied(innermost: &str, levels: usize, times: usize) -> Vec<u8> {
+    let mut text = innermost.to_owned();
+    let instances = "(instance (instantiate $inner)) ".repeat(times);
     for _ in 0..levels {
         let inner = text.replacen("(component", "(component $inner", 1);
-        text = format!(
-            "(component {inner} (instance (instantiate $inner)) (instance (instantiate $inner)))"
-        );
+        text = format!("(component {inner} {instances})");
     }
-    let component = wat::parse_str(&text).expect("it is written well");
+    another(&text)
+}
+
+/// A component that a real backend has beside its own.
+fn another(text: &str) -> Vec<u8> {
+    let component = wat::parse_str(text).expect("it is written well");
     grown(COMPONENT, &component, COMPONENT_INSTANCES, 1)
+}
+
+/// What is instantiated comes after the component that does it, as what that imports.
+fn passed_on(kind: &str) -> Vec<u8> {
+    let (instance, content) = match kind {
+        "core module" => ("core instance", "(table 90 funcref)"),
+        _ => ("instance", ""),
+    };
+    let instances = format!("({instance} (instantiate $m)) ").repeat(100);
+    another(&format!(
+        "(component
+           (component $c (import \"m\" ({kind} $m)) {instances})
+           ({kind} $m {content})
+           (instance (instantiate $c (with \"m\" ({kind} $m)))))"
+    ))
 }
 
 /// `mirror` with a section that defines a module or a component, and one that instantiates it.
@@ -224,7 +243,46 @@ fn by_hand() -> Vec<Costly> {
             beside("(module (table 0 funcref))", 150),
             Some("tables: 101, and 100 at most"),
         ),
-        costly("doubled", doubled(10), Some("instances of modules: ")),
+        costly(
+            "doubled",
+            multiplied(
+                "(component (core module $m)
+                   (core instance (instantiate $m)) (core instance (instantiate $m))
+                   (core instance (instantiate $m)) (core instance (instantiate $m)))",
+                10,
+                2,
+            ),
+            Some("instances of modules: "),
+        ),
+        // Of nothing that runs, eight thousand million: each has its place in the compiler and in a call.
+        costly(
+            "nothing-often",
+            multiplied("(component)", 4, 300),
+            Some("instances of components: "),
+        ),
+        costly(
+            "aliases-often",
+            multiplied(
+                &format!(
+                    "(component (core module $m (func (export \"f\")))
+                       (core instance $i (instantiate $m)) {})",
+                    "(alias core export $i \"f\" (core func)) ".repeat(2_000)
+                ),
+                1,
+                190,
+            ),
+            Some("items of all instances of components: "),
+        ),
+        costly(
+            "modules-that-are-passed-on",
+            passed_on("core module"),
+            Some("modules or components that are imported"),
+        ),
+        costly(
+            "components-that-are-passed-on",
+            passed_on("component"),
+            Some("modules or components that are imported"),
+        ),
         costly(
             "many-levels",
             wat::parse_str(format!("{}{}", "(component ".repeat(60), ")".repeat(60)))

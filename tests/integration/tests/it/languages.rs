@@ -36,6 +36,11 @@ use xtask::languages::{C, JAVASCRIPT, PYTHON, VARIABLE};
 
 /// Plans of which the fastest and the middle are told.
 const ROUNDS: usize = 21;
+/// What a daemon sends on every architecture where nobody named a machine or a CPU model.
+const BUILT_IN_MACHINE: &str = "q35";
+const BUILT_IN_CPU: &str = "EPYC";
+/// What each example has in its place.
+const OWN_CPU: &str = "host";
 
 const ALL: BootInputs = BootInputs {
     kernel: true,
@@ -165,7 +170,7 @@ fn ibm() -> Vec<(FactQuestion, FactValue)> {
             FactQuestion::ReadText(ultravisor),
             FactValue::Text("1\n".to_owned()),
         ),
-        (FactQuestion::KvmCapability(179), FactValue::Signed(1)),
+        (FactQuestion::KvmCapability(180), FactValue::Signed(1)),
         type_of_qemu("s390-pv-guest", &[]),
     ]
 }
@@ -266,8 +271,8 @@ impl Loaded {
             vcpus: 2,
             memory_bytes: 1 << 30,
             boot: Boot::Kernel,
-            machine: None,
-            cpu: None,
+            machine: built_in(BUILT_IN_MACHINE),
+            cpu: built_in(BUILT_IN_CPU),
             kernel_cmdline: "console=ttyS0".to_owned(),
             devices: Vec::new(),
             data_disks: Vec::new(),
@@ -303,6 +308,13 @@ impl Loaded {
             Ok(plan) => panic!("{}: {plan:?}", self.example.name),
         }
     }
+}
+
+fn built_in(value: &str) -> Option<Choice> {
+    Some(Choice {
+        value: value.to_owned(),
+        origin: Origin::BuiltIn,
+    })
 }
 
 fn opened(id: u32, role: &str, path: &Path) -> RequestFile {
@@ -392,6 +404,11 @@ async fn they_plan_the_same_each_time() {
         assert!(plans.iter().all(|plan| *plan == plans[0]));
         let plan = &plans[0];
         assert_eq!(plan.machine.kind, example.machine[1]);
+        assert_eq!(plan.cpu.kind, OWN_CPU);
+        // What was replaced is told, and nothing else.
+        let told = |subject: &str| plan.findings.iter().any(|one| one.subject == subject);
+        assert_eq!(told("machine"), example.machine[0] != BUILT_IN_MACHINE);
+        assert!(told("cpu"), "{:?}", plan.findings);
         let guard = plan.objects.first().expect("the guard");
         assert_eq!(guard.kind, example.guard_type);
         assert_eq!(guard.id, plan.guard);
@@ -582,7 +599,7 @@ async fn a_plan_for_csv_is_what_qemu_takes() {
     let plan = plan.expect("it plans");
     for (path, wanted) in [
         ("cbitpos", Value::Unsigned(47)),
-        ("reduced-phys-bits", Value::Unsigned(5)),
+        ("reduced-phys-bits", Value::Unsigned(1)),
         // Encrypted registers, and nobody may debug.
         ("policy", Value::Unsigned(5)),
         ("sev-device", Value::HostPath("/dev/sev".to_owned())),
@@ -626,6 +643,31 @@ async fn a_plan_for_csv_is_what_qemu_takes() {
     let plan = plan.expect("it plans");
     assert_eq!(value(&plan, "policy"), Some(&Value::Unsigned(1)));
     assert_eq!(plan.leases[0].name, "sev");
+}
+
+/// A daemon's own firmware is an image for PCs.
+#[tokio::test]
+async fn a_realm_takes_no_firmware_that_nobody_named() {
+    let Some(loaded) = loaded(&EXAMPLES[1]).await else {
+        return;
+    };
+    let mut request = loaded.request();
+    for origin in [Origin::Operator, Origin::Request] {
+        request.host.files[2].origin = origin;
+        let plan = loaded.plan(&request, loaded.facts()).await;
+        assert_eq!(plan.expect("it plans").firmware, Firmware::Bios(3));
+    }
+    request.host.files[2].origin = Origin::BuiltIn;
+    let plan = loaded.plan(&request, loaded.facts()).await;
+    let plan = plan.expect("it starts with its kernel");
+    assert_eq!(plan.firmware, Firmware::None);
+    let mut subjects = plan.findings.iter().map(|finding| &*finding.subject);
+    assert!(subjects.any(|subject| subject == "firmware"), "{plan:?}");
+    request.boot = Boot::Disk;
+    request.host.files[0].role = "disk".to_owned();
+    let refusal = loaded.refusal(&request, loaded.facts()).await;
+    let wanted = (BackendErrorKind::InvalidRequest, "firmware".to_owned());
+    assert_eq!(refusal, wanted);
 }
 
 /// The image is read by the component: it holds what QEMU would refuse, and what would start a

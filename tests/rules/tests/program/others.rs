@@ -620,7 +620,7 @@ fn cases() -> Vec<Case> {
         kata_go_snp(),
         kata_tdx("kata, TDX", &go, &[]),
         kata_tdx("kata runtime-rs, TDX", &rust, &[]),
-        // Refused by QEMU 11.1.3: "Parameter 'debug' is unexpected".
+        // Refused by QEMU 11.1.2: "Parameter 'debug' is unexpected".
         kata_tdx(
             "kata runtime-rs, TDX with debugging",
             &debug,

@@ -161,6 +161,17 @@ async fn a_call_reloads_and_says_what_became_of_each_backend() {
         );
         let audit = "action=\"reload-backends\"";
         assert!(daemon.log().contains(audit), "{way}: {}", daemon.log());
+
+        // A setting of all backends is one of each that announces it.
+        change(&daemon, |config| {
+            let settings = toml::toml! { memory-slots = 6 };
+            config.insert("settings".to_owned(), settings.into());
+        });
+        let answer = over_grpc(&daemon, &Call::Reload, "").await;
+        let answer = answer.unwrap_or_else(|error| panic!("{way}: {error:?}"));
+        for (name, change) in [("plain-kvm", "reconfigured"), ("added", "unchanged")] {
+            assert_eq!(told(&answer, name)["change"], change, "{way}: {answer:#}");
+        }
     }
 }
 
@@ -372,6 +383,33 @@ async fn a_canary_gets_new_vms_by_their_labels_and_leaves_those_that_are_there()
         .await
         .expect_err("the old one serves on");
     assert_eq!(create("stable", &canary).await.backend, "next");
+}
+
+/// Nobody knows whether it would protect as the other one does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_canary_takes_no_place_of_a_backend_that_is_out_of_service() {
+    let mut setup = setup();
+    add(&mut setup, "mirror", "stable");
+    add(&mut setup, "mirror", "next");
+    backend(&mut setup.config, "stable").insert("path".to_owned(), "/nowhere/a.wasm".into());
+    let canary = toml::toml! {
+        of = "stable"
+        labels = { channel = "canary" }
+    };
+    backend(&mut setup.config, "next").insert("canary".to_owned(), canary.into());
+    let daemon = setup.start();
+    let create = async |backend: &str| {
+        let spec = v1::VmSpec {
+            backend: backend.to_owned(),
+            labels: [("channel".to_owned(), "canary".to_owned())].into(),
+            ..v1::VmSpec::default()
+        };
+        daemon.create(spec).await
+    };
+    let refused = create("stable").await.expect_err("it is not in service");
+    assert_eq!(refused.code(), tonic::Code::FailedPrecondition, "{refused}");
+    assert!(refused.message().contains("not in service"), "{refused}");
+    assert_eq!(create("next").await.expect("it runs").backend, "next");
 }
 
 /// Two components in turn, each compiled anew, while others plan all the time. `cargo xtask

@@ -209,6 +209,12 @@ pub(super) const INLINE: &[Inline] = &[
         "vm remove",
         "casemate vm create --name gone && casemate vm remove gone --format json | jq -e '.[0].removed'",
     ),
+    // Of `plain-kvm` there is none.
+    ends(
+        "vm measurement",
+        "casemate vm measurement first --format json",
+        6,
+    ),
     ends(
         "vm list --watch",
         "timeout --preserve-status -s INT 3 casemate vm list --watch --format json",
@@ -230,6 +236,10 @@ pub(super) const INLINE: &[Inline] = &[
     run(
         "backend check",
         "casemate backend check plain-kvm --format json | jq -e .usable",
+    ),
+    elsewhere(
+        "backend build",
+        "`vendor::a_crate_in_another_folder_is_built_to_where_it_is_wanted`",
     ),
     elsewhere("backend pull", DISTRIBUTION),
     elsewhere("backend pin", DISTRIBUTION),

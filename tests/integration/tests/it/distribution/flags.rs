@@ -31,7 +31,7 @@ fn another_machine_is_asked_without_tls_where_that_is_allowed() {
     ] {
         let (id, message, _) = bench.refused(verb);
         assert_eq!(id, "registry-unreachable", "TLS is tried: {message}");
-        bench.done(&[verb, &["--insecure-http"]].concat());
+        bench.done(&[verb, &["--insecure-http", ANY]].concat());
     }
     let Some(registry) = Registry::start() else {
         return;
@@ -44,7 +44,7 @@ fn another_machine_is_asked_without_tls_where_that_is_allowed() {
     );
     let push = ["backend", "push", "plain-kvm.wasm", &reference];
     assert_eq!(bench.refused(&push).0, "registry-unreachable");
-    bench.done(&[&push[..], &["--insecure-http"]].concat());
+    bench.done(&[&push[..], &["--insecure-http", ANY]].concat());
 }
 
 #[test]

@@ -126,8 +126,43 @@ fn a_server_that_stops_talking_is_not_waited_for() {
         let reference = format!("{address}/a:1.0.0");
         let (id, message, _) = bench.refused(&["backend", "pull", &reference, "--timeout", "1s"]);
         assert_eq!(id, "registry-unreachable");
-        assert!(message.contains("silent for 1 s"), "{message}");
+        assert!(message.contains("silent for 1s"), "{message}");
         assert!(begun.elapsed() < Duration::from_secs(30));
+    }
+}
+
+/// Each piece comes in time, and there is always one more.
+#[test]
+fn a_server_that_drips_is_not_waited_for() {
+    let dripping = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let reference = format!("{}/a:1.0.0", dripping.local_addr().expect("an address"));
+    std::thread::spawn(move || {
+        let (mut stream, _) = dripping.accept().expect("a reader");
+        let _ = stream.read(&mut [0; 1024]);
+        let mut said = stream.write_all(b"HTTP/1.1 200 OK\r\nContent-Length: 100000\r\n\r\n");
+        while said.is_ok() {
+            std::thread::sleep(Duration::from_millis(100));
+            said = stream.write_all(b" ");
+        }
+    });
+    let bench = Bench::new();
+    let begun = Instant::now();
+    let (id, message, _) = bench.refused(&["backend", "pull", &reference, "--timeout", "500ms"]);
+    assert_eq!(id, "registry-unreachable");
+    assert!(message.contains("more than 7.5s"), "{message}");
+    assert!(begun.elapsed() < Duration::from_secs(60));
+}
+
+#[test]
+fn a_timeout_may_be_longer_than_any_clock_goes() {
+    let bench = Bench::new();
+    let nobody = TcpListener::bind("127.0.0.1:0").expect("a port");
+    let reference = format!("{}/a:1.0.0", nobody.local_addr().expect("an address"));
+    drop(nobody);
+    for timeout in ["1000000y", "500000000000y"] {
+        let (id, message, _) =
+            bench.refused(&["backend", "pull", &reference, "--timeout", timeout]);
+        assert_eq!(id, "registry-unreachable", "{message}");
     }
 }
 

@@ -10,6 +10,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use casemate_attestation::RegisterValue;
 use casemate_firmware_images::{Image, Metadata, tdx_section};
 use casemate_integration::artifacts;
@@ -199,6 +201,49 @@ async fn launch_digests_are_those_of_sev_snp_measure() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
     // Those of the published files are always there.
     assert!(values >= 13, "{values}");
+}
+
+/// The firmware ends the launch of another guest than the one that its ID block is for.
+#[tokio::test]
+async fn an_id_block_has_the_digest_of_its_guest() {
+    /// Bytes of the block (SEV-SNP firmware ABI, section 8.18), which begins with the digest, and of
+    /// what authenticates it.
+    const BLOCK: usize = 96;
+    const AUTHENTICATION: usize = 4096;
+    let mut table = Table::open();
+    let mut site = Site::open("sev-snp");
+    let values = std::mem::take(&mut table.golden.snp);
+    let mut found = values.iter().filter_map(|value| {
+        let guest = table.guest(value)?;
+        Some((guest, value.features.as_str(), value.digest.as_deref()?))
+    });
+    let (guest, features, digest) = found.next().expect("a published file is always there");
+    let right = hex::decode(digest).expect("a digest");
+    let mut wrong = right.clone();
+    wrong[0] ^= 1;
+    let authentication = STANDARD.encode([1; AUTHENTICATION]);
+    for (of_block, is_right) in [(&right, true), (&wrong, false)] {
+        let mut block = of_block.clone();
+        block.resize(BLOCK, 0);
+        let block = STANDARD.encode(block);
+        let settings = [
+            ("guest-features", features),
+            ("sev-snp-id-block", &block),
+            ("sev-snp-id-auth", &authentication),
+        ];
+        let ours = site.value(&guest, &settings, "launch-digest").await;
+        match (&ours, is_right) {
+            (Ok(ours), true) => assert_eq!(ours, digest),
+            (Err(reason), false) => {
+                let said = format!(
+                    "the ID block is for a guest with the launch digest {}, and this one has {digest}",
+                    hex::encode(&wrong)
+                );
+                assert!(reason.contains(&said), "{reason}");
+            }
+            _ => panic!("{ours:?}"),
+        }
+    }
 }
 
 #[tokio::test]
