@@ -21,8 +21,9 @@ use crate::transport::{Answer, Ask, Length, Transport, refused};
 const LARGEST_MANIFEST: u64 = 4 << 20;
 /// The names of what a component imports and exports.
 const LARGEST_CONFIG: u64 = 1 << 20;
-/// Signatures of one component that are looked at: who may push could add any number.
-const MOST_SIGNATURES: usize = 16;
+/// What refers to a component as its signature and is looked at, with one signature of each form:
+/// who may push could add any number.
+const MOST_SIGNATURES: usize = 64;
 /// By how many bytes a file is told from another kind.
 const BEGINNING: usize = 8;
 
@@ -188,8 +189,8 @@ impl Registry {
         })
     }
 
-    /// All detached signatures that refer to the artifact, of at most that size each. Anybody who may
-    /// push can add one: what cannot be read hides none of the others, and is told where there are none.
+    /// Detached signatures that refer to the artifact, of at most that size each. Anybody who may push
+    /// can add one: what cannot be read hides none of the others, and is told where there are none.
     pub async fn signatures(
         &mut self,
         artifact: &Artifact,
@@ -208,9 +209,6 @@ impl Registry {
                 // It answers no more.
                 Err(error @ RegistryError::Unreachable { .. }) => return Err(error),
                 Err(error) => unreadable = unreadable.or(Some(error)),
-            }
-            if signatures.len() >= MOST_SIGNATURES {
-                break;
             }
         }
         match unreadable {
@@ -239,8 +237,11 @@ impl Registry {
         if subject != Some(artifact.manifest.digest) {
             return Ok(signatures);
         }
-        for layer in manifest.layers.iter().take(MOST_SIGNATURES) {
-            if let Some(form) = SignatureForm::of(&layer.media_type) {
+        for layer in &manifest.layers {
+            let Some(form) = SignatureForm::of(&layer.media_type) else {
+                continue;
+            };
+            if !signatures.iter().any(|(known, _)| *known == form) {
                 signatures.push((form, self.small(what, layer, largest).await?));
             }
         }

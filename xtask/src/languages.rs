@@ -195,7 +195,8 @@ fn prove(run: &Run, built: &[Backend]) -> Result<()> {
     let mut step = run.report.step(SUITE);
     let log = run.log(SUITE);
     let mut build = cargo::command(run);
-    build.args(["build", "--package", SUITE]);
+    // By the package alone its dependencies would have other features, and be built anew.
+    build.args(["build", "--bin", SUITE]);
     child::run(run, &mut step, &mut build, &log)?;
     for (name, folder, tier) in [
         (JAVASCRIPT, "javascript", "std"),

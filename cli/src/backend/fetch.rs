@@ -26,7 +26,7 @@ use crate::waiting::Progress;
 pub(super) struct Fetched {
     pub(super) bytes: Vec<u8>,
     pub(super) sha256: Digest,
-    /// Those that were checked, or all where nothing was to be checked.
+    /// Those that were checked, or where nothing was to be checked the only one of each form.
     pub(super) signatures: Vec<Detached>,
     /// Whose signature it has.
     pub(super) key: Option<String>,
@@ -80,6 +80,11 @@ pub(super) async fn fetch(wanted: &Wanted<'_>, screen: &Screen) -> Result<Fetche
     drop(progress);
     let sha256 = Digest::of(&content.bytes);
     let (signatures, key) = checked(wanted, &content)?;
+    if key.is_none() && signatures.len() < content.signatures.len() {
+        screen.write_remark(
+            "it has several signatures, and a file has room for one: name the --key whose it is to be\n",
+        );
+    }
     let own = check_own_version(wanted, &content, sha256)?;
     Ok(Fetched {
         sha256,
@@ -121,10 +126,15 @@ impl Wanted<'_> {
     }
 
     /// A tag that is a version is a wish for that version: who keeps the registry cannot sell an older
-    /// one under it.
-    fn check_tag(&self, own: &OrderedVersion) -> Result<(), Refused> {
+    /// one under it. A digest is a wish for that very content, whatever its vendor calls it.
+    fn check_tag(&self, sha256: Digest, own: &OrderedVersion) -> Result<(), Refused> {
         let tag = OrderedVersion::lowest([self.reference.tag()]);
-        match self.trust.downgrade == Downgrade::Refused && own.may_be_older_than(&tag) {
+        let mut pins = self.trust.lock.exactly(self.reference);
+        let is_meant = self.trust.sha256.is_some()
+            || self.reference.digest().is_some()
+            || pins.any(|pinned| pinned.sha256 == sha256)
+            || self.trust.downgrade == Downgrade::Allowed;
+        match !is_meant && own.may_be_older_than(&tag) {
             true => Err(Refused::Older {
                 what: self.reference.to_string(),
                 found: own.to_string(),
@@ -155,12 +165,11 @@ async fn from_mirrors(
     let version = OrderedVersion::lowest([pinned, wanted.reference.tag()]);
     wanted.check_pins(sha256, &version)?;
     for mirror in wanted.mirrors {
-        let transport = wanted.transport.renewed();
-        match mirror.component(&transport, sha256, component).await {
-            Ok(Some(bytes)) => {
+        match from_mirror(wanted, mirror, sha256, component).await {
+            Ok(Some((bytes, signatures))) => {
                 return Ok(Some(Content {
                     bytes,
-                    signatures: mirrored_signatures(wanted, &transport, mirror, sha256).await?,
+                    signatures,
                     version,
                     manifest: None,
                     from: mirror.to_string(),
@@ -173,21 +182,24 @@ async fn from_mirrors(
                 error @ (RegistryError::Unreachable { .. }
                 | RegistryError::Denied { .. }
                 | RegistryError::Answer { .. }),
-            ) => {
-                screen.write_remark(&format!("{error}\n"));
-            }
+            ) => screen.write_remark(&format!("{error}\n")),
             Err(error) => return Err(error.into()),
         }
     }
     Ok(None)
 }
 
-async fn mirrored_signatures(
+/// A component and its signatures: both, for one without the other is of no use.
+async fn from_mirror(
     wanted: &Wanted<'_>,
-    transport: &Transport,
     mirror: &Mirror,
     sha256: Digest,
-) -> Result<Vec<Detached>, Refused> {
+    component: &Component<'_>,
+) -> Result<Option<(Vec<u8>, Vec<Detached>)>, RegistryError> {
+    let transport = &wanted.transport.renewed();
+    let Some(bytes) = mirror.component(transport, sha256, component).await? else {
+        return Ok(None);
+    };
     let mut signatures = Vec::new();
     let forms = match &wanted.trust.keys {
         Some(keys) => keys.forms().collect(),
@@ -199,7 +211,6 @@ async fn mirrored_signatures(
             .await;
         let found = match found {
             Err(_) if wanted.trust.keys.is_none() => None,
-            Err(RegistryError::Denied { .. } | RegistryError::Answer { .. }) => None,
             found => found?,
         };
         signatures.extend(found.map(|bytes| Detached {
@@ -208,7 +219,7 @@ async fn mirrored_signatures(
             bytes,
         }));
     }
-    Ok(signatures)
+    Ok(Some((bytes, signatures)))
 }
 
 async fn from_registry(wanted: &Wanted<'_>, component: &Component<'_>) -> Result<Content, Refused> {
@@ -248,7 +259,7 @@ async fn signatures(
     Ok(detached.collect())
 }
 
-/// Signatures that are valid by a key, and that key; all of them, where there is no key.
+/// Signatures that are valid by a key, and that key; where there is no key, the only one of each form.
 fn checked(
     wanted: &Wanted<'_>,
     content: &Content,
@@ -287,7 +298,7 @@ fn check_own_version(
     let own = own.filter(|own| own.text().is_some());
     if let Some(own) = &own {
         wanted.check_pins(sha256, own)?;
-        wanted.check_tag(own)?;
+        wanted.check_tag(sha256, own)?;
     }
     Ok(own)
 }

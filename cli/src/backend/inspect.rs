@@ -1,5 +1,6 @@
 //! `casemate backend inspect`: what a component is. It is neither compiled nor run; of one in a
-//! registry the manifest and its config are read, and what they say is the registry's word.
+//! registry the manifest and its config are read, and what they say is the registry's word; with a key
+//! it is fetched, and says itself what it is.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -125,8 +126,8 @@ async fn of_reference(
     keys: Option<&TrustedKeys>,
     timeout: Duration,
 ) -> Result<Page, Refused> {
-    let transport = arguments.hosts.transport(timeout)?;
     let credential = trust::credential(reference).await?;
+    let transport = arguments.hosts.transport(timeout)?;
     let mut registry = Registry::reading(transport, reference, credential)?;
     let artifact = registry.resolve().await?;
     let Interfaces {
@@ -150,7 +151,7 @@ async fn of_reference(
         }
         None => None,
     };
-    // What was signed says it itself.
+    // Where the component is at hand, it says it itself.
     let (shown, version) = match &bytes {
         Some(bytes) => {
             let inspected = component::look_into(&reference.to_string(), bytes)?;

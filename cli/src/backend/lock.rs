@@ -73,6 +73,10 @@ impl Pinned {
         self.reference.as_deref()?.parse().ok()
     }
 
+    pub(super) fn from(&self) -> &str {
+        self.reference.as_deref().unwrap_or("a file")
+    }
+
     fn ordered(&self) -> OrderedVersion {
         OrderedVersion::lowest([self.version.as_deref()])
     }
@@ -167,7 +171,7 @@ impl Lock {
     }
 
     /// All that is pinned under that very reference.
-    fn exactly(&self, reference: &Reference) -> impl Iterator<Item = &Pinned> {
+    pub(super) fn exactly(&self, reference: &Reference) -> impl Iterator<Item = &Pinned> {
         let by_digest = reference.digest().and(self.of_reference(reference));
         self.of_name_and_tag(reference).chain(by_digest)
     }
@@ -209,10 +213,12 @@ impl Lock {
         if downgrade == Downgrade::Allowed || self.exactly(reference).any(is_same) {
             return Ok(());
         }
-        // What says no version is of the one under which it is pinned.
+        // What is pinned already is no newer for being sold under another tag.
         let found = match self.of_repository(reference).find(|one| is_same(one)) {
-            Some(pinned) if found.text().is_none() => &pinned.ordered(),
-            _ => found,
+            Some(pinned) => {
+                &OrderedVersion::lowest([found.text().as_deref(), pinned.version.as_deref()])
+            }
+            None => found,
         };
         let mut all = self.of_repository(reference);
         let newer =
@@ -292,7 +298,8 @@ impl Lock {
         reference: &'a Reference,
         sha256: Digest,
     ) -> Result<&'a str, Refused> {
-        if let Some(pinned) = self.of_reference(reference) {
+        let mut pins = self.exactly(reference);
+        if let Some(pinned) = pins.find(|pinned| pinned.sha256 == sha256) {
             return Ok(&pinned.name);
         }
         let name = reference.short_name();
@@ -302,11 +309,11 @@ impl Lock {
             pinned.sha256 != sha256 && !is_same
         };
         match self.of_name(name).filter(is_other) {
-            Some(pinned) => Err(Refused::Pin {
+            Some(pinned) => Err(Refused::NameTaken {
                 what: reference.to_string(),
-                expected: pinned.sha256,
-                actual: sha256,
-                by: format!("{} as {name}", self.shown()),
+                name: name.to_owned(),
+                lock: self.shown(),
+                from: pinned.from().to_owned(),
             }),
             None => Ok(name),
         }
@@ -408,7 +415,7 @@ mod tests {
             ("r.example/a:latest", "latest", "a", true),
             // An old one that is pinned too, and is no newer for the tag that it is sold under.
             ("r.example/a:0.9.0", "0.9.0", "old", true),
-            ("r.example/a:1.2.0", "0.9.0", "old", false),
+            ("r.example/a:1.2.0", "1.2.0", "old", false),
             ("r.example/a:latest", "latest", "old", false),
             // What another repository is trusted with.
             ("r.example/a:1.0.0", "1.0.0", "b of another", false),

@@ -34,7 +34,7 @@ pub(crate) struct PinArguments {
     #[arg(long, value_name = "FILE")]
     path: Option<PathBuf>,
 
-    /// Pin a version that is older than the pinned one.
+    /// Pin a version that is older than the pinned one, or than its tag says.
     #[arg(long)]
     allow_downgrade: bool,
 
@@ -111,7 +111,7 @@ async fn pin(
     let downgrade = Downgrade::of(arguments.allow_downgrade);
     let mut trust = arguments.trust.read_to_write(downgrade)?;
     let wanted = named(&arguments.wanted)?;
-    let (pinned, usual_path) = match &wanted {
+    let (mut pinned, usual_path) = match &wanted {
         Named::File(path) => (of_file(arguments, path, &trust)?, component::absolute(path)),
         Named::Reference(reference) => {
             let pinned = of_reference(arguments, reference, &trust, timeout, screen).await?;
@@ -132,24 +132,38 @@ async fn pin(
     // Others may have pinned something while this was fetched.
     let held = trust.lock.hold()?;
     trust.lock = trust.lock.again()?;
+    check_again(&trust, &wanted, &arguments.wanted, &pinned)?;
+    if let Some(key) = signed_before(&pinned, &trust) {
+        screen.write_remark(&format!(
+            "{} was pinned with a signature by {key}: name the --key, so that one is asked for\n",
+            pinned.name
+        ));
+        let before = trust.lock.of_name(&pinned.name);
+        if before.is_some_and(|before| before.sha256 == pinned.sha256) {
+            pinned.key = Some(key);
+        }
+    }
     let before = trust.lock.pin(pinned.clone());
     trust.lock.write()?;
     drop(held);
-    if let Some(remark) = unsigned_now(&pinned, before.as_ref()) {
-        screen.write_remark(&remark);
-    }
     screen.write_remark(&told(&pinned, before.as_ref(), &trust));
     Ok((pinned, backend))
 }
 
-fn unsigned_now(pinned: &Pinned, before: Option<&Pinned>) -> Option<String> {
-    let before = before.filter(|before| before.sha256 != pinned.sha256);
-    let key = before?.key.as_ref().filter(|_| pinned.key.is_none())?;
-    let name = &pinned.name;
-    Some(format!(
-        "what {name} was before had a signature by {key}; whose this one has, if any, was not asked: \
-         name the --key\n"
-    ))
+/// What was pinned meanwhile is no older for that.
+fn check_again(trust: &Trust, wanted: &Named, what: &str, pinned: &Pinned) -> Result<(), Refused> {
+    let (lock, sha256) = (&trust.lock, pinned.sha256);
+    let version = OrderedVersion::lowest([pinned.version.as_deref()]);
+    if let Named::Reference(reference) = wanted {
+        lock.check_version(reference, sha256, &version, trust.downgrade)?;
+    }
+    lock.check_named_version(&pinned.name, sha256, &version, trust.downgrade, what)
+}
+
+/// By whom the one before was signed, if that of this one was not asked.
+fn signed_before(pinned: &Pinned, trust: &Trust) -> Option<String> {
+    let before = trust.lock.of_name(&pinned.name)?;
+    before.key.clone().filter(|_| pinned.key.is_none())
 }
 
 fn told(pinned: &Pinned, before: Option<&Pinned>, trust: &Trust) -> String {
@@ -165,8 +179,9 @@ fn told(pinned: &Pinned, before: Option<&Pinned>, trust: &Trust) -> String {
         None => format!("pinned {name} {now} in {lock}\n"),
         Some(before) if before == pinned => format!("{name} {now} was pinned in {lock}\n"),
         Some(before) => format!(
-            "pinned {name} {now} in {lock}, where {} was\n",
-            short(before)
+            "pinned {name} {now} in {lock}, where {} from {} was\n",
+            short(before),
+            before.from()
         ),
     }
 }

@@ -26,7 +26,7 @@ pub(crate) struct PullArguments {
     #[arg(long, short, value_name = "FOLDER", default_value = ".")]
     output: PathBuf,
 
-    /// Take a version that is older than the one in the lock file.
+    /// Take a version that is older than the one in the lock file, or than its tag says.
     #[arg(long)]
     allow_downgrade: bool,
 

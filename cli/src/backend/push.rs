@@ -47,7 +47,7 @@ pub(crate) async fn run(
     timeout: Duration,
     screen: &Screen,
 ) -> Result<(), CliError> {
-    let pushing = push(arguments, timeout);
+    let pushing = push(arguments, timeout, screen);
     let (artifact, signatures) = waiting::shown_of("pushing the component", pushing).await?;
     let forms: Vec<&str> = signatures.iter().map(|form| form.ending()).collect();
     let reference = arguments.reference.to_string();
@@ -81,6 +81,7 @@ pub(crate) async fn run(
 async fn push(
     arguments: &PushArguments,
     timeout: Duration,
+    screen: &Screen,
 ) -> Result<(Artifact, Vec<Form>), Refused> {
     let reference = &arguments.reference;
     if reference.tag().is_none() || reference.digest().is_some() {
@@ -98,8 +99,11 @@ async fn push(
     if !arguments.keys.is_empty() {
         TrustedKeys::read(&arguments.keys)?.verify(&bytes, &signatures, &what)?;
     }
-    let transport = arguments.hosts.transport(timeout)?;
+    if let Some(remark) = older_than_its_tag(reference, &inspected) {
+        screen.write_remark(&remark);
+    }
     let credential = trust::credential(reference).await?;
+    let transport = arguments.hosts.transport(timeout)?;
     let mut registry = Registry::writing(transport, reference, credential)?;
     let created = created(&mut registry, Digest::of(&bytes)).await;
     let published = published(arguments, bytes, &inspected, created);
@@ -137,6 +141,17 @@ fn signatures(arguments: &PushArguments) -> Result<Vec<Detached>, Refused> {
 }
 
 /// What the component says of itself becomes annotations, as `wkg publish` does it.
+/// Whoever pulls a version is refused a component that says itself that it is older.
+fn older_than_its_tag(reference: &Reference, inspected: &Inspected) -> Option<String> {
+    let own = OrderedVersion::lowest([inspected.metadata.version.as_deref()]);
+    let tag = OrderedVersion::lowest([reference.tag()]);
+    let own = own.text().filter(|_| own.may_be_older_than(&tag))?;
+    Some(format!(
+        "the component says that it is {own}, and by the tag {tag} nobody pulls it without \
+         --allow-downgrade: give it that version, or another tag\n"
+    ))
+}
+
 fn published(
     arguments: &PushArguments,
     bytes: Vec<u8>,

@@ -32,6 +32,15 @@ pub(crate) enum Refused {
         pinned: String,
         by: String,
     },
+    #[error(
+        "{what} would take the place of {name}, which {lock} pins from {from}: pin it under a name of its own (`casemate backend pin --name`) before it is pulled"
+    )]
+    NameTaken {
+        what: String,
+        name: String,
+        lock: String,
+        from: String,
+    },
     #[error("a mirror has files by their digest, and none is known of {what}")]
     MirrorNeedsDigest { what: String },
     #[error("{what} is pinned by nothing in {lock}")]
@@ -100,7 +109,7 @@ impl Refused {
             }
             Self::Registry(error) => of_registry(error),
             Self::Signature(error) => error.id(),
-            Self::Pin { .. } => ErrorId::PinMismatch,
+            Self::Pin { .. } | Self::NameTaken { .. } => ErrorId::PinMismatch,
             Self::Older { .. } => ErrorId::OlderThanPinned,
             Self::MirrorNeedsDigest { .. } => ErrorId::MirrorNeedsDigest,
             Self::NotPinned { .. } => ErrorId::NotPinned,
@@ -122,6 +131,7 @@ impl Refused {
     pub(crate) fn subject(&self) -> Option<String> {
         let subject = match self {
             Self::Pin { what, .. }
+            | Self::NameTaken { what, .. }
             | Self::Older { what, .. }
             | Self::MirrorNeedsDigest { what }
             | Self::NotPinned { what, .. }

@@ -245,6 +245,7 @@ pub(super) fn live(
 
 /// A bad component leaves the old one serving. One that did not serve before is no loss.
 fn refuse_lost_backends(old: &Catalog, new: &Catalog) -> Result<(), ReloadError> {
+    let mut refusal = Ok(());
     for entry in new.entries() {
         let failed_before = old
             .entries()
@@ -253,13 +254,19 @@ fn refuse_lost_backends(old: &Catalog, new: &Catalog) -> Result<(), ReloadError>
         if let Err(error) = &entry.state
             && !failed_before
         {
-            return Err(ReloadError::Backend {
-                name: entry.config.name.clone(),
-                reason: chain(error),
-            });
+            // The refusal names the first; who mends wants all of them.
+            let (name, reason) = (entry.config.name.clone(), chain(error));
+            tracing::error!(
+                backend = name,
+                error = reason,
+                "backend would not be in service"
+            );
+            if refusal.is_ok() {
+                refusal = Err(ReloadError::Backend { name, reason });
+            }
         }
     }
-    Ok(())
+    refusal
 }
 
 /// What a reload did, for those who asked for it.

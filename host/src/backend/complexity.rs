@@ -10,7 +10,7 @@
 
 use wasmparser::{
     ComponentAlias, ComponentExternalKind, ComponentInstance, ComponentOuterAliasKind,
-    ComponentTypeRef, Instance, Parser, Payload, TypeRef,
+    ComponentType, ComponentTypeRef, Instance, InstanceTypeDeclaration, Parser, Payload, TypeRef,
 };
 
 /// Instances of modules. A component of one module has 4, one that links the libraries of a language
@@ -19,9 +19,10 @@ pub(super) const MOST_INSTANCES: u64 = 200;
 /// Instances of components: each has a state of its own, in the compiler and in each call. A component
 /// has one for each interface that it exports.
 pub(super) const MOST_COMPONENT_INSTANCES: u64 = 200;
-/// What is instantiated, lifted, lowered, aliased, imported and exported, counted with each instance:
-/// the compiler goes through all of it. A component that brings the runtime of a language has some
-/// thousand.
+/// What is instantiated, lifted, lowered, aliased, imported, exported and given to an instance, and each
+/// type of resource, counted with each instance: the compiler goes through all of it. An instance of a
+/// component that is passed on is copied with all that it has, and counts as the widest so far. A
+/// component that brings the runtime of a language has some thousand.
 const MOST_ITEMS: u64 = 100_000;
 /// Memories and tables that instances define. Each memory reserves gigabytes of addresses; a component
 /// has one, and one for each adapter.
@@ -125,6 +126,8 @@ struct OpenComponent {
     /// By their indices. None: it is one of a component around this one.
     modules: Vec<Option<Cost>>,
     components: Vec<Option<Cost>>,
+    /// Items of an instance of it.
+    width: u64,
 }
 
 impl OpenComponent {
@@ -134,9 +137,9 @@ impl OpenComponent {
         self.cost.check()
     }
 
-    fn has_items(&mut self, count: u32) -> Result<(), TooComplex> {
+    fn has_items(&mut self, items: u64) -> Result<(), TooComplex> {
         self.takes(Cost {
-            items: count.into(),
+            items,
             ..Cost::default()
         })
     }
@@ -145,8 +148,47 @@ impl OpenComponent {
 #[derive(Debug, Default)]
 struct Scan {
     open: Vec<Open>,
-    largest_module: Cost,
-    largest_component: Cost,
+    seen: Seen,
+}
+
+/// The most that anything had so far.
+#[derive(Debug, Default)]
+struct Seen {
+    module: Cost,
+    component: Cost,
+    /// Items of an instance of a component, with those of the instances in it.
+    width: u64,
+}
+
+impl Seen {
+    /// What the compiler copies of an item that is passed on.
+    fn passed(&self, is_instance: bool) -> u64 {
+        match is_instance {
+            true => self.width.saturating_add(1),
+            false => 1,
+        }
+    }
+
+    fn has_width(&mut self, width: u64) {
+        self.width = self.width.max(width);
+    }
+
+    fn width_of_type(&mut self, declarations: &[InstanceTypeDeclaration<'_>]) {
+        let mut width = 0_u64;
+        for declaration in declarations {
+            match declaration {
+                InstanceTypeDeclaration::Type(ComponentType::Instance(inner)) => {
+                    self.width_of_type(inner);
+                }
+                InstanceTypeDeclaration::Export { ty, .. } => {
+                    let is_instance = matches!(ty, ComponentTypeRef::Instance(_));
+                    width = width.saturating_add(self.passed(is_instance));
+                }
+                _ => {}
+            }
+        }
+        self.has_width(width);
+    }
 }
 
 /// Refuses what is more than a backend is. What is no valid component is left to the compiler, whose
@@ -202,8 +244,7 @@ impl Scan {
             payload => match self.open.last_mut() {
                 Some(Open::Module(cost)) => module(cost, payload)?,
                 Some(Open::Component(component)) => {
-                    let largest = (self.largest_module, self.largest_component);
-                    self::component(component, largest, payload)?;
+                    self::component(component, &mut self.seen, payload)?;
                 }
                 None => {}
             },
@@ -221,7 +262,7 @@ impl Scan {
         match closed {
             Some(Open::Module(mut cost)) => {
                 cost.instances = 1;
-                self.largest_module = self.largest_module.largest(cost);
+                self.seen.module = self.seen.module.largest(cost);
                 if let Some(outer) = outer {
                     outer.modules.push(Some(cost));
                 }
@@ -229,7 +270,8 @@ impl Scan {
             Some(Open::Component(component)) => {
                 let mut cost = component.cost;
                 cost.components = cost.components.saturating_add(1);
-                self.largest_component = self.largest_component.largest(cost);
+                self.seen.component = self.seen.component.largest(cost);
+                self.seen.has_width(component.width);
                 if let Some(outer) = outer {
                     outer.components.push(Some(cost));
                 }
@@ -271,7 +313,7 @@ fn module(cost: &mut Cost, payload: Payload<'_>) -> Result<(), Stop> {
 
 fn component(
     component: &mut OpenComponent,
-    (largest_module, largest_component): (Cost, Cost),
+    seen: &mut Seen,
     payload: Payload<'_>,
 ) -> Result<(), Stop> {
     let of = |known: &[Option<Cost>], index: u32, largest: Cost| {
@@ -280,57 +322,90 @@ fn component(
     };
     match payload {
         Payload::InstanceSection(section) => {
-            component.has_items(section.count())?;
             for instance in section {
-                if let Instance::Instantiate { module_index, .. } = instance? {
-                    let cost = of(&component.modules, module_index, largest_module);
-                    component.takes(cost)?;
+                match instance? {
+                    Instance::Instantiate { module_index, args } => {
+                        component.has_items(1 + args.len() as u64)?;
+                        component.takes(of(&component.modules, module_index, seen.module))?;
+                    }
+                    Instance::FromExports(exports) => {
+                        component.has_items(1 + exports.len() as u64)?;
+                    }
                 }
             }
         }
         Payload::ComponentInstanceSection(section) => {
-            component.has_items(section.count())?;
             for instance in section {
-                if let ComponentInstance::Instantiate {
-                    component_index, ..
-                } = instance?
-                {
-                    let cost = of(&component.components, component_index, largest_component);
-                    component.takes(cost)?;
+                match instance? {
+                    ComponentInstance::Instantiate {
+                        component_index,
+                        args,
+                    } => {
+                        let passed = args.iter().map(|arg| seen.passed(is_instance(arg.kind)));
+                        component.has_items(total(passed).saturating_add(1))?;
+                        let cost = of(&component.components, component_index, seen.component);
+                        component.takes(cost)?;
+                    }
+                    ComponentInstance::FromExports(exports) => {
+                        let passed = exports.iter().map(|one| seen.passed(is_instance(one.kind)));
+                        let width = total(passed);
+                        component.has_items(width.saturating_add(1))?;
+                        seen.has_width(width);
+                    }
                 }
             }
         }
-        Payload::ComponentCanonicalSection(section) => component.has_items(section.count())?,
-        Payload::ComponentAliasSection(section) => {
-            component.has_items(section.count())?;
-            for alias in section {
-                match alias? {
-                    ComponentAlias::Outer { kind, .. } => match kind {
-                        ComponentOuterAliasKind::CoreModule => component.modules.push(None),
-                        ComponentOuterAliasKind::Component => component.components.push(None),
-                        _ => {}
-                    },
-                    ComponentAlias::InstanceExport {
-                        kind: ComponentExternalKind::Module | ComponentExternalKind::Component,
-                        ..
-                    } => passed_on()?,
+        Payload::ComponentTypeSection(section) => {
+            for ty in section {
+                match ty? {
+                    ComponentType::Resource { .. } => component.has_items(1)?,
+                    ComponentType::Instance(declarations) => seen.width_of_type(&declarations),
                     _ => {}
                 }
             }
         }
+        Payload::ComponentCanonicalSection(section) => {
+            component.has_items(section.count().into())?;
+        }
+        Payload::ComponentAliasSection(section) => {
+            for alias in section {
+                let passed = match alias? {
+                    ComponentAlias::Outer { kind, .. } => {
+                        match kind {
+                            ComponentOuterAliasKind::CoreModule => component.modules.push(None),
+                            ComponentOuterAliasKind::Component => component.components.push(None),
+                            _ => {}
+                        }
+                        1
+                    }
+                    ComponentAlias::InstanceExport {
+                        kind: ComponentExternalKind::Module | ComponentExternalKind::Component,
+                        ..
+                    } => return Err(passed_on()),
+                    ComponentAlias::InstanceExport { kind, .. } => seen.passed(is_instance(kind)),
+                    ComponentAlias::CoreInstanceExport { .. } => 1,
+                };
+                component.has_items(passed)?;
+            }
+        }
         Payload::ComponentImportSection(section) => {
-            component.has_items(section.count())?;
             for import in section {
-                if let ComponentTypeRef::Module(_) | ComponentTypeRef::Component(_) = import?.ty {
-                    passed_on()?;
-                }
+                let passed = match import?.ty {
+                    ComponentTypeRef::Module(_) | ComponentTypeRef::Component(_) => {
+                        return Err(passed_on());
+                    }
+                    ty => seen.passed(matches!(ty, ComponentTypeRef::Instance(_))),
+                };
+                component.has_items(passed)?;
             }
         }
         Payload::ComponentExportSection(section) => {
-            component.has_items(section.count())?;
             // An export is an item of its own, with the next index.
             for export in section {
                 let export = export?;
+                let passed = seen.passed(is_instance(export.kind));
+                component.has_items(passed)?;
+                component.width = component.width.saturating_add(passed);
                 let exported = |known: &[Option<Cost>]| {
                     let known = known.get(export.index as usize).copied();
                     known.ok_or(Stop::Invalid)
@@ -353,7 +428,19 @@ fn component(
     Ok(())
 }
 
+fn is_instance(kind: ComponentExternalKind) -> bool {
+    kind == ComponentExternalKind::Instance
+}
+
+fn total(passed: impl Iterator<Item = u64>) -> u64 {
+    passed.fold(0, u64::saturating_add)
+}
+
 /// A module or a component that comes from who instantiates the one that has it.
-fn passed_on() -> Result<(), TooComplex> {
-    bounded("modules or components that are imported", 1, 0)
+fn passed_on() -> Stop {
+    Stop::TooComplex(TooComplex {
+        what: "modules or components that are imported",
+        found: 1,
+        most: 0,
+    })
 }

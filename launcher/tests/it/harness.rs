@@ -103,11 +103,7 @@ fn staged(program: &Path) -> TempDir {
     let open = std::fs::Permissions::from_mode(0o755);
     std::fs::set_permissions(folder.path(), open).unwrap();
     let place = folder.path().join(STAGED);
-    // A copy is open for writing for a moment, in which a process that another test starts would keep
-    // it so, and it could not be run; a link is not.
-    if std::fs::hard_link(program, &place).is_err() {
-        std::fs::copy(program, &place).unwrap();
-    }
+    std::fs::copy(program, &place).unwrap();
     folder
 }
 
@@ -194,7 +190,11 @@ impl Launch {
             command.uid(uid).gid(uid);
         }
         Launcher {
-            process: command.spawn().unwrap(),
+            // A process that another test is starting may have the copy open for writing.
+            process: eventually("a start", || match command.spawn() {
+                Err(error) if error.kind() == ErrorKind::ExecutableFileBusy => None,
+                started => Some(started.unwrap()),
+            }),
             control: Some(control),
             files: self.files,
             pidfd: None,

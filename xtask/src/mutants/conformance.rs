@@ -12,7 +12,7 @@ use crate::child::{self, LogFile, ProcessGroup};
 use crate::report::Step;
 use crate::run::Run;
 
-const PACKAGE: &str = "casemate-conformance";
+const PROGRAM: &str = "casemate-conformance";
 /// How the suite says that a check fails.
 const EXIT_FAILS: u8 = 1;
 /// Requests by chance: a mutant is missed by a request that is there for it, or not at all.
@@ -32,9 +32,10 @@ impl Suite {
         let mut step = run.report.step("conformance suite");
         let log = run.log("mutants");
         let mut command = cargo::command(run);
-        command.args(["build", "--package", PACKAGE]);
+        // By the package alone its dependencies would have other features, and be built anew.
+        command.args(["build", "--bin", PROGRAM]);
         child::run(run, &mut step, &mut command, &log)?;
-        let program = run.layout.target().join("debug").join(PACKAGE);
+        let program = run.layout.target().join("debug").join(PROGRAM);
         let folder = run.layout.mutants().join("conformance");
         std::fs::create_dir_all(&folder)
             .with_context(|| format!("cannot create {}", folder.display()))?;

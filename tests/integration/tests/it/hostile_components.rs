@@ -274,6 +274,33 @@ fn by_hand() -> Vec<Costly> {
             Some("items of all instances of components: "),
         ),
         costly(
+            "resources-often",
+            multiplied(
+                &format!(
+                    "(component {})",
+                    "(type (resource (rep i32))) ".repeat(100_000)
+                ),
+                1,
+                190,
+            ),
+            Some("items of all instances of components: "),
+        ),
+        // Each alias copies the whole instance.
+        costly(
+            "a-wide-instance-that-is-copied",
+            another(&{
+                let exports: String = (0..50_000)
+                    .map(|number| format!("(export \"f{number}\" (type $t)) "))
+                    .collect();
+                let aliases = "(alias export $outer \"i\" (instance)) ".repeat(900);
+                format!(
+                    "(component (type $t u8) (instance $wide {exports})
+                       (instance $outer (export \"i\" (instance $wide))) {aliases})"
+                )
+            }),
+            Some("items of all instances of components: "),
+        ),
+        costly(
             "modules-that-are-passed-on",
             passed_on("core module"),
             Some("modules or components that are imported"),

@@ -211,7 +211,8 @@ fn signatures_gather_beside_a_component() {
     bench.done(&["backend", "pull", &by_digest, "--output", "out"]);
     assert_eq!(bench.pulled(), ["plain-kvm.wasm", "plain-kvm.wasm.sig"]);
     // Beside a file there is room for one, and without a key nobody says which.
-    bench.done(&["backend", "pull", &by_digest, "--output", "a/new/folder"]);
+    let ended = bench.done(&["backend", "pull", &by_digest, "--output", "a/new/folder"]);
+    assert!(ended.said.contains("several signatures"), "{ended:?}");
     let there = |name: &str| bench.path("a/new/folder").join(name).exists();
     assert!(there("plain-kvm.wasm") && !there("plain-kvm.wasm.sig"));
 }

@@ -147,10 +147,10 @@ fn a_server_that_drips_is_not_waited_for() {
     });
     let bench = Bench::new();
     let begun = Instant::now();
-    let (id, message, _) = bench.refused(&["backend", "pull", &reference, "--timeout", "500ms"]);
+    let (id, message, _) = bench.refused(&["backend", "pull", &reference, "--timeout", "2s"]);
     assert_eq!(id, "registry-unreachable");
-    assert!(message.contains("more than 7.5s"), "{message}");
-    assert!(begun.elapsed() < Duration::from_secs(60));
+    assert!(message.contains("more than 30s"), "{message}");
+    assert!(begun.elapsed() < Duration::from_secs(120));
 }
 
 #[test]

@@ -54,6 +54,25 @@ fn a_tag_that_is_a_version_is_a_wish_for_that_version() {
         bench.done(&[&PULL[..], &[&server.reference(tag)]].concat());
     }
     bench.done(&[&PULL[..], &[&newer, "--allow-downgrade"]].concat());
+    // Who knows which content it is, by its digest or by a pin, is not asked again.
+    let sha256 = old.digest.trim_start_matches("sha256:");
+    bench.done(&[&PULL[..], &[&newer, "--sha256", sha256]].concat());
+    bench.done(&["backend", "pin", &newer, "--allow-downgrade"]);
+    bench.done(&[&PULL[..], &[&newer]].concat());
+}
+
+#[test]
+fn a_push_to_a_tag_that_is_too_new_is_remarked() {
+    let (bench, server) = (Bench::new(), Server::start());
+    server
+        .answer("/v2/a/blobs/*", Answer::of(""))
+        .answer("/v2/a/manifests/*", Answer::status(201));
+    bench.component("old.wasm", Some("1.4.9"));
+    for (tag, is_remarked) in [("1.5.0", true), ("1.4.9", false), ("stable", false)] {
+        let ended = bench.done(&["backend", "push", "old.wasm", &server.reference(tag)]);
+        let remark = "says that it is 1.4.9, and by the tag 1.5.0";
+        assert_eq!(ended.said.contains(remark), is_remarked, "{ended:?}");
+    }
 }
 
 #[test]
@@ -69,6 +88,14 @@ fn a_component_is_kept_under_the_name_that_it_is_pinned_as() {
         (
             &[("next", reference.as_str(), artifact.digest.as_str())],
             Some("next.wasm"),
+        ),
+        // Of two under one reference, that of the content.
+        (
+            &[
+                ("first", reference.as_str(), other.as_str()),
+                ("second", reference.as_str(), artifact.digest.as_str()),
+            ],
+            Some("second.wasm"),
         ),
         // An older one of the same repository gives way.
         (&[("a", older.as_str(), other.as_str())], Some("a.wasm")),
@@ -86,7 +113,8 @@ fn a_component_is_kept_under_the_name_that_it_is_pinned_as() {
             None => {
                 let (id, message, _) = bench.refused(&pull);
                 assert_eq!(id, "pin-mismatch", "{message}");
-                assert!(message.contains("casemate-backends.lock as a"), "{message}");
+                let said = "casemate-backends.lock pins from r.example/a:1.0.0";
+                assert!(message.contains(said), "{message}");
             }
         }
         let kept: Vec<_> = kept.into_iter().collect();
@@ -180,24 +208,25 @@ fn a_mirror_that_does_not_serve_is_passed_over() {
     server
         .answer(&path("denied"), Answer::status(403))
         .answer(&path("down"), Answer::status(503))
-        .answer(&path("good"), Answer::of(artifact.content.clone()))
-        .answer(&format!("{}.minisig", path("good")), Answer::status(403));
+        .answer(&path("half"), Answer::of(artifact.content.clone()))
+        .answer(&format!("{}.sig", path("half")), Answer::status(502))
+        .answer(&path("good"), Answer::of(artifact.content.clone()));
     let signer = Signer::cosign();
     let file = bench.component("signed.wasm", None);
     let signature = std::fs::read(signer.sign(&file)).expect("a signature");
     server.answer(&format!("{}.sig", path("good")), Answer::of(signature));
     let key = signer.public_key().display().to_string();
     let at = |name: &str| format!("http://{}/{name}", server.address());
-    let (denied, down, good) = (at("denied"), at("down"), at("good"));
+    let (denied, down, half, good) = (at("denied"), at("down"), at("half"), at("good"));
     // It takes all the time that it may, and none of the others'.
     let drips = format!("http://{}/", dripping());
     let mut pull = [&PULL[..], &["registry.invalid/a:1.0.0", "--sha256", sha256]].concat();
-    pull.extend(["--key", &key, "--timeout", "300ms"]);
-    for mirror in [&drips, &denied, &down, &good] {
+    pull.extend(["--key", &key, "--timeout", "2s"]);
+    for mirror in [&drips, &denied, &down, &half, &good] {
         pull.extend(["--mirror", mirror]);
     }
     let ended = bench.done(&pull);
-    for part in ["more than 4.5s", "403", "503"] {
+    for part in ["more than 30s", "403", "503", "502"] {
         assert!(ended.said.contains(part), "{part}: {ended:?}");
     }
     assert_eq!(bench.pulled(), ["a.wasm", "a.wasm.sig"]);
@@ -217,13 +246,18 @@ fn what_is_pinned_without_a_key_is_remarked() {
     signer.sign(&bench.component("b.wasm", None));
     let key = signer.public_key().display().to_string();
     bench.done(&["backend", "pin", "b.wasm", "--key", &key]);
-    let before = "had a signature by";
-    let ended = bench.done(&["backend", "pin", "b.wasm"]);
-    assert!(!ended.said.contains(before), "it is the same: {ended:?}");
-    bench.done(&["backend", "pin", "b.wasm", "--key", &key]);
-    bench.component("b.wasm", Some("2.0.0"));
-    let ended = bench.done(&["backend", "pin", "b.wasm"]);
-    assert!(ended.said.contains(before), "{ended:?}");
+    let before = "b was pinned with a signature by";
+    let is_locked = || {
+        let lock = std::fs::read_to_string(bench.path("casemate-backends.lock"));
+        lock.expect("a lock").contains("key = ")
+    };
+    // The same has the signature that was asked for; another has none.
+    for (version, keeps_key) in [(None, true), (Some("2.0.0"), false)] {
+        bench.component("b.wasm", version);
+        let ended = bench.done(&["backend", "pin", "b.wasm"]);
+        assert!(ended.said.contains(before), "{ended:?}");
+        assert_eq!(is_locked(), keeps_key, "{version:?}");
+    }
 }
 
 /// What the registry announces is its word; what was signed is the component.
