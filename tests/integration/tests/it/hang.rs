@@ -169,28 +169,33 @@ async fn a_stopped_qemu_slows_nobody_down() {
 }
 
 /// Whole creates, with scripted QEMUs, which take next to no time themselves: the manager's own
-/// share, held against the same without a QEMU that hangs.
+/// share, held against that of a daemon without a QEMU that hangs. Both are asked in turn, so that
+/// whatever else the machine does slows both.
 #[tokio::test]
 async fn a_stopped_qemu_makes_no_create_slower() {
     const ROUNDS: usize = 100;
-    let daemon = fake(&json!({}));
-    let hung = daemon.create(named("hung")).await.expect("it runs");
-    let mut measured = Vec::new();
-    for what in ["create, before", "create, beside one that hangs"] {
-        let mut times = Vec::new();
-        for _ in 0..ROUNDS {
+    let (without, beside) = (fake(&json!({})), fake(&json!({})));
+    let hung = beside.create(named("hung")).await.expect("it runs");
+    processes::signal(hung.pid, Signal::STOP);
+    beside.in_state(&hung.id, v1::VmState::Unresponsive).await;
+    let mut times = [Vec::new(), Vec::new()];
+    for _ in 0..ROUNDS {
+        for (daemon, times) in [&without, &beside].into_iter().zip(&mut times) {
             let begun = Instant::now();
             let vm = daemon.create(named("more")).await.expect("it runs");
             times.push(begun.elapsed());
             daemon.remove(&vm.id).await.expect("it goes");
         }
-        measured.push(percentile(what, times, 0.99));
-        processes::signal(hung.pid, Signal::STOP);
-        daemon.in_state(&hung.id, v1::VmState::Unresponsive).await;
     }
+    let [alone, hanging] = times;
+    let alone = percentile("create", alone, 0.95);
+    let hanging = percentile("create, beside one that hangs", hanging, 0.95);
     // On a busy machine both are slow.
-    let most = MOST.max(measured[0] * 2);
-    assert!(measured[1] < most, "{measured:?}");
+    let most = MOST.max(alone * 2);
+    assert!(
+        hanging < most,
+        "{hanging:?} beside one that hangs, {alone:?} without"
+    );
 }
 
 /// A request to a QEMU that was stopped a moment ago is answered, one way or the other.
