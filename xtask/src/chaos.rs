@@ -19,6 +19,7 @@ mod settle;
 mod tally;
 mod traffic;
 
+use std::fs::Permissions;
 use std::net::TcpListener;
 use std::ops::RangeInclusive;
 use std::os::unix::fs::PermissionsExt;
@@ -237,6 +238,16 @@ fn free_ports() -> Result<RangeInclusive<u16>> {
         .context("no range of free ports")
 }
 
+/// A copy that every user may start: VMs run as users of their own, and the folder of the build may be
+/// closed to them.
+fn open_to_all(program: &Path, folder: &Path) -> Result<PathBuf> {
+    let place = folder.join(program.file_name().context("a program has a name")?);
+    std::fs::copy(program, &place)
+        .and_then(|_| std::fs::set_permissions(&place, Permissions::from_mode(0o755)))
+        .with_context(|| format!("cannot copy {} to {}", program.display(), place.display()))?;
+    Ok(place)
+}
+
 fn write_config(
     run: &Run,
     options: Options,
@@ -261,7 +272,8 @@ fn write_config(
         ("qemu", "powerdown_time", "5s".into()),
     ];
     if options.qemu == Qemu::Fake {
-        more.push(("qemu", "binary", text(&programs.folder.join("fake-qemu"))?));
+        let program = open_to_all(&programs.folder.join("fake-qemu"), folder)?;
+        more.push(("qemu", "binary", text(&program)?));
     }
     DemoConfig {
         folder,
