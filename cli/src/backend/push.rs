@@ -140,7 +140,6 @@ fn signatures(arguments: &PushArguments) -> Result<Vec<Detached>, Refused> {
     read.collect()
 }
 
-/// What the component says of itself becomes annotations, as `wkg publish` does it.
 /// Whoever pulls a version is refused a component that says itself that it is older.
 fn older_than_its_tag(reference: &Reference, inspected: &Inspected) -> Option<String> {
     let own = OrderedVersion::lowest([inspected.metadata.version.as_deref()]);
@@ -152,6 +151,7 @@ fn older_than_its_tag(reference: &Reference, inspected: &Inspected) -> Option<St
     ))
 }
 
+/// What the component says of itself becomes annotations, as `wkg publish` does it.
 fn published(
     arguments: &PushArguments,
     bytes: Vec<u8>,
